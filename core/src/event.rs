@@ -1,0 +1,241 @@
+//! What a build tells the world while it runs: one type, rendered as console, JSON lines or trace.
+//!
+//! Times are milliseconds since the invocation started, except where a field says `unix`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::ActionClass;
+use crate::digest::Digest;
+use crate::label::Label;
+
+/// One fact about an invocation. The JSON form has a field `event` that names the variant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The first event.
+    InvocationStarted {
+        /// A UUID v7.
+        invocation_id: String,
+        /// `build`, `test`, …
+        command: String,
+        /// The patterns asked for.
+        patterns: Vec<String>,
+        /// Maestro's version.
+        version: String,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// Build files are loaded and analyzed.
+    Analyzed {
+        /// How many packages were read.
+        packages: u32,
+        /// How many targets were analyzed.
+        targets: u32,
+        /// When.
+        at_ms: u64,
+    },
+    /// The actions that the request needs are known.
+    Planned {
+        /// How many there are.
+        actions: u32,
+        /// When.
+        at_ms: u64,
+    },
+    /// An action that could not be reused begins to run.
+    ActionStarted {
+        /// Its number in the graph.
+        action: u32,
+        /// Who owns it.
+        label: Label,
+        /// What kind of action it is.
+        mnemonic: String,
+        /// One line for people.
+        progress: String,
+        /// When.
+        at_ms: u64,
+    },
+    /// An action has its result, or will never have one.
+    ActionFinished {
+        /// Its number in the graph.
+        action: u32,
+        /// Who owns it.
+        label: Label,
+        /// What kind of action it is.
+        mnemonic: String,
+        /// Its class.
+        class: ActionClass,
+        /// How it ended.
+        outcome: Outcome,
+        /// Its cache key, where one could be made.
+        key: Option<Digest>,
+        /// When it began.
+        start_ms: u64,
+        /// When it ended.
+        at_ms: u64,
+        /// The job slot it ran in.
+        slot: Option<u32>,
+        /// What it has cost now, in micro-dollars.
+        cost_usd_micros: u64,
+        /// What reuse has saved, in micro-dollars.
+        saved_usd_micros: u64,
+    },
+    /// Text that an action wrote to standard output or error and that people should see.
+    ActionLog {
+        /// Its number in the graph.
+        action: u32,
+        /// Who owns it.
+        label: Label,
+        /// The text; bytes that are not UTF-8 are replaced.
+        text: String,
+        /// Whether earlier text was left out.
+        truncated: bool,
+    },
+    /// An action failed.
+    ActionFailed {
+        /// Its number in the graph.
+        action: u32,
+        /// Who owns it.
+        label: Label,
+        /// What kind of action it is.
+        mnemonic: String,
+        /// What went wrong, one sentence.
+        message: String,
+        /// What can be done, one line each.
+        hints: Vec<String>,
+        /// A shell command line that runs the same command again, if it is one.
+        command: Option<String>,
+        /// Where the whole log is, if there is one.
+        log_path: Option<String>,
+    },
+    /// A test has its verdict.
+    TestFinished {
+        /// The test.
+        label: Label,
+        /// The verdict.
+        status: TestStatus,
+        /// Whether it came from the cache.
+        cached: bool,
+        /// How long it ran, in milliseconds.
+        duration_ms: u64,
+        /// Where its log is.
+        log_path: Option<String>,
+    },
+    /// Something the user should know that is no action's fault.
+    Message {
+        /// How bad it is.
+        severity: Severity,
+        /// The text.
+        text: String,
+    },
+    /// The last event.
+    InvocationFinished {
+        /// Whether all that was asked for is made.
+        success: bool,
+        /// The process's exit code.
+        exit_code: u8,
+        /// Counts by outcome.
+        actions: ActionCounts,
+        /// Milliseconds along the longest chain of executed actions.
+        critical_path_ms: u64,
+        /// Milliseconds from start to end.
+        wall_ms: u64,
+    },
+}
+
+/// How an action ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ran now.
+    Executed,
+    /// Its result was in the cache.
+    Cached,
+    /// Its result was in `maestro.lock`.
+    Locked,
+    /// It ran or was looked up, and failed.
+    Failed,
+    /// Something it needs failed, or the build stopped first.
+    Skipped,
+}
+
+/// The verdict of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TestStatus {
+    /// Exit code 0.
+    Passed,
+    /// Another exit code, or outputs missing.
+    Failed,
+    /// It ran too long.
+    Timeout,
+    /// Something that it needs was not built.
+    NotBuilt,
+}
+
+/// How bad a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look at this.
+    Warning,
+    /// The invocation fails because of it.
+    Error,
+}
+
+/// Actions by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionCounts {
+    /// All actions that the request needs.
+    pub total: u32,
+    /// Ran now.
+    pub executed: u32,
+    /// From the cache, or known unchanged without asking it.
+    pub cached: u32,
+    /// From `maestro.lock`.
+    pub locked: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Not tried.
+    pub skipped: u32,
+}
+
+impl ActionCounts {
+    /// How many actions ended so.
+    pub fn get(&self, outcome: Outcome) -> u32 {
+        match outcome {
+            Outcome::Executed => self.executed,
+            Outcome::Cached => self.cached,
+            Outcome::Locked => self.locked,
+            Outcome::Failed => self.failed,
+            Outcome::Skipped => self.skipped,
+        }
+    }
+
+    /// Counts one more action.
+    pub fn add(&mut self, outcome: Outcome) {
+        let slot = match outcome {
+            Outcome::Executed => &mut self.executed,
+            Outcome::Cached => &mut self.cached,
+            Outcome::Locked => &mut self.locked,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Skipped => &mut self.skipped,
+        };
+        *slot += 1;
+    }
+}
+
+/// Takes events. Never blocks; what a full queue drops is counted.
+pub trait EventSink: Send + Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+/// Takes events and forgets them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoEvents;
+
+impl EventSink for NoEvents {
+    fn emit(&self, _event: Event) {}
+}

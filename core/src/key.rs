@@ -1,0 +1,646 @@
+//! How an action becomes a cache key, and why a key changed.
+//!
+//! The key of an action is the digest of a REAPI `Action` message. What enters it, and by which
+//! road:
+//!
+//! | fact | road |
+//! |---|---|
+//! | command line (expanded), constant and declared environment, output paths, platform | `Command` |
+//! | content, mode and path of every input; content of param files | Merkle root of the inputs |
+//! | toolchains: their tree digests, in order | file `.maestro/toolchains` in the input root |
+//! | a native step's kind and semantics | `Command.arguments` = `[@maestro//KIND, SEMANTICS]` |
+//! | a native step's parameters | file `request.json` in the input root |
+//! | a time limit that the rule declares | `Action.timeout` |
+//! | class and sandbox profile | `Action.salt`, as RFC 8785 JSON |
+//! | an effect's uniqueness | `Action.do_not_cache` |
+//! | owner, mnemonic, progress text, scheduling hints, whether an output is optional | nowhere |
+//!
+//! [`prepare`] takes an [`ActionSpec`] apart exhaustively, so that a new field does not compile
+//! until someone has put it on a road. What it makes are the very structs that are encoded and
+//! hashed; [`KeyParts`] keeps those same structs, and [`explain`] compares them, again by
+//! exhaustive destructuring. So the key and its explanation cannot disagree: two keys are equal
+//! if and only if `explain` has nothing to say (a property test holds this).
+//!
+//! Worked example. `cc -c a.cc -o maestro-out/shared/p/a.o` with header `a.h`: the input root has
+//! `p/a.cc`, `p/a.h` and `.maestro/toolchains` (one line, the digest of the C++ toolchain's tree);
+//! the salt is `{"class":"pure","sandbox":"hermetic/1"}`. Editing `a.h` changes the root, hence
+//! the Action, hence the key; `explain` says `Change::Input { path: "p/a.h", .. }`. If the
+//! compiler then makes the same object file, everything after it keeps its key: early cutoff.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{
+    ActionClass, ActionSpec, Arg, How, Item, Origin, Output, ParamFileFormat, Sequence,
+};
+use crate::digest::{Digest, DigestFunction};
+use crate::graph::{ActionGraph, ArtifactId};
+use crate::limits;
+use crate::merkle::{InputTree, Node, PathClash, merkle};
+use crate::path::RelPath;
+use crate::record::{RecordError, canonical_json};
+use crate::wire::{Action, Command};
+
+/// Environment variables that every command action has unless it says otherwise.
+pub const BASE_ENVIRONMENT: [(&str, &str); 6] = [
+    ("HOME", "/nonexistent"),
+    ("LANG", "C.UTF-8"),
+    ("PATH", "/usr/bin:/bin"),
+    ("SOURCE_DATE_EPOCH", "315532800"),
+    ("TMPDIR", "/tmp"),
+    ("TZ", "UTC"),
+];
+
+/// Where the list of toolchain digests stands in the input root of a command.
+pub const TOOLCHAINS_FILE: &str = ".maestro/toolchains";
+/// Where the parameters of a native step stand in its input root.
+pub const REQUEST_FILE: &str = "request.json";
+/// The folder of a native step's inputs in its input root.
+pub const NATIVE_INPUTS: &str = "in";
+
+/// The digest of an encoded REAPI `Action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActionKey(pub Digest);
+
+/// How a command is confined; enters the key through the salt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SandboxProfile {
+    /// Namespaces, a new root, no network: the only profile whose results may be shared.
+    #[default]
+    Hermetic,
+    /// The user's explicit choice where namespaces are not permitted.
+    None,
+}
+
+impl SandboxProfile {
+    /// The name in the salt. The number is bumped when actions can tell the difference.
+    fn salt_name(self) -> &'static str {
+        match self {
+            Self::Hermetic => "hermetic/1",
+            Self::None => "none/1",
+        }
+    }
+}
+
+/// What is known about artifacts by the time a key is made.
+pub trait Resolved {
+    /// What stands at the artifact, or `None` if its producer left it out.
+    fn node(&self, artifact: ArtifactId) -> Option<Node>;
+    /// The relative paths of the files and links inside a tree, sorted.
+    fn tree_files(&self, root: Digest) -> Option<Vec<String>>;
+}
+
+/// Everything that is needed to look an action up or to run it.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The cache key.
+    pub key: ActionKey,
+    /// The structs that were hashed, and the inputs.
+    pub parts: KeyParts,
+    /// The input root.
+    pub tree: InputTree,
+    /// Blobs that the key names and that may be new: messages, param files, requests.
+    pub blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+/// What a key is made of. Stored in the build log; compared by [`explain`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyParts {
+    /// `Command.arguments`.
+    pub arguments: Vec<String>,
+    /// `Command.environment_variables`.
+    pub environment: Vec<(String, String)>,
+    /// `Command.output_paths`.
+    pub outputs: Vec<String>,
+    /// `Command.platform` and `Action.platform`.
+    pub platform: Vec<(String, String)>,
+    /// `Action.timeout` in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// `Action.do_not_cache`.
+    pub do_not_cache: bool,
+    /// `Action.salt` as text.
+    pub salt: String,
+    /// Paths and content of the input root; trees as one entry.
+    pub inputs: Vec<(String, InputPart)>,
+    /// Names and tree digests of toolchains; only the digests count.
+    pub toolchains: Vec<(String, Digest)>,
+}
+
+/// The content of one input in [`KeyParts`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InputPart {
+    /// A regular file.
+    File {
+        /// The content.
+        digest: Digest,
+        /// The execute bit.
+        executable: bool,
+    },
+    /// A link and its text.
+    Symlink(String),
+    /// A tree and its root directory.
+    Tree(Digest),
+}
+
+/// Why an action has no key.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// An input does not exist: its producer left an optional output out.
+    #[error("input `{path}` does not exist")]
+    MissingInput {
+        /// The execution path.
+        path: RelPath,
+    },
+    /// Two inputs want the same path.
+    #[error(transparent)]
+    Clash(#[from] PathClash),
+    /// A request has no canonical form.
+    #[error(transparent)]
+    Request(#[from] RecordError),
+    /// The command line is too long and nothing in it may move into a param file.
+    #[error("the command line has {bytes} bytes, the limit is {limit}; pass long lists with `args.use_param_file`")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit that it breaks.
+        limit: usize,
+    },
+    /// A tree that an argument expands is not in the store.
+    #[error("the tree {root} is not in the store")]
+    LostTree {
+        /// Its root directory.
+        root: Digest,
+    },
+}
+
+/// Makes the key of an action whose inputs are known.
+pub fn prepare(
+    graph: &ActionGraph,
+    function: DigestFunction,
+    sandbox: SandboxProfile,
+    spec: &ActionSpec,
+    inputs: &[ArtifactId],
+    resolved: &dyn Resolved,
+) -> Result<Prepared, PrepareError> {
+    // Exhaustive on purpose: see the table above.
+    let ActionSpec {
+        owner: _,
+        mnemonic: _,
+        progress: _,
+        class,
+        how,
+        inputs: _, // flattened by the caller into `inputs`
+        toolchains,
+        outputs,
+        env,
+        platform,
+        timeout_ms,
+        hints: _,
+    } = spec;
+    let mut builder = Builder { graph, function, resolved, entries: Vec::new(), blobs: Vec::new() };
+    let toolchains = builder.toolchains(toolchains)?;
+    let (arguments, environment, salt) = match how {
+        How::Command { argv } => {
+            builder.inputs(inputs, None)?;
+            builder.toolchains_file(&toolchains);
+            let arguments = builder.command_line(argv, outputs)?;
+            let mut environment: BTreeMap<String, String> =
+                BASE_ENVIRONMENT.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            environment.extend(env.iter().cloned());
+            let salt = serde_json::json!({"class": class.name(), "sandbox": sandbox.salt_name()});
+            (arguments, environment.into_iter().collect(), salt)
+        }
+        How::Native { kind, semantics, request } => {
+            builder.inputs(inputs, Some(NATIVE_INPUTS))?;
+            let bytes = canonical_json(request)?;
+            builder.file(REQUEST_FILE, bytes);
+            let arguments = vec![format!("@maestro//{kind}"), semantics.to_string()];
+            (arguments, Vec::new(), serde_json::json!({"class": class.name()}))
+        }
+    };
+    let mut output_paths: Vec<String> = outputs
+        .iter()
+        .map(|Output { artifact, optional: _ }| graph.artifact(*artifact).path.to_string())
+        .collect();
+    output_paths.sort_unstable();
+    let mut platform = platform.clone();
+    platform.sort_unstable();
+
+    let Builder { entries, mut blobs, .. } = builder;
+    let tree = merkle(function, entries)?;
+    let command = Command {
+        arguments,
+        environment_variables: environment,
+        output_paths,
+        platform: platform.clone(),
+    };
+    let command_bytes = command.encode();
+    let command_digest = function.digest(&command_bytes);
+    let salt = canonical_json(&salt)?;
+    let action = Action {
+        command_digest,
+        input_root_digest: tree.root,
+        timeout_ms: *timeout_ms,
+        do_not_cache: *class == ActionClass::Effect,
+        salt,
+        platform,
+    };
+    let action_bytes = action.encode();
+    let key = function.digest(&action_bytes);
+    blobs.push((command_digest, command_bytes));
+    blobs.push((key, action_bytes));
+    blobs.extend(tree.directories.iter().cloned());
+    let parts = KeyParts::of(command, action, &tree, toolchains);
+    Ok(Prepared { key: ActionKey(key), parts, tree, blobs })
+}
+
+impl KeyParts {
+    fn of(
+        command: Command,
+        action: Action,
+        tree: &InputTree,
+        toolchains: Vec<(String, Digest)>,
+    ) -> Self {
+        let Command { arguments, environment_variables, output_paths, platform } = command;
+        let Action {
+            command_digest: _,    // the fields above
+            input_root_digest: _, // `inputs` below
+            timeout_ms,
+            do_not_cache,
+            salt,
+            platform: _, // the same as the command's
+        } = action;
+        let inputs = tree.entries.iter().map(|(path, node)| {
+            let part = match node {
+                Node::File { digest, executable } => {
+                    InputPart::File { digest: *digest, executable: *executable }
+                }
+                Node::Symlink { target } => InputPart::Symlink(target.clone()),
+                Node::Tree { root } => InputPart::Tree(*root),
+            };
+            (path.to_string(), part)
+        });
+        Self {
+            arguments,
+            environment: environment_variables,
+            outputs: output_paths,
+            platform,
+            timeout_ms,
+            do_not_cache,
+            salt: String::from_utf8_lossy(&salt).into_owned(),
+            inputs: inputs.collect(),
+            toolchains,
+        }
+    }
+}
+
+struct Builder<'a> {
+    graph: &'a ActionGraph,
+    function: DigestFunction,
+    resolved: &'a dyn Resolved,
+    entries: Vec<(RelPath, Node)>,
+    blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Builder<'_> {
+    fn inputs(&mut self, inputs: &[ArtifactId], below: Option<&str>) -> Result<(), PrepareError> {
+        for id in inputs {
+            let artifact = self.graph.artifact(*id);
+            if below.is_none() && matches!(artifact.origin, Origin::Toolchain(_)) {
+                continue; // a command sees it at absolute paths; its digest is in the toolchains file
+            }
+            let path = match below {
+                None => artifact.path.clone(),
+                Some(folder) => RelPath::new(&format!("{folder}/{}", artifact.path))
+                    .expect("a constant folder before a normal path is normal"),
+            };
+            let node = self.resolved.node(*id).ok_or_else(|| PrepareError::MissingInput {
+                path: artifact.path.clone(),
+            })?;
+            self.entries.push((path, node));
+        }
+        Ok(())
+    }
+
+    fn toolchains(&self, ids: &[ArtifactId]) -> Result<Vec<(String, Digest)>, PrepareError> {
+        let digest = |id: &ArtifactId| {
+            let artifact = self.graph.artifact(*id);
+            let name = match &artifact.origin {
+                Origin::Toolchain(toolchain) => toolchain.name.clone(),
+                _ => artifact.path.to_string(),
+            };
+            match self.resolved.node(*id) {
+                Some(Node::Tree { root }) => Ok((name, root)),
+                _ => Err(PrepareError::MissingInput { path: artifact.path.clone() }),
+            }
+        };
+        ids.iter().map(digest).collect()
+    }
+
+    fn toolchains_file(&mut self, toolchains: &[(String, Digest)]) {
+        if toolchains.is_empty() {
+            return;
+        }
+        let lines: String = toolchains.iter().map(|(_, digest)| format!("{digest}\n")).collect();
+        self.file(TOOLCHAINS_FILE, lines.into_bytes());
+    }
+
+    fn file(&mut self, path: &str, bytes: Vec<u8>) {
+        let path = RelPath::new(path).expect("callers pass constant or output paths");
+        let digest = self.function.digest(&bytes);
+        self.entries.push((path, Node::File { digest, executable: false }));
+        self.blobs.push((digest, bytes));
+    }
+
+    /// Expands the command line; param files become inputs beside the first output.
+    fn command_line(
+        &mut self,
+        argv: &[Arg],
+        outputs: &[Output],
+    ) -> Result<Vec<String>, PrepareError> {
+        let stem = outputs.first().map_or_else(
+            || ".maestro/params".to_owned(),
+            |output| self.graph.artifact(output.artifact).path.to_string(),
+        );
+        let flat = self.expand_all(argv, &stem, false, &mut 0)?;
+        let long = flat.iter().map(String::len).max().unwrap_or(0);
+        let total: usize = flat.iter().map(|a| a.len() + 1).sum();
+        if long < limits::ARGUMENT_BYTES_MAX && total < limits::ARGUMENTS_BYTES_MAX {
+            return Ok(flat);
+        }
+        let spilled = self.expand_all(argv, &stem, true, &mut 0)?;
+        let long = spilled.iter().map(String::len).max().unwrap_or(0);
+        let total: usize = spilled.iter().map(|a| a.len() + 1).sum();
+        if long >= limits::ARGUMENT_BYTES_MAX {
+            return Err(PrepareError::TooLong { bytes: long, limit: limits::ARGUMENT_BYTES_MAX });
+        }
+        if total >= limits::ARGUMENTS_BYTES_MAX {
+            return Err(PrepareError::TooLong { bytes: total, limit: limits::ARGUMENTS_BYTES_MAX });
+        }
+        Ok(spilled)
+    }
+
+    fn expand_all(
+        &mut self,
+        args: &[Arg],
+        stem: &str,
+        spill: bool,
+        count: &mut u32,
+    ) -> Result<Vec<String>, PrepareError> {
+        let mut out = Vec::new();
+        for arg in args {
+            match arg {
+                Arg::One(items) => out.push(items.iter().map(|i| self.text(i)).collect()),
+                Arg::Many(sequence) => out.extend(self.sequence(sequence)?),
+                Arg::ParamFile { args, flag, format, always } => {
+                    let inner = self.expand_all(args, stem, false, count)?;
+                    if !(*always || spill) {
+                        out.extend(inner);
+                        continue;
+                    }
+                    let path = format!("{stem}-{count}.params");
+                    *count += 1;
+                    let text: String =
+                        inner.iter().map(|a| format!("{}\n", format.line(a))).collect();
+                    self.file(&path, text.into_bytes());
+                    out.push(flag.replacen("%s", &path, 1));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn text(&self, item: &Item) -> String {
+        match item {
+            Item::Text(text) => text.to_string(),
+            Item::Artifact(id) => self.graph.artifact(*id).path.to_string(),
+        }
+    }
+
+    fn sequence(&self, sequence: &Sequence) -> Result<Vec<String>, PrepareError> {
+        let Sequence {
+            direct,
+            set,
+            format_each,
+            before_each,
+            before_all,
+            join_with,
+            unique,
+            expand_trees,
+            omit_if_empty,
+        } = sequence;
+        let from_set = set.map(|set| self.graph.sets.flatten(set)).unwrap_or_default();
+        let mut values = Vec::new();
+        for item in direct.iter().chain(from_set) {
+            match item {
+                Item::Artifact(id) if *expand_trees => match self.resolved.node(*id) {
+                    Some(Node::Tree { root }) => {
+                        let files = self
+                            .resolved
+                            .tree_files(root)
+                            .ok_or(PrepareError::LostTree { root })?;
+                        let path = &self.graph.artifact(*id).path;
+                        values.extend(files.into_iter().map(|file| format!("{path}/{file}")));
+                    }
+                    _ => values.push(self.text(item)),
+                },
+                _ => values.push(self.text(item)),
+            }
+        }
+        if let Some(format) = format_each {
+            for value in &mut values {
+                *value = format.replacen("%s", value, 1);
+            }
+        }
+        if *unique {
+            let mut seen = std::collections::HashSet::new();
+            values.retain(|value| seen.insert(value.clone()));
+        }
+        if values.is_empty() && *omit_if_empty {
+            return Ok(Vec::new());
+        }
+        let mut out: Vec<String> = before_all.iter().cloned().collect();
+        if let Some(separator) = join_with {
+            out.push(values.join(separator));
+            return Ok(out);
+        }
+        for value in values {
+            out.extend(before_each.iter().cloned());
+            out.push(value);
+        }
+        Ok(out)
+    }
+}
+
+impl ParamFileFormat {
+    fn line(self, argument: &str) -> String {
+        match self {
+            Self::Multiline => argument.to_owned(),
+            Self::Shell => shell_quote(argument),
+        }
+    }
+}
+
+/// `argument` as one word of a POSIX shell.
+pub fn shell_quote(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+/// One difference between two keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Change {
+    /// The command line differs, first at this position.
+    Argument {
+        /// Position from 0.
+        index: usize,
+        /// The old argument, if there was one.
+        old: Option<String>,
+        /// The new argument, if there is one.
+        new: Option<String>,
+    },
+    /// An environment variable differs.
+    Environment {
+        /// Its name.
+        name: String,
+        /// The old value.
+        old: Option<String>,
+        /// The new value.
+        new: Option<String>,
+    },
+    /// A platform property differs.
+    Platform {
+        /// Its name.
+        name: String,
+        /// The old value.
+        old: Option<String>,
+        /// The new value.
+        new: Option<String>,
+    },
+    /// An input came, went or changed.
+    Input {
+        /// Its path in the input root.
+        path: String,
+        /// What it was.
+        old: Option<InputPart>,
+        /// What it is.
+        new: Option<InputPart>,
+    },
+    /// A toolchain came, went or changed.
+    Toolchain {
+        /// Its name.
+        name: String,
+        /// The digest of its old tree.
+        old: Option<Digest>,
+        /// The digest of its new tree.
+        new: Option<Digest>,
+    },
+    /// The declared outputs differ.
+    Outputs {
+        /// The old paths.
+        old: Vec<String>,
+        /// The new paths.
+        new: Vec<String>,
+    },
+    /// The time limit differs.
+    Timeout {
+        /// Old, in milliseconds.
+        old: Option<u64>,
+        /// New, in milliseconds.
+        new: Option<u64>,
+    },
+    /// Class, sandbox profile or cacheability differ.
+    Definition {
+        /// The old salt.
+        old: String,
+        /// The new salt.
+        new: String,
+    },
+}
+
+/// What changed between two keys of the same action; empty if and only if the keys are equal.
+pub fn explain(old: &KeyParts, new: &KeyParts) -> Vec<Change> {
+    let KeyParts {
+        arguments,
+        environment,
+        outputs,
+        platform,
+        timeout_ms,
+        do_not_cache,
+        salt,
+        inputs,
+        toolchains,
+    } = old;
+    let mut changes = Vec::new();
+    if salt != &new.salt || do_not_cache != &new.do_not_cache {
+        changes.push(Change::Definition { old: salt.clone(), new: new.salt.clone() });
+    }
+    let longest = arguments.len().max(new.arguments.len());
+    if let Some(index) = (0..longest).find(|i| arguments.get(*i) != new.arguments.get(*i)) {
+        changes.push(Change::Argument {
+            index,
+            old: arguments.get(index).cloned(),
+            new: new.arguments.get(index).cloned(),
+        });
+    }
+    for (name, old, new) in differences(environment, &new.environment) {
+        changes.push(Change::Environment { name, old, new });
+    }
+    for (name, old, new) in differences(platform, &new.platform) {
+        changes.push(Change::Platform { name, old, new });
+    }
+    if platform != &new.platform && differences(platform, &new.platform).is_empty() {
+        // The same name may stand with several values; then only the lists as a whole differ.
+        let whole = |list: &[(String, String)]| Some(format!("{list:?}"));
+        let name = "*".to_owned();
+        changes.push(Change::Platform { name, old: whole(platform), new: whole(&new.platform) });
+    }
+    let digests = |list: &[(String, Digest)]| list.iter().map(|(_, d)| *d).collect::<Vec<_>>();
+    let same_toolchains = digests(toolchains) == digests(&new.toolchains);
+    if !same_toolchains {
+        let named = differences(toolchains, &new.toolchains);
+        if named.is_empty() {
+            let name = "order of toolchains".to_owned();
+            changes.push(Change::Toolchain { name, old: None, new: None });
+        }
+        changes.extend(
+            named.into_iter().map(|(name, old, new)| Change::Toolchain { name, old, new }),
+        );
+    }
+    for (path, old, new) in differences(inputs, &new.inputs) {
+        if path != TOOLCHAINS_FILE || same_toolchains {
+            changes.push(Change::Input { path, old, new });
+        }
+    }
+    if outputs != &new.outputs {
+        changes.push(Change::Outputs { old: outputs.clone(), new: new.outputs.clone() });
+    }
+    if timeout_ms != &new.timeout_ms {
+        changes.push(Change::Timeout { old: *timeout_ms, new: new.timeout_ms });
+    }
+    changes
+}
+
+/// Pairs that differ between two lists of (name, value), by name.
+fn differences<V: Clone + PartialEq>(
+    old: &[(String, V)],
+    new: &[(String, V)],
+) -> Vec<(String, Option<V>, Option<V>)> {
+    let mut merged: BTreeMap<&str, (Option<&V>, Option<&V>)> = BTreeMap::new();
+    for (name, value) in old {
+        merged.entry(name).or_default().0 = Some(value);
+    }
+    for (name, value) in new {
+        merged.entry(name).or_default().1 = Some(value);
+    }
+    merged
+        .into_iter()
+        .filter(|(_, (old, new))| old != new)
+        .map(|(name, (old, new))| (name.to_owned(), old.cloned(), new.cloned()))
+        .collect()
+}

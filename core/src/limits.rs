@@ -1,0 +1,58 @@
+//! Every bound that Maestro enforces, each with a name and a unit.
+//!
+//! A queue, cache, retry, wait or message without a bound here is a bug (invariant 9).
+
+/// Longest relative path, in bytes.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Longest single name in a path, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest single argument before it must move to a param file, in bytes (Linux `MAX_ARG_STRLEN`).
+pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
+/// Longest command line before it spills into a param file, in bytes.
+pub const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most nodes of a Directory message that is read from the store.
+pub const DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
+/// Deepest nesting of directories in a tree.
+pub const TREE_DEPTH_MAX: usize = 512;
+/// Most entries of one tree artifact.
+pub const TREE_ENTRIES_MAX: usize = 5_000_000;
+/// Largest Directory, Action, Command or result message that is read, in bytes.
+pub const MESSAGE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest blob that is read into memory whole, in bytes.
+pub const BLOB_IN_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Largest standard output or error that is kept of one action, in bytes.
+pub const ACTION_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most times that one action is run again in a build because blobs of it were lost.
+pub const REWINDS_MAX: u32 = 5;
+/// Default time limit of a command action, in milliseconds.
+pub const ACTION_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
+/// Largest text that stands in `maestro.lock.d/`, in bytes.
+pub const LOCK_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Largest build file, in bytes.
+pub const BUILD_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most Starlark ticks (statements, roughly) that one file may take.
+pub const STARLARK_TICKS_MAX: u64 = 1_000_000_000;
+/// Largest Starlark heap of one file, in bytes.
+pub const STARLARK_HEAP_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+/// Deepest Starlark call stack.
+pub const STARLARK_CALL_DEPTH_MAX: usize = 200;
+/// Files that are hashed again because their time stamps are this close to the hash, in milliseconds.
+pub const RACY_WINDOW_MS: u64 = 2_000;
+/// Most events that wait for a slow sink before further ones are dropped and counted.
+pub const EVENT_QUEUE_MAX: usize = 65_536;
+/// Largest HTTP download, in bytes.
+pub const DOWNLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Most attempts of one download.
+pub const DOWNLOAD_ATTEMPTS_MAX: u32 = 4;
+/// Largest unpacked archive, in bytes.
+pub const ARCHIVE_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+/// Largest ratio of unpacked to packed size of an archive.
+pub const ARCHIVE_RATIO_MAX: u64 = 2_000;
+/// Largest answer of a model, in bytes.
+pub const LLM_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest prompt of a model with its context, in bytes.
+pub const LLM_PROMPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest time that one call of a model may take, in milliseconds.
+pub const LLM_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1000;
+/// Most actions that wait for the network at once, beside the commands that run.
+pub const NETWORK_ACTIONS_MAX: usize = 4;
