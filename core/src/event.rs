@@ -98,10 +98,14 @@ pub enum Event {
         label: Label,
         /// What kind of action it is.
         mnemonic: String,
+        /// Where its target was declared: `file:line:column`.
+        location: String,
         /// What went wrong, one sentence.
         message: String,
         /// What can be done, one line each.
         hints: Vec<String>,
+        /// The last lines of what it wrote.
+        log: String,
         /// A shell command line that runs the same command again, if it is one.
         command: Option<String>,
         /// Where the whole log is, if there is one.

@@ -11,6 +11,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::action::{ActionSpec, Arg, Artifact, ArtifactKind, How, Item, Origin, Toolchain};
 use crate::depset::SetArena;
+use crate::digest::DigestFunction;
 use crate::label::Label;
 use crate::path::RelPath;
 
@@ -169,9 +170,7 @@ impl ActionGraph {
         if let Some(id) = self.toolchains.get(&toolchain) {
             return *id;
         }
-        let number = self.toolchains.len();
-        let path = RelPath::new(&format!(".maestro/toolchain/{number}"))
-            .expect("a constant and a number make a normal path");
+        let path = toolchain_path(&toolchain);
         let id = self.push(Artifact {
             path,
             kind: ArtifactKind::Tree,
@@ -257,6 +256,14 @@ impl ActionGraph {
     /// All targets with their ids.
     pub fn targets(&self) -> impl Iterator<Item = (TargetId, &Target)> {
         self.targets.iter().enumerate().map(|(i, t)| (TargetId::from_index(i), t))
+    }
+
+    /// All declared toolchains.
+    pub fn toolchains(&self) -> impl Iterator<Item = &Toolchain> {
+        self.artifacts.iter().filter_map(|artifact| match &artifact.origin {
+            Origin::Toolchain(toolchain) => Some(toolchain.as_ref()),
+            _ => None,
+        })
     }
 
     /// How many actions there are.
@@ -408,6 +415,16 @@ impl ActionGraph {
         self.owners.push(None);
         ArtifactId::from_index(self.artifacts.len() - 1)
     }
+}
+
+/// Where native steps see a toolchain. It is in their keys, so it depends on what the toolchain
+/// is made of and on nothing else: not on its name, nor on what else was loaded.
+fn toolchain_path(toolchain: &Toolchain) -> RelPath {
+    let Toolchain { name: _, packages, exclude, exclude_paths } = toolchain;
+    let text = format!("{packages:?}{exclude:?}{exclude_paths:?}");
+    let digest = DigestFunction::Sha256.digest(text.as_bytes());
+    RelPath::new(&format!(".maestro/toolchain/{}", digest.short()))
+        .expect("a constant and hex digits make a normal path")
 }
 
 /// The actions that a request needs, producers before consumers.

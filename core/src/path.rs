@@ -110,20 +110,26 @@ impl RelPath {
 
 /// Where the link `link` with text `target` points, or `None` if it is absolute or leaves the root.
 ///
-/// The root itself is returned as an empty text.
+/// `..` counts only at the beginning of the text: behind a name that is a link itself it would
+/// lead elsewhere than the text says. The root itself is returned as an empty text.
 pub fn resolve_link(link: &RelPath, target: &str) -> Option<String> {
     if target.starts_with('/') || target.is_empty() || target.chars().any(char::is_control) {
         return None;
     }
     let mut stack: Vec<&str> = link.segments().collect();
     stack.pop();
+    let mut named = false;
     for segment in target.split('/') {
         match segment {
             "" | "." => {}
+            ".." if named => return None,
             ".." => {
                 stack.pop()?;
             }
-            name => stack.push(name),
+            name => {
+                named = true;
+                stack.push(name);
+            }
         }
     }
     Some(stack.join("/"))
@@ -204,6 +210,7 @@ mod tests {
         check("a/b", "../../c", None);
         check("a", "/etc/passwd", None);
         check("a", "x/../../y", None);
+        check("a/l", "b/../x", None);
     }
 
     #[test]
