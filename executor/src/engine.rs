@@ -1,0 +1,355 @@
+//! The build: decides which action is next, looks its result up, has it run, and remembers.
+//!
+//! Demand-driven: only what the requested artifacts need is looked at. For each action whose
+//! inputs are known the engine makes the key, looks it up, and runs the action on a miss.
+//! Content addressing gives early cutoff: an action that ran again but made the same bytes
+//! leaves the keys of its consumers as they were.
+//!
+//! Division of labour: [`state`] holds the state of every action and owns every transition;
+//! [`work`] does what one action needs (hash sources, key, look up, run); this file starts the
+//! threads, turns results into transitions and events, and writes the report.
+//! Nothing here knows how an action is run: that is a [`Runner`](crate::runner::Runner).
+
+pub mod failure;
+pub mod outputs;
+pub mod resolve;
+pub mod state;
+pub mod work;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use maestro_cas::Store;
+use maestro_core::event::{ActionCounts, Event, EventSink, Outcome};
+use maestro_core::graph::Plan;
+use maestro_core::key::{KeyParts, SandboxProfile};
+use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, limits};
+
+use crate::records::{Reach, Records};
+use crate::runner::{Cancel, RunError, Runner};
+use crate::workspace::sources::Sources;
+use resolve::Resolver;
+use state::{Scheduler, Turn};
+use work::{Done, WorkError, Worker};
+
+/// What the user chose.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How many commands run at once.
+    pub jobs: usize,
+    /// Whether independent actions go on after a failure.
+    pub keep_going: bool,
+    /// How far lookups of recorded results go.
+    pub reach: Reach,
+    /// Whether a recorded action that is not found is run, that is, whether live calls are made.
+    pub live: bool,
+    /// How commands are confined.
+    pub sandbox: SandboxProfile,
+    /// Where the logs of failed actions go.
+    pub log_dir: std::path::PathBuf,
+}
+
+/// Everything a build uses.
+pub struct Engine<'a> {
+    /// The user's choices.
+    pub options: EngineOptions,
+    /// What could be done.
+    pub graph: &'a ActionGraph,
+    /// Blobs and results.
+    pub store: &'a Store,
+    /// Source files and toolchains.
+    pub sources: &'a Sources,
+    /// Where toolchains are resolved.
+    pub toolchains: &'a dyn resolve::Toolchains,
+    /// The lock.
+    pub records: &'a Records,
+    /// Who runs what; the first that handles an action gets it.
+    pub runners: &'a [Arc<dyn Runner>],
+    /// Where events go.
+    pub events: &'a dyn EventSink,
+    /// Ends the build early.
+    pub cancel: &'a Cancel,
+    /// When the invocation began; times in events count from here.
+    pub started: Instant,
+}
+
+/// One action of the build with its end.
+#[derive(Clone, Debug)]
+pub struct FinishedAction {
+    /// Which.
+    pub action: ActionId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its key and what the key was made of, where one could be made.
+    pub key: Option<(ActionKey, KeyParts)>,
+    /// Its outputs.
+    pub outputs: Vec<(ArtifactId, Node)>,
+    /// When it began, in milliseconds since the invocation started.
+    pub start_ms: u64,
+    /// When it ended.
+    pub end_ms: u64,
+    /// Processor time of the command, in milliseconds.
+    pub cpu_ms: u64,
+    /// Largest resident memory of the command, in bytes.
+    pub memory_bytes: u64,
+    /// What it cost now.
+    pub cost_usd_micros: u64,
+    /// What reuse saved.
+    pub saved_usd_micros: u64,
+    /// The record it came from.
+    pub record: Option<crate::records::RecordUse>,
+    /// Standard output and error of the run that made the result, if any.
+    pub logs: Vec<Digest>,
+}
+
+/// An action that failed, with everything that is needed to tell of it.
+#[derive(Debug)]
+pub struct FailedAction {
+    /// Which.
+    pub action: ActionId,
+    /// Why.
+    pub error: WorkError,
+}
+
+/// How a build ended.
+#[derive(Debug)]
+pub struct Report {
+    /// Every action of the plan that has a result, in the order of the plan.
+    pub finished: Vec<FinishedAction>,
+    /// Failures, in the order they happened.
+    pub failed: Vec<FailedAction>,
+    /// Counts by outcome.
+    pub counts: ActionCounts,
+    /// What stands at each artifact that is known.
+    pub nodes: HashMap<ArtifactId, Node>,
+    /// Milliseconds along the longest chain of executed actions.
+    pub critical_path_ms: u64,
+    /// Whether the user ended the build.
+    pub cancelled: bool,
+}
+
+impl Report {
+    /// Whether everything that was asked for is made.
+    pub fn success(&self) -> bool {
+        self.failed.is_empty() && !self.cancelled
+    }
+}
+
+/// State shared by the threads of one build.
+struct Shared<'e> {
+    scheduler: Mutex<Scheduler<'e>>,
+    changed: Condvar,
+}
+
+impl<'e> Shared<'e> {
+    fn lock(&self) -> MutexGuard<'_, Scheduler<'e>> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine<'_> {
+    /// Makes the requested artifacts; those of a failed action stay unmade.
+    pub fn build(&self, plan: &Plan, requested: &[ArtifactId]) -> Report {
+        self.events.emit(Event::Planned {
+            actions: u32::try_from(plan.order.len()).unwrap_or(u32::MAX),
+            at_ms: self.now_ms(),
+        });
+        let resolver = Resolver::new(self.graph, self.store, self.sources, self.toolchains);
+        let shared = Shared {
+            scheduler: Mutex::new(Scheduler::new(self.graph, plan, self.options.jobs)),
+            changed: Condvar::new(),
+        };
+        let network = limits::NETWORK_ACTIONS_MAX;
+        std::thread::scope(|scope| {
+            for slot in 0..self.options.jobs + network {
+                let (shared, resolver) = (&shared, &resolver);
+                let name = format!("action-{slot}");
+                let spawned = std::thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, move || self.serve(plan, slot, shared, resolver));
+                if spawned.is_err() && slot == 0 {
+                    // Not even one thread: serve from here, so that the build still ends.
+                    self.serve(plan, 0, shared, resolver);
+                }
+            }
+        });
+        let scheduler = shared.scheduler.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.report(plan, requested, scheduler, &resolver)
+    }
+
+    /// Looks for blobs that outputs about to be written need and that are gone; runs their
+    /// producers again. Returns the new report, or `None` if nothing had to be done.
+    pub fn rewind_lost(
+        &self,
+        plan: &Plan,
+        requested: &[ArtifactId],
+        lost: &[ArtifactId],
+    ) -> Option<Report> {
+        let lost: Vec<ActionId> = lost.iter().filter_map(|a| self.graph.producer(*a)).collect();
+        if lost.is_empty() {
+            return None;
+        }
+        for action in &lost {
+            tracing::warn!(action = action.index(), "an output is gone from the store; remaking");
+        }
+        // The lookup of a fresh build treats a result whose blobs are gone as a miss.
+        Some(self.build(plan, requested))
+    }
+
+    /// The loop of one thread: takes turns until there are none.
+    fn serve(&self, plan: &Plan, slot: usize, shared: &Shared<'_>, resolver: &Resolver<'_>) {
+        let network = slot >= self.options.jobs;
+        let worker = Worker { engine: self, plan, resolver, slot: slot as u32 };
+        let mut guard = shared.lock();
+        loop {
+            if self.cancel.is_cancelled() {
+                guard.cancel();
+            }
+            match guard.next(network) {
+                Turn::Finished => {
+                    shared.changed.notify_all();
+                    return;
+                }
+                Turn::Wait => {
+                    // Bounded, so that a cancel from a signal handler is seen.
+                    let wait = std::time::Duration::from_millis(100);
+                    let (next, _) = shared
+                        .changed
+                        .wait_timeout(guard, wait)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    guard = next;
+                }
+                Turn::Do { action, skip_cache } => {
+                    drop(guard);
+                    let start_ms = self.now_ms();
+                    let result = worker.perform(action, skip_cache, start_ms);
+                    guard = shared.lock();
+                    self.conclude(&mut guard, action, result, start_ms, resolver);
+                    shared.changed.notify_all();
+                }
+            }
+        }
+    }
+
+    /// Turns the end of one action into transitions and events.
+    fn conclude(
+        &self,
+        scheduler: &mut Scheduler<'_>,
+        action: ActionId,
+        result: Result<Done, WorkError>,
+        start_ms: u64,
+        resolver: &Resolver<'_>,
+    ) {
+        let slot = None;
+        match result {
+            Ok(done) => {
+                let changed = resolver.set_outputs(&done.finished.outputs);
+                let stale = done.inputs_version != resolver.version_of(&done.inputs);
+                self.emit_finished(&done.finished, done.slot.or(slot));
+                scheduler.done(action, done.finished, changed, stale);
+            }
+            Err(WorkError::Run(RunError::MissingBlobs(digests)))
+                if scheduler.may_rewind(action) =>
+            {
+                let producers = resolver.forget_lost(scheduler.plan().inputs(action), &digests);
+                tracing::info!(
+                    action = action.index(),
+                    producers = producers.len(),
+                    "inputs are gone from the store; remaking them"
+                );
+                scheduler.rewind(action, &producers);
+            }
+            Err(error) => {
+                if matches!(error, WorkError::Run(RunError::Cancelled)) {
+                    scheduler.cancelled(action);
+                    return;
+                }
+                self.emit_failed(action, &error, start_ms);
+                scheduler.fail(action, error, self.options.keep_going);
+            }
+        }
+    }
+
+    fn emit_finished(&self, finished: &FinishedAction, slot: Option<u32>) {
+        let spec = self.graph.action(finished.action);
+        self.events.emit(Event::ActionFinished {
+            action: finished.action.index() as u32,
+            label: self.graph.target(spec.owner).label.clone(),
+            mnemonic: spec.mnemonic.clone(),
+            class: spec.class,
+            outcome: finished.outcome,
+            key: finished.key.as_ref().map(|(key, _)| key.0),
+            start_ms: finished.start_ms,
+            at_ms: finished.end_ms,
+            slot,
+            cost_usd_micros: finished.cost_usd_micros,
+            saved_usd_micros: finished.saved_usd_micros,
+        });
+    }
+
+    fn emit_failed(&self, action: ActionId, error: &WorkError, start_ms: u64) {
+        let spec = self.graph.action(action);
+        self.events.emit(Event::ActionFinished {
+            action: action.index() as u32,
+            label: self.graph.target(spec.owner).label.clone(),
+            mnemonic: spec.mnemonic.clone(),
+            class: spec.class,
+            outcome: Outcome::Failed,
+            key: error.key().map(|key| key.0),
+            start_ms,
+            at_ms: self.now_ms(),
+            slot: None,
+            cost_usd_micros: 0,
+            saved_usd_micros: 0,
+        });
+        self.events.emit(failure::describe(self, action, error));
+    }
+
+    fn report(
+        &self,
+        plan: &Plan,
+        requested: &[ArtifactId],
+        scheduler: Scheduler<'_>,
+        resolver: &Resolver<'_>,
+    ) -> Report {
+        let ended = scheduler.end();
+        let mut counts = ActionCounts { total: plan.order.len() as u32, ..ActionCounts::default() };
+        let mut chains: HashMap<ActionId, u64> = HashMap::new();
+        let mut finished = Vec::with_capacity(ended.finished.len());
+        let mut by_action = ended.finished;
+        for action in &plan.order {
+            let Some(done) = by_action.remove(action) else { continue };
+            counts.add(done.outcome);
+            let own = match done.outcome {
+                Outcome::Executed => done.end_ms.saturating_sub(done.start_ms),
+                _ => 0,
+            };
+            let below = plan.producers(*action).filter_map(|p| chains.get(&p)).max();
+            chains.insert(*action, own + below.copied().unwrap_or(0));
+            finished.push(done);
+        }
+        counts.failed = ended.failed.len() as u32;
+        counts.skipped =
+            counts.total - counts.failed - u32::try_from(finished.len()).unwrap_or(u32::MAX);
+        // Requested sources have no action; hash them, so that the caller can write them out too.
+        for artifact in requested {
+            if self.graph.producer(*artifact).is_none() {
+                let _ = resolver.ensure_input(*artifact);
+            }
+        }
+        Report {
+            critical_path_ms: chains.values().copied().max().unwrap_or(0),
+            nodes: resolver.known_nodes(),
+            cancelled: ended.cancelled,
+            failed: ended.failed,
+            finished,
+            counts,
+        }
+    }
+
+    /// Milliseconds since the invocation started.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

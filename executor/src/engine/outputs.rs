@@ -1,0 +1,260 @@
+//! Writes requested outputs to `maestro-out/`: copies, never links to the cache.
+//!
+//! What stands there already with the right content (same signature as when it was written) is
+//! left alone, so that a null build touches nothing. A file that the user edited or deleted is
+//! written again. Everything arrives by temp + rename.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use maestro_cas::{StatSignature, Store, StoreError};
+use maestro_core::{ArtifactId, Digest, Node, RelPath};
+
+/// One requested file on disk.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WrittenFile {
+    /// Where it stands, relative to the workspace.
+    pub path: String,
+    /// Its content.
+    pub digest: Digest,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// How it looked right after it was written.
+    pub signature: StatSignature,
+}
+
+/// Which files of `maestro-out/` Maestro wrote, and how they looked then. Losing it costs time only.
+pub struct OutputIndex {
+    path: std::path::PathBuf,
+}
+
+/// Bumped when [`WrittenFile`] changes.
+const INDEX_VERSION: u32 = 1;
+
+impl OutputIndex {
+    /// The index of the workspace whose state lies in `state_dir`.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join("outputs") }
+    }
+
+    /// Reads the index; empty where there is none or it is damaged.
+    pub fn load(&self) -> HashMap<String, WrittenFile> {
+        let files: Option<Vec<WrittenFile>> = std::fs::read(&self.path)
+            .ok()
+            .and_then(|bytes| postcard::from_bytes::<(u32, Vec<WrittenFile>)>(&bytes).ok())
+            .filter(|(version, _)| *version == INDEX_VERSION)
+            .map(|(_, files)| files);
+        files.unwrap_or_default().into_iter().map(|file| (file.path.clone(), file)).collect()
+    }
+
+    /// Adds `written` to what was known `before` and replaces the file.
+    pub fn save(
+        &self,
+        mut before: HashMap<String, WrittenFile>,
+        written: &[WrittenFile],
+    ) -> Result<(), OutputError> {
+        let unchanged = written.iter().all(|file| before.get(&file.path) == Some(file));
+        if unchanged {
+            return Ok(());
+        }
+        before.extend(written.iter().map(|file| (file.path.clone(), file.clone())));
+        let mut files: Vec<WrittenFile> = before.into_values().collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let bytes = postcard::to_allocvec(&(INDEX_VERSION, files))
+            .map_err(|e| io(&self.path, std::io::Error::other(e)))?;
+        let temp = self.path.with_extension("new");
+        std::fs::write(&temp, bytes).map_err(|e| io(&temp, e))?;
+        std::fs::rename(&temp, &self.path).map_err(|e| io(&self.path, e))
+    }
+}
+
+/// What could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Blobs of these artifacts are gone; their producers must run again.
+    #[error("{} outputs are no longer in the store", .0.len())]
+    Lost(Vec<ArtifactId>),
+    /// The store or the disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A folder could not be made or cleared.
+    #[error("cannot write `{path}`")]
+    Io {
+        /// The path.
+        path: String,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Writes requested artifacts below a workspace.
+pub struct OutputWriter<'a> {
+    /// The workspace's root.
+    pub workspace: &'a Path,
+    /// Where the bytes come from.
+    pub store: &'a Store,
+    /// What an earlier build wrote, by path.
+    pub before: HashMap<String, WrittenFile>,
+}
+
+impl OutputWriter<'_> {
+    /// Writes `artifacts` and returns every file of them, sorted by path; links are made but not listed.
+    pub fn write(
+        &self,
+        artifacts: &[(ArtifactId, RelPath, Node)],
+    ) -> Result<Vec<WrittenFile>, OutputError> {
+        let mut written = Vec::new();
+        let mut lost = Vec::new();
+        for (id, path, node) in artifacts {
+            match self.write_node(path, node, &mut written) {
+                Ok(()) => {}
+                Err(OutputError::Store(StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
+                    lost.push(*id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !lost.is_empty() {
+            return Err(OutputError::Lost(lost));
+        }
+        written.sort_by(|a, b| a.path.cmp(&b.path));
+        written.dedup_by(|a, b| a.path == b.path);
+        Ok(written)
+    }
+
+    fn write_node(
+        &self,
+        path: &RelPath,
+        node: &Node,
+        written: &mut Vec<WrittenFile>,
+    ) -> Result<(), OutputError> {
+        match node {
+            Node::File { digest, executable } => {
+                written.push(self.write_file(path.as_str(), digest, *executable)?);
+            }
+            Node::Symlink { target } => self.write_link(path.as_str(), target)?,
+            Node::Tree { root } => self.write_tree(path, root, written)?,
+        }
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        path: &str,
+        digest: &Digest,
+        executable: bool,
+    ) -> Result<WrittenFile, OutputError> {
+        let dest = self.workspace.join(path);
+        if let Some(before) = self.before.get(path)
+            && before.digest == *digest
+            && before.executable == executable
+            && std::fs::symlink_metadata(&dest).map(|m| StatSignature::of(&m)).ok().as_ref()
+                == Some(&before.signature)
+        {
+            return Ok(before.clone());
+        }
+        self.make_room(&dest)?;
+        self.store.copy_out(digest, executable, &dest)?;
+        let metadata = std::fs::symlink_metadata(&dest).map_err(|e| io(&dest, e))?;
+        let signature = StatSignature::of(&metadata);
+        Ok(WrittenFile { path: path.to_owned(), digest: *digest, executable, signature })
+    }
+
+    fn write_link(&self, path: &str, target: &str) -> Result<(), OutputError> {
+        let dest = self.workspace.join(path);
+        if std::fs::read_link(&dest).is_ok_and(|old| old.as_os_str() == target) {
+            return Ok(());
+        }
+        self.make_room(&dest)?;
+        let _ = std::fs::remove_file(&dest);
+        std::os::unix::fs::symlink(target, &dest).map_err(|e| io(&dest, e))
+    }
+
+    /// Writes a tree and removes what an earlier one left there.
+    fn write_tree(
+        &self,
+        path: &RelPath,
+        root: &Digest,
+        written: &mut Vec<WrittenFile>,
+    ) -> Result<(), OutputError> {
+        let entries = self.store.tree_files(root)?;
+        let dest = self.workspace.join(path);
+        let mut wanted = std::collections::HashSet::new();
+        for entry in &entries {
+            let mut prefix = entry.path.as_str();
+            wanted.insert(prefix);
+            while let Some((parent, _)) = prefix.rsplit_once('/') {
+                wanted.insert(parent);
+                prefix = parent;
+            }
+        }
+        if std::fs::symlink_metadata(&dest).is_ok_and(|m| !m.is_dir()) {
+            std::fs::remove_file(&dest).map_err(|e| io(&dest, e))?;
+        }
+        std::fs::create_dir_all(&dest).map_err(|e| io(&dest, e))?;
+        remove_others(&dest, "", &wanted)?;
+        for entry in &entries {
+            let inner = format!("{path}/{}", entry.path);
+            match &entry.node {
+                Node::File { digest, executable } => {
+                    written.push(self.write_file(&inner, digest, *executable)?);
+                }
+                Node::Symlink { target } => self.write_link(&inner, target)?,
+                Node::Tree { .. } => {
+                    let empty = self.workspace.join(&inner);
+                    std::fs::create_dir_all(&empty).map_err(|e| io(&empty, e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders above `dest`; a file that stands where a folder must be, and a folder
+    /// that stands where a file must be, give way, but only inside `maestro-out`.
+    fn make_room(&self, dest: &Path) -> Result<(), OutputError> {
+        if let Some(parent) = dest.parent()
+            && !parent.is_dir()
+        {
+            let mut above = parent;
+            while above.starts_with(self.workspace) && above != self.workspace {
+                if std::fs::symlink_metadata(above).is_ok_and(|m| !m.is_dir()) {
+                    std::fs::remove_file(above).map_err(|e| io(above, e))?;
+                }
+                let Some(next) = above.parent() else { break };
+                above = next;
+            }
+            std::fs::create_dir_all(parent).map_err(|e| io(parent, e))?;
+        }
+        if std::fs::symlink_metadata(dest).is_ok_and(|m| m.is_dir()) {
+            std::fs::remove_dir_all(dest).map_err(|e| io(dest, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_others(
+    dir: &Path,
+    prefix: &str,
+    wanted: &std::collections::HashSet<&str>,
+) -> Result<(), OutputError> {
+    for entry in std::fs::read_dir(dir).map_err(|e| io(dir, e))? {
+        let entry = entry.map_err(|e| io(dir, e))?;
+        let path = entry.path();
+        let is_dir = entry.file_type().map_err(|e| io(&path, e))?.is_dir();
+        let inner = entry.file_name().to_str().map(|name| {
+            if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+        });
+        match inner.filter(|inner| wanted.contains(inner.as_str())) {
+            Some(inner) if is_dir => remove_others(&path, &inner, wanted)?,
+            Some(_) => {}
+            None if is_dir => std::fs::remove_dir_all(&path).map_err(|e| io(&path, e))?,
+            None => std::fs::remove_file(&path).map_err(|e| io(&path, e))?,
+        }
+    }
+    Ok(())
+}
+
+fn io(path: &Path, source: std::io::Error) -> OutputError {
+    OutputError::Io { path: path.display().to_string(), source }
+}

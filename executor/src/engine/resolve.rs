@@ -1,0 +1,234 @@
+//! What stands at each artifact of a build: sources hashed, toolchains laid out, outputs made.
+//!
+//! Filled while the build goes on. An artifact's *version* grows whenever its content is replaced,
+//! so that an action that ran on old inputs is recognised when it ends.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use maestro_cas::Store;
+use maestro_core::key::Resolved;
+use maestro_core::{
+    ActionGraph, ActionId, ArtifactId, Digest, Node, Origin, RelPath, Toolchain,
+};
+
+use crate::runner::ToolchainMount;
+use crate::workspace::sources::{SourceError, Sources};
+
+/// Finds the tree of a declared toolchain and lays it out on disk.
+pub trait Toolchains: Send + Sync {
+    /// The toolchain's tree, in the store and on disk. `refresh` says that blobs of it were lost.
+    fn resolve(
+        &self,
+        toolchain: &Toolchain,
+        refresh: bool,
+    ) -> Result<ToolchainMount, ToolchainFailure>;
+}
+
+/// A toolchain cannot be had on this machine.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("toolchain `{name}`: {message}")]
+pub struct ToolchainFailure {
+    /// The toolchain's name.
+    pub name: String,
+    /// One sentence without a final period.
+    pub message: String,
+    /// What can be done.
+    pub hints: Vec<String>,
+}
+
+/// Why an input is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// A source file.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A toolchain.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainFailure),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] maestro_cas::StoreError),
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    node: Option<Node>,
+    version: u64,
+    /// Blobs of it were found missing: whoever fills it again must look at the store.
+    lost: bool,
+}
+
+/// The content of the artifacts of one graph.
+pub struct Resolver<'e> {
+    graph: &'e ActionGraph,
+    store: &'e Store,
+    sources: &'e Sources,
+    toolchains: &'e dyn Toolchains,
+    slots: RwLock<Vec<Slot>>,
+    mounts: Mutex<HashMap<ArtifactId, ToolchainMount>>,
+}
+
+impl<'e> Resolver<'e> {
+    /// Knows nothing yet.
+    pub fn new(
+        graph: &'e ActionGraph,
+        store: &'e Store,
+        sources: &'e Sources,
+        toolchains: &'e dyn Toolchains,
+    ) -> Self {
+        let slots = RwLock::new(vec![Slot::default(); graph.artifact_count()]);
+        Self { graph, store, sources, toolchains, slots, mounts: Mutex::default() }
+    }
+
+    /// Makes sure that an input which no action makes is hashed and in the store.
+    pub fn ensure_input(&self, id: ArtifactId) -> Result<(), InputError> {
+        let slot = self.slots().get(id.index()).cloned().unwrap_or_default();
+        if slot.node.is_some() {
+            return Ok(());
+        }
+        let artifact = self.graph.artifact(id);
+        let node = match &artifact.origin {
+            Origin::Action(_) => return Ok(()),
+            Origin::Source if slot.lost => {
+                self.sources.ensure(&artifact.path, self.store)?
+            }
+            Origin::Source => self.sources.digest(&artifact.path, self.store)?,
+            Origin::Builtin(bytes) => {
+                Node::File { digest: self.store.put_bytes(bytes)?, executable: false }
+            }
+            Origin::Toolchain(toolchain) => self.toolchain(id, toolchain, slot.lost)?,
+        };
+        self.set(id, node);
+        Ok(())
+    }
+
+    /// Where a toolchain that was ensured lies.
+    pub fn mount(&self, id: ArtifactId) -> Option<ToolchainMount> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Takes the outputs of an action; tells whether one of them replaced other content.
+    pub fn set_outputs(&self, outputs: &[(ArtifactId, Node)]) -> bool {
+        let mut changed = false;
+        for (id, node) in outputs {
+            changed |= self.set(*id, node.clone());
+        }
+        changed
+    }
+
+    /// The versions of some artifacts as one number, which grows with each of them.
+    pub fn version_of(&self, ids: &[ArtifactId]) -> u64 {
+        let slots = self.slots();
+        ids.iter().filter_map(|id| slots.get(id.index())).map(|slot| slot.version).sum()
+    }
+
+    /// Which of `inputs` are touched by lost blobs. Those that no action makes are forgotten, so
+    /// that they are read again; of the others the producers are returned.
+    pub fn forget_lost(&self, inputs: &[ArtifactId], lost: &[Digest]) -> Vec<ActionId> {
+        let lost: HashSet<Digest> = lost.iter().copied().collect();
+        let mut producers = Vec::new();
+        for id in inputs {
+            let Some(node) = self.node(*id) else { continue };
+            let touched = match &node {
+                Node::File { digest, .. } => lost.contains(digest),
+                Node::Symlink { .. } => false,
+                Node::Tree { root } => self.tree_is_touched(root, &lost),
+            };
+            if !touched {
+                continue;
+            }
+            match self.graph.producer(*id) {
+                Some(producer) => producers.push(producer),
+                None => self.forget(*id),
+            }
+        }
+        producers.sort_unstable();
+        producers.dedup();
+        producers
+    }
+
+    /// All that is known, for the report.
+    pub fn known_nodes(&self) -> HashMap<ArtifactId, Node> {
+        let slots = self.slots();
+        let known = slots.iter().enumerate().filter_map(|(index, slot)| {
+            Some((ArtifactId::from_index(index), slot.node.clone()?))
+        });
+        known.collect()
+    }
+
+    fn toolchain(
+        &self,
+        id: ArtifactId,
+        toolchain: &Arc<Toolchain>,
+        refresh: bool,
+    ) -> Result<Node, InputError> {
+        // Held over the resolution, so that two threads do not copy the same tree.
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mount) = mounts.get(&id).filter(|_| !refresh) {
+            return Ok(Node::Tree { root: mount.root });
+        }
+        let mount = self.toolchains.resolve(toolchain, refresh)?;
+        let root = mount.root;
+        mounts.insert(id, mount);
+        Ok(Node::Tree { root })
+    }
+
+    fn tree_is_touched(&self, root: &Digest, lost: &HashSet<Digest>) -> bool {
+        if lost.contains(root) {
+            return true;
+        }
+        match self.store.tree_files(root) {
+            Ok(entries) => entries.iter().any(|entry| match &entry.node {
+                Node::File { digest, .. } => lost.contains(digest),
+                _ => false,
+            }),
+            Err(_) => true, // a folder of it is lost
+        }
+    }
+
+    fn set(&self, id: ArtifactId, node: Node) -> bool {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = slots.get_mut(id.index()) else { return false };
+        slot.lost = false;
+        if slot.node.as_ref() == Some(&node) {
+            return false;
+        }
+        let replaced = slot.version > 0;
+        slot.version += 1;
+        slot.node = Some(node);
+        replaced
+    }
+
+    fn forget(&self, id: ArtifactId) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get_mut(id.index()) {
+            slot.node = None;
+            slot.lost = true;
+        }
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The execution path of an artifact.
+    pub fn path(&self, id: ArtifactId) -> &RelPath {
+        &self.graph.artifact(id).path
+    }
+}
+
+impl Resolved for Resolver<'_> {
+    fn node(&self, artifact: ArtifactId) -> Option<Node> {
+        self.slots().get(artifact.index()).and_then(|slot| slot.node.clone())
+    }
+
+    fn tree_files(&self, root: Digest) -> Option<Vec<String>> {
+        let entries = self.store.tree_files(&root).ok()?;
+        let files = entries.into_iter().filter_map(|entry| match entry.node {
+            Node::Tree { .. } => None,
+            Node::File { .. } | Node::Symlink { .. } => Some(entry.path),
+        });
+        Some(files.collect())
+    }
+}

@@ -1,0 +1,326 @@
+//! What one action needs: its inputs hashed, its key made, its result looked up or made.
+//!
+//! The order of look-ups follows the class: a pure action asks the action cache; a recorded one
+//! asks `maestro.lock` and then, unless the build is locked, what the cache remembers, and is run
+//! only by commands that may make live calls; an effect is refused.
+//! A failed, cancelled or transient result is never stored.
+
+use maestro_cas::StoreError;
+use maestro_core::event::{Event, Outcome, TestStatus};
+use maestro_core::graph::Plan;
+use maestro_core::key::{PrepareError, Prepared, prepare};
+use maestro_core::wire::ActionResult;
+use maestro_core::{
+    ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, Node,
+};
+
+use super::resolve::{InputError, Resolver};
+use super::{Engine, FinishedAction, failure};
+use crate::records::{FindError, Found, FoundIn, RecordLookup};
+use crate::runner::{Job, RunError, ToolchainMount};
+
+/// One thread of a build.
+pub struct Worker<'w, 'e> {
+    pub(super) engine: &'w Engine<'e>,
+    pub(super) plan: &'w Plan,
+    pub(super) resolver: &'w Resolver<'w>,
+    pub(super) slot: u32,
+}
+
+/// The end of an action that has a result.
+pub struct Done {
+    pub(super) finished: FinishedAction,
+    pub(super) inputs: Vec<ArtifactId>,
+    pub(super) inputs_version: u64,
+    pub(super) slot: Option<u32>,
+}
+
+/// A result that need not be made.
+enum Hit {
+    Cached(ActionResult),
+    Recorded(Box<Found>),
+}
+
+/// Why an action has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// An input could not be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The key could not be made.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The action ran, or could not.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A recorded action has no record.
+    #[error(transparent)]
+    Record(#[from] Box<FindError>),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] maestro_cas::StoreError),
+    /// The command ran and failed; this keeps what it was.
+    #[error("{error}")]
+    Command {
+        /// What went wrong.
+        #[source]
+        error: RunError,
+        /// Its key and what the key was made of, so that it can be shown and run again.
+        prepared: Box<Prepared>,
+    },
+}
+
+impl WorkError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Input(InputError::Source(error)) => error.kind(),
+            Self::Input(InputError::Toolchain(_)) => FailureKind::Environment,
+            Self::Input(InputError::Store(error)) | Self::Store(error) => error.kind(),
+            Self::Prepare(PrepareError::LostTree { .. }) => FailureKind::Environment,
+            Self::Prepare(_) => FailureKind::Input,
+            Self::Record(error) => error.kind(),
+            Self::Run(error) | Self::Command { error, .. } => error.kind(),
+        }
+    }
+
+    /// The key of the action, where one could be made.
+    pub fn key(&self) -> Option<ActionKey> {
+        match self {
+            Self::Command { prepared, .. } => Some(prepared.key),
+            _ => None,
+        }
+    }
+
+    /// Whether a recorded action found no record.
+    pub fn is_record_miss(&self) -> bool {
+        matches!(self, Self::Record(error) if matches!(**error, FindError::Miss(_)))
+    }
+
+    /// The verdict of a test that ended so, and what it wrote.
+    pub fn test_status(&self) -> (TestStatus, Vec<Digest>) {
+        let (Self::Run(error) | Self::Command { error, .. }) = self else {
+            return (TestStatus::NotBuilt, Vec::new());
+        };
+        let logs = |stdout: &Option<Digest>, stderr: &Option<Digest>| {
+            stdout.iter().chain(stderr).copied().collect()
+        };
+        match error {
+            RunError::Failed { stdout, stderr, .. } => (TestStatus::Failed, logs(stdout, stderr)),
+            RunError::Timeout { stdout, stderr, .. } => {
+                (TestStatus::Timeout, logs(stdout, stderr))
+            }
+            _ => (TestStatus::NotBuilt, Vec::new()),
+        }
+    }
+
+    /// What can be done about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Input(InputError::Source(error)) => error.hints(),
+            Self::Input(InputError::Toolchain(failure)) => failure.hints.clone(),
+            Self::Input(InputError::Store(error)) | Self::Store(error) => {
+                error.hint().into_iter().collect()
+            }
+            Self::Prepare(_) => Vec::new(),
+            Self::Record(error) => error.hints(),
+            Self::Run(error) | Self::Command { error, .. } => error.hints().to_vec(),
+        }
+    }
+}
+
+impl Worker<'_, '_> {
+    /// Brings one action to its end.
+    pub fn perform(
+        &self,
+        action: ActionId,
+        skip_cache: bool,
+        start_ms: u64,
+    ) -> Result<Done, WorkError> {
+        let spec = self.engine.graph.action(action);
+        let inputs = self.plan.inputs(action);
+        for input in inputs.iter().chain(&spec.toolchains) {
+            self.resolver.ensure_input(*input)?;
+        }
+        let inputs_version = self.resolver.version_of(inputs);
+        let (graph, function) = (self.engine.graph, self.engine.store.function());
+        let sandbox = self.engine.options.sandbox;
+        let prepared = match prepare(graph, function, sandbox, spec, inputs, self.resolver) {
+            Err(PrepareError::LostTree { root }) => {
+                return Err(RunError::MissingBlobs(vec![root]).into());
+            }
+            prepared => prepared?,
+        };
+        let mut finished = FinishedAction {
+            action,
+            outcome: Outcome::Cached,
+            key: None,
+            outputs: Vec::new(),
+            start_ms,
+            end_ms: start_ms,
+            cpu_ms: 0,
+            memory_bytes: 0,
+            cost_usd_micros: 0,
+            saved_usd_micros: 0,
+            record: None,
+            logs: Vec::new(),
+        };
+        let mut slot = None;
+        let result = match self.look_up(spec, &prepared, skip_cache)? {
+            Some(Hit::Cached(result)) => result,
+            Some(Hit::Recorded(found)) => {
+                if found.record.found_in != FoundIn::Cache {
+                    finished.outcome = Outcome::Locked;
+                }
+                finished.saved_usd_micros = found.saved_usd_micros;
+                finished.record = Some(found.record);
+                found.result
+            }
+            None => {
+                slot = Some(self.slot);
+                self.run(action, spec, prepared.clone(), &mut finished)?
+            }
+        };
+        finished.outputs = self.outputs(spec, &result)?;
+        finished.logs = result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
+        finished.end_ms = self.engine.now_ms();
+        finished.key = Some((prepared.key, prepared.parts));
+        Ok(Done { finished, inputs: inputs.to_vec(), inputs_version, slot })
+    }
+
+    fn look_up(
+        &self,
+        spec: &ActionSpec,
+        prepared: &Prepared,
+        skip_cache: bool,
+    ) -> Result<Option<Hit>, WorkError> {
+        let store = self.engine.store;
+        match spec.class {
+            ActionClass::Pure if skip_cache => Ok(None),
+            ActionClass::Pure => Ok(store.action_result(&prepared.key)?.map(Hit::Cached)),
+            ActionClass::Recorded => {
+                let label = &self.engine.graph.target(spec.owner).label;
+                let lookup = RecordLookup { label, prepared, spec };
+                match self.engine.records.find(&lookup, store, self.engine.options.reach) {
+                    Ok(found) => Ok(Some(Hit::Recorded(Box::new(found)))),
+                    Err(FindError::Miss(_)) if self.engine.options.live => Ok(None),
+                    Err(FindError::MissingBlobs(lost)) => Err(RunError::MissingBlobs(lost).into()),
+                    Err(error) => Err(Box::new(error).into()),
+                }
+            }
+            ActionClass::Effect => Err(RunError::Refused {
+                message: "a build performs no effects".into(),
+                hints: vec!["effects are performed by `maestro run` within a pipeline".into()],
+            }
+            .into()),
+        }
+    }
+
+    fn run(
+        &self,
+        action: ActionId,
+        spec: &ActionSpec,
+        prepared: Prepared,
+        finished: &mut FinishedAction,
+    ) -> Result<ActionResult, WorkError> {
+        let engine = self.engine;
+        engine.events.emit(Event::ActionStarted {
+            action: action.index() as u32,
+            label: engine.graph.target(spec.owner).label.clone(),
+            mnemonic: spec.mnemonic.clone(),
+            progress: spec.progress.clone(),
+            at_ms: engine.now_ms(),
+        });
+        for (digest, bytes) in &prepared.blobs {
+            engine.store.put_known(digest, bytes)?;
+        }
+        let toolchains: Vec<ToolchainMount> =
+            spec.toolchains.iter().filter_map(|id| self.resolver.mount(*id)).collect();
+        let Some(runner) = engine.runners.iter().find(|runner| runner.handles(&spec.how)) else {
+            return Err(RunError::Internal {
+                message: format!("nothing runs actions of kind `{}`", spec.mnemonic),
+            }
+            .into());
+        };
+        let job = Job {
+            graph: engine.graph,
+            spec,
+            prepared: &prepared,
+            store: engine.store,
+            slot: self.slot,
+            toolchains: &toolchains,
+            cancel: engine.cancel,
+        };
+        let outcome = match runner.run(&job) {
+            Ok(outcome) => outcome,
+            Err(error @ (RunError::MissingBlobs(_) | RunError::Cancelled)) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                return Err(WorkError::Command { error, prepared: Box::new(prepared) });
+            }
+        };
+        // Before anything is stored: everything that was declared must be there.
+        self.outputs(spec, &outcome.result)?;
+        if spec.class == ActionClass::Pure {
+            match engine.store.put_action_result(&prepared.key, &outcome.result) {
+                // Something took an output between its storing and now: run once more.
+                Err(StoreError::Missing { digest } | StoreError::Corrupt { digest, .. }) => {
+                    return Err(RunError::MissingBlobs(vec![digest]).into());
+                }
+                stored => stored?,
+            }
+        }
+        self.show_log(action, spec, &outcome.result);
+        finished.outcome = Outcome::Executed;
+        finished.cpu_ms = outcome.cpu_ms;
+        finished.memory_bytes = outcome.memory_bytes;
+        finished.cost_usd_micros = outcome.cost_usd_micros;
+        Ok(outcome.result)
+    }
+
+    /// Shows what a successful command wrote, such as warnings. Tests have log files instead.
+    fn show_log(&self, action: ActionId, spec: &ActionSpec, result: &ActionResult) {
+        let logs: Vec<Digest> =
+            result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
+        if logs.is_empty() || spec.hints.test {
+            return;
+        }
+        let (text, truncated) = failure::read_tail(self.engine.store, &logs);
+        self.engine.events.emit(Event::ActionLog {
+            action: action.index() as u32,
+            label: self.engine.graph.target(spec.owner).label.clone(),
+            text,
+            truncated,
+        });
+    }
+
+    /// Pairs the declared outputs with what the result has.
+    fn outputs(
+        &self,
+        spec: &ActionSpec,
+        result: &ActionResult,
+    ) -> Result<Vec<(ArtifactId, Node)>, WorkError> {
+        let mut outputs = Vec::with_capacity(spec.outputs.len());
+        for output in &spec.outputs {
+            let path = self.resolver.path(output.artifact).as_str();
+            let file = result.output_files.iter().find(|file| file.path == path);
+            let tree = result.output_directories.iter().find(|tree| tree.path == path);
+            let node = match (file, tree) {
+                (Some(file), _) => {
+                    Node::File { digest: file.digest, executable: file.is_executable }
+                }
+                (None, Some(tree)) => Node::Tree { root: tree.root_directory_digest },
+                (None, None) if output.optional => continue,
+                (None, None) => {
+                    return Err(RunError::Internal {
+                        message: format!("the result lacks the declared output `{path}`"),
+                    }
+                    .into());
+                }
+            };
+            outputs.push((output.artifact, node));
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,22 @@
+//! Runs ready actions: sandbox, inputs, outputs, native steps, records, workspace state.
+//!
+//! Knows actions and blobs; never sees Starlark or YAML, never prints, never reads the environment.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`engine`] | the build: which action next, look up or run, rewinding |
+//! | [`runner`] | the interface between the engine and whatever runs an action |
+//! | [`command`] | runs command actions: input tree, sandbox, outputs |
+//! | [`sandbox`] | namespaces, spawn servers |
+//! | [`native`] | steps that Maestro implements itself |
+//! | [`records`] | `maestro.lock` and how recorded actions find their result |
+//! | [`workspace`] | what is kept per workspace: sources, toolchains, snapshot, build log |
+
+pub mod command;
+pub mod engine;
+pub mod native;
+pub mod provenance;
+pub mod records;
+pub mod runner;
+pub mod sandbox;
+pub mod workspace;

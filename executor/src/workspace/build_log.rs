@@ -1,0 +1,484 @@
+//! The build log: what each action of a workspace was made of, the last time and the time before.
+//!
+//! An append-only file of framed records. An action is known by its *identity*, the path of its
+//! first output. Only deltas are appended: an action whose key, outputs and verdict are those of
+//! its last record leaves no trace, so a build that changes nothing writes nothing.
+//!
+//! Loading indexes the frames and decodes no record; a record is decoded when somebody asks for
+//! it. A frame of an action starts with what the index needs.
+//! One process appends (it holds the workspace's lock); others may read at any time and see a
+//! prefix of the records.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use maestro_core::event::{ActionCounts, Outcome};
+use maestro_core::{ActionClass, ActionKey, Digest, FailureKind, KeyParts, Label};
+use serde::{Deserialize, Serialize};
+
+use super::framed_log::{FramedLog, Frames};
+use super::sealed_file::Format;
+
+const FILE: &str = "build-log";
+const FORMAT: Format = Format { magic: *b"MAEBLOG\0", version: 1 };
+/// The log is rewritten when it is this many times larger than what counts in it.
+const COMPACT_RATIO: u64 = 2;
+/// Logs smaller than this are left as they are, in bytes.
+const COMPACT_BYTES_MIN: u64 = 1 << 20;
+/// Most invocations that are kept when the log is rewritten.
+const INVOCATIONS_MAX: usize = 256;
+
+/// Why the build log was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot access the build log `{}`", .path.display())]
+pub struct BuildLogError {
+    /// The file.
+    pub path: PathBuf,
+    /// The system's reason.
+    #[source]
+    pub source: io::Error,
+}
+
+impl BuildLogError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FailureKind {
+        FailureKind::Environment
+    }
+}
+
+/// What is known of one action after one build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// The path of its first output: who it is from one build to the next.
+    pub identity: String,
+    /// The target that declared it.
+    pub label: Label,
+    /// What kind of action it is, for people.
+    pub mnemonic: String,
+    /// How its result may be reused.
+    pub class: ActionClass,
+    /// Its cache key.
+    pub key: ActionKey,
+    /// What the key was made of.
+    pub parts: KeyParts,
+    /// What it made; empty if it failed.
+    pub outputs: Vec<RecordedOutput>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The build that this happened in.
+    pub invocation_id: String,
+    /// When it began, in milliseconds since 1970.
+    pub start_unix_ms: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Processor time in milliseconds, where known.
+    pub cpu_ms: u64,
+    /// Largest resident memory in bytes, where known.
+    pub memory_bytes: u64,
+    /// What it cost in that build, in micro-dollars.
+    pub cost_usd_micros: u64,
+    /// Who ran it: the worker named by the result.
+    pub worker: String,
+    /// The record that its result came from, if it is a recorded action.
+    pub record: Option<RecordRef>,
+}
+
+/// One output of an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedOutput {
+    /// The execution path.
+    pub path: String,
+    /// The content, or the root directory of a tree.
+    pub digest: Digest,
+    /// Whether it is a tree.
+    pub tree: bool,
+    /// The execute bit of a file.
+    pub executable: bool,
+}
+
+/// Where the result of a recorded action came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRef {
+    /// The record key.
+    pub key: Digest,
+    /// The model's name or the page's address, as asked for.
+    pub subject: String,
+    /// What answered: the pinned identity, such as the SHA-256 of a model's file.
+    pub identity: Option<String>,
+    /// Whether the answer is as its recorder signed it.
+    pub attested: bool,
+}
+
+/// One build as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvocationRecord {
+    /// A UUID v7.
+    pub id: String,
+    /// `build`, `test`, ….
+    pub command: String,
+    /// The patterns asked for.
+    pub patterns: Vec<String>,
+    /// When it began, in milliseconds since 1970.
+    pub start_unix_ms: u64,
+    /// When it ended.
+    pub end_unix_ms: u64,
+    /// The process's exit code.
+    pub exit_code: u8,
+    /// Actions by outcome.
+    pub counts: ActionCounts,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// What happened to an action.
+    Action(ActionRecord),
+    /// What a build did; comes after its actions.
+    Invocation(InvocationRecord),
+}
+
+/// What stands before an action's record in its frame.
+#[derive(Debug, Serialize, Deserialize)]
+enum Head {
+    Action { identity: String, invocation_id: String, fingerprint: [u8; 16] },
+    Invocation,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    current: Range<usize>,
+    previous: Option<Range<usize>>,
+    fingerprint: [u8; 16],
+    invocation_id: String,
+}
+
+/// The log of one workspace.
+#[derive(Debug)]
+pub struct BuildLog {
+    path: PathBuf,
+    log: FramedLog,
+    frames: Frames,
+    actions: HashMap<String, Slot>,
+    invocations: Vec<Range<usize>>,
+}
+
+impl BuildLog {
+    /// Reads the log in `state_dir`. What is cut off or damaged, and all after it, does not count.
+    pub fn open(state_dir: &Path) -> Result<Self, BuildLogError> {
+        let path = state_dir.join(FILE);
+        let (log, frames) = FramedLog::open(&path, FORMAT)
+            .map_err(|source| BuildLogError { path: path.clone(), source })?;
+        let ranges = frames.ranges().to_vec();
+        let mut this = Self { path, log, frames, actions: HashMap::new(), invocations: Vec::new() };
+        for range in ranges {
+            this.index(range);
+        }
+        Ok(this)
+    }
+
+    /// Appends what differs from the last record of the same action, and every invocation.
+    /// Returns how many entries were written.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<usize, BuildLogError> {
+        let mut payloads: Vec<Vec<u8>> = Vec::new();
+        let mut newest: HashMap<&str, [u8; 16]> = HashMap::new();
+        for entry in entries {
+            match entry {
+                Entry::Action(record) => {
+                    let fingerprint = fingerprint(record);
+                    let identity = record.identity.as_str();
+                    let last = newest
+                        .get(identity)
+                        .or_else(|| self.actions.get(identity).map(|slot| &slot.fingerprint));
+                    if last != Some(&fingerprint) {
+                        newest.insert(identity, fingerprint);
+                        payloads.push(encode_action(record, fingerprint));
+                    }
+                }
+                Entry::Invocation(record) => payloads.push(encode(&Head::Invocation, record)),
+            }
+        }
+        let fail = |source| BuildLogError { path: self.path.clone(), source };
+        self.log.append(payloads.iter().map(Vec::as_slice)).map_err(fail)?;
+        for payload in &payloads {
+            let range = self.frames.push(payload);
+            self.index(range);
+        }
+        self.compact_if_bloated()?;
+        Ok(payloads.len())
+    }
+
+    /// What is known of an action now.
+    pub fn current(&self, identity: &str) -> Option<ActionRecord> {
+        self.decode_action(&self.actions.get(identity)?.current)
+    }
+
+    /// What was known of an action before its last change.
+    pub fn previous(&self, identity: &str) -> Option<ActionRecord> {
+        self.decode_action(self.actions.get(identity)?.previous.as_ref()?)
+    }
+
+    /// The build in which an action last changed, without decoding its record.
+    pub fn last_change(&self, identity: &str) -> Option<&str> {
+        self.actions.get(identity).map(|slot| slot.invocation_id.as_str())
+    }
+
+    /// The identities of all actions, in the order of their last change.
+    pub fn identities(&self) -> Vec<&str> {
+        let mut found: Vec<(usize, &str)> = self
+            .actions
+            .iter()
+            .map(|(identity, slot)| (slot.current.start, identity.as_str()))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, identity)| identity).collect()
+    }
+
+    /// The current records of all actions, in the order of their last change.
+    pub fn records(&self) -> impl Iterator<Item = ActionRecord> + '_ {
+        self.identities().into_iter().filter_map(|identity| self.current(identity))
+    }
+
+    /// The builds that are still in the log, oldest first.
+    pub fn invocations(&self) -> impl DoubleEndedIterator<Item = InvocationRecord> + '_ {
+        self.invocations.iter().filter_map(|range| {
+            let (_, rest) = postcard::take_from_bytes::<Head>(self.frames.get(range)).ok()?;
+            postcard::from_bytes(rest).ok()
+        })
+    }
+
+    fn index(&mut self, range: Range<usize>) {
+        // A record of a shape that this version does not know is passed over.
+        let Ok((head, _)) = postcard::take_from_bytes::<Head>(self.frames.get(&range)) else {
+            return;
+        };
+        match head {
+            Head::Invocation => self.invocations.push(range),
+            Head::Action { identity, invocation_id, fingerprint } => {
+                let previous = self.actions.get(&identity).map(|slot| slot.current.clone());
+                let slot = Slot { current: range, previous, fingerprint, invocation_id };
+                self.actions.insert(identity, slot);
+            }
+        }
+    }
+
+    fn decode_action(&self, range: &Range<usize>) -> Option<ActionRecord> {
+        let (_, rest) = postcard::take_from_bytes::<Head>(self.frames.get(range)).ok()?;
+        postcard::from_bytes(rest).ok()
+    }
+
+    /// Rewrites the log when most of it is no longer reachable.
+    fn compact_if_bloated(&mut self) -> Result<(), BuildLogError> {
+        if self.log.bytes() < COMPACT_BYTES_MIN {
+            return Ok(());
+        }
+        let surplus = self.invocations.len().saturating_sub(INVOCATIONS_MAX);
+        let mut live: Vec<Range<usize>> = self.invocations.iter().skip(surplus).cloned().collect();
+        for slot in self.actions.values() {
+            live.push(slot.current.clone());
+            live.extend(slot.previous.clone());
+        }
+        let bytes: u64 = live.iter().map(|range| range.len() as u64).sum();
+        if self.log.bytes() <= bytes * COMPACT_RATIO {
+            return Ok(());
+        }
+        live.sort_unstable_by_key(|range| range.start);
+        let state_dir = self.path.parent().map(Path::to_owned).unwrap_or_default();
+        self.log
+            .rewrite(live.iter().map(|range| self.frames.get(range)))
+            .map_err(|source| BuildLogError { path: self.path.clone(), source })?;
+        *self = Self::open(&state_dir)?;
+        Ok(())
+    }
+}
+
+/// What two records of an action must share for the second to be no news.
+fn fingerprint(record: &ActionRecord) -> [u8; 16] {
+    // Exhaustive on purpose: a new field must be judged.
+    let ActionRecord {
+        identity: _, // the same by construction
+        label,
+        mnemonic,
+        class,
+        key,
+        parts: _, // what the key is made of; names that do not count are not news
+        outputs,
+        outcome,
+        invocation_id: _,
+        start_unix_ms: _,
+        duration_ms: _,
+        cpu_ms: _,
+        memory_bytes: _,
+        cost_usd_micros: _,
+        worker: _,
+        record: reference,
+    } = record;
+    let failed = matches!(outcome, Outcome::Failed | Outcome::Skipped);
+    let news = (label, mnemonic, class, key, outputs, failed, reference);
+    let bytes = postcard::to_stdvec(&news).expect("plain data serializes");
+    *blake3::hash(&bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+fn encode_action(record: &ActionRecord, fingerprint: [u8; 16]) -> Vec<u8> {
+    let head = Head::Action {
+        identity: record.identity.clone(),
+        invocation_id: record.invocation_id.clone(),
+        fingerprint,
+    };
+    encode(&head, record)
+}
+
+fn encode(head: &Head, record: &impl Serialize) -> Vec<u8> {
+    let bytes = postcard::to_stdvec(head).expect("plain data serializes");
+    postcard::to_extend(record, bytes).expect("plain data serializes")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use maestro_core::DigestFunction;
+    use maestro_core::key::InputPart;
+
+    /// A compile-like action: inputs are (path, content), the output's content is `made`.
+    pub(crate) fn action(
+        identity: &str,
+        invocation: &str,
+        inputs: &[(&str, &str)],
+        made: &str,
+    ) -> ActionRecord {
+        let digest = |text: &str| DigestFunction::Blake3.digest(text.as_bytes());
+        let file = |text: &str| InputPart::File { digest: digest(text), executable: false };
+        let parts = KeyParts {
+            arguments: vec!["/usr/bin/cc".to_owned()],
+            environment: Vec::new(),
+            outputs: vec![identity.to_owned()],
+            platform: Vec::new(),
+            timeout_ms: None,
+            do_not_cache: false,
+            salt: "{}".to_owned(),
+            inputs: inputs.iter().map(|(p, text)| ((*p).to_owned(), file(text))).collect(),
+            toolchains: Vec::new(),
+        };
+        let key = postcard::to_stdvec(&parts).expect("plain data serializes");
+        let output = RecordedOutput {
+            path: identity.to_owned(),
+            digest: digest(made),
+            tree: false,
+            executable: false,
+        };
+        ActionRecord {
+            identity: identity.to_owned(),
+            label: Label::new("", "p", "t").expect("valid"),
+            mnemonic: "CppCompile".to_owned(),
+            class: ActionClass::Pure,
+            key: ActionKey(DigestFunction::Blake3.digest(&key)),
+            parts,
+            outputs: vec![output],
+            outcome: Outcome::Executed,
+            invocation_id: invocation.to_owned(),
+            start_unix_ms: 1,
+            duration_ms: 2,
+            cpu_ms: 3,
+            memory_bytes: 4,
+            cost_usd_micros: 0,
+            worker: "local".to_owned(),
+            record: None,
+        }
+    }
+
+    fn invocation(id: &str) -> Entry {
+        Entry::Invocation(InvocationRecord {
+            id: id.to_owned(),
+            command: "build".to_owned(),
+            patterns: vec!["//p".to_owned()],
+            start_unix_ms: 1,
+            end_unix_ms: 2,
+            exit_code: 0,
+            counts: ActionCounts::default(),
+        })
+    }
+
+    #[test]
+    fn only_deltas_are_appended_and_two_states_are_kept() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
+        let first = action("o", "1", &[("a.cc", "old")], "x");
+        let entries = [Entry::Action(first.clone()), invocation("1")];
+        assert_eq!(log.append(&entries).expect("writable"), 2);
+
+        let same = ActionRecord {
+            invocation_id: "2".to_owned(),
+            outcome: Outcome::Cached,
+            duration_ms: 99,
+            ..first.clone()
+        };
+        let size = || std::fs::metadata(folder.path().join(FILE)).expect("there").len();
+        let before = size();
+        assert_eq!(log.append(&[Entry::Action(same)]).expect("writable"), 0);
+        assert_eq!(size(), before);
+
+        let second = action("o", "3", &[("a.cc", "new")], "y");
+        let failed = ActionRecord {
+            outcome: Outcome::Failed,
+            outputs: Vec::new(),
+            ..action("o", "4", &[("a.cc", "bad")], "")
+        };
+        let entries = [Entry::Action(second.clone()), Entry::Action(failed.clone())];
+        assert_eq!(log.append(&entries).expect("writable"), 2);
+        for log in [&log, &BuildLog::open(folder.path()).expect("readable")] {
+            assert_eq!(log.current("o"), Some(failed.clone()));
+            assert_eq!(log.previous("o"), Some(second.clone()));
+            assert_eq!(log.last_change("o"), Some("4"));
+            assert_eq!(log.current("zz"), None);
+            assert_eq!(log.invocations().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_log_cut_at_any_byte_loads_a_prefix_and_goes_on() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
+        let states: Vec<ActionRecord> =
+            (0..3).map(|n| action("o", "1", &[("a", &n.to_string())], "x")).collect();
+        let entries: Vec<Entry> = states.iter().cloned().map(Entry::Action).collect();
+        log.append(&entries).expect("writable");
+        let path = folder.path().join(FILE);
+        let good = std::fs::read(&path).expect("readable");
+        for cut in 0..good.len() {
+            std::fs::write(&path, &good[..cut]).expect("writable");
+            let mut log = BuildLog::open(folder.path()).expect("readable");
+            let current = log.current("o");
+            assert!(current.is_none() || states[..2].contains(current.as_ref().expect("some")));
+            let last = Entry::Action(states[2].clone());
+            assert_eq!(log.append(&[last]).expect("writable"), 1, "after a cut at {cut}");
+            let log = BuildLog::open(folder.path()).expect("readable");
+            assert_eq!(log.current("o").as_ref(), Some(&states[2]));
+            assert_eq!(log.previous("o"), current);
+        }
+    }
+
+    #[test]
+    fn a_bloated_log_is_rewritten_without_loss() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
+        let large = "x".repeat(200);
+        let inputs: Vec<(String, &str)> = (0..200).map(|n| (format!("{large}/{n}"), "")).collect();
+        for round in 0..100 {
+            let text = round.to_string();
+            let mut inputs: Vec<(&str, &str)> =
+                inputs.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+            inputs.push(("z", &text));
+            let record = action("o", &text, &inputs, &text);
+            log.append(&[Entry::Action(record), invocation(&text)]).expect("writable");
+        }
+        let size = std::fs::metadata(folder.path().join(FILE)).expect("there").len();
+        assert!(size < 2 * COMPACT_BYTES_MIN, "{size}");
+        let log = BuildLog::open(folder.path()).expect("readable");
+        assert_eq!(log.last_change("o"), Some("99"));
+        assert_eq!(log.previous("o").expect("kept").invocation_id, "98");
+        assert_eq!(log.invocations().count(), 100);
+        let last = log.invocations().next_back().expect("kept");
+        assert_eq!(last.id, "99");
+    }
+}

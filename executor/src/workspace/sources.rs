@@ -1,0 +1,568 @@
+//! Source files: from a path to a digest, reading only what changed.
+//!
+//! For each file the stat signature and the digest of its last reading are remembered. A file
+//! with the same signature is not read again, unless the signature was racy: taken so soon after
+//! the file's last change that a further change could hide behind it.
+//! The memory is a framed log of deltas; losing it costs reading, never correctness.
+//! A source may be reached through symbolic links as long as they stay inside the workspace.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use maestro_cas::{StatSignature, Store, StoreError};
+use maestro_core::host::FileType;
+use maestro_core::{Digest, FailureKind, Node, RelPath};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Content, Fact, file_type, now_ns};
+use super::framed_log::FramedLog;
+use super::listing::{open_folder, read_listing};
+use super::sealed_file::Format;
+
+const FILE: &str = "sources";
+const FORMAT: Format = Format { magic: *b"MAESRCS\0", version: 1 };
+/// Independent locks over the table.
+const SHARDS: usize = 32;
+/// The log is rewritten when it holds this many times the entries that count.
+const COMPACT_RATIO: usize = 3;
+/// Logs with fewer records than this are left as they are.
+const COMPACT_RECORDS_MIN: usize = 4096;
+
+/// Why a source file has no digest.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// There is no such file.
+    #[error("source file `{path}` does not exist{}", suggestion(.similar.as_ref()))]
+    Missing {
+        /// The path below the workspace.
+        path: RelPath,
+        /// A file of the same folder with a similar name.
+        similar: Option<RelPath>,
+    },
+    /// A folder stands where a file is expected.
+    #[error("`{path}` is a folder, not a source file")]
+    Folder {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// A socket, pipe or device stands where a file is expected.
+    #[error("`{path}` is not a regular file")]
+    NotRegular {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// A symbolic link on the way is absolute or leads out of the workspace.
+    #[error("`{path}` leaves the workspace through a symbolic link")]
+    LeavesWorkspace {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// Symbolic links on the way lead in a circle.
+    #[error("`{path}` is a symbolic link that leads in a circle")]
+    LinkLoop {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// The file may not be read.
+    #[error("no permission to read source file `{path}`")]
+    Permission {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// The file changed each time it was read.
+    #[error("source file `{path}` keeps changing while it is read")]
+    Changing {
+        /// The path below the workspace.
+        path: RelPath,
+    },
+    /// The system gave another error.
+    #[error("cannot read source file `{path}`")]
+    Io {
+        /// The path below the workspace.
+        path: RelPath,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The content could not be stored.
+    #[error("cannot store source file `{path}`")]
+    Store {
+        /// The path below the workspace.
+        path: RelPath,
+        /// The store's reason.
+        #[source]
+        source: StoreError,
+    },
+    /// What is remembered of sources could not be read or written.
+    #[error("cannot access `{}`", .path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SourceError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Missing { .. }
+            | Self::Folder { .. }
+            | Self::NotRegular { .. }
+            | Self::LinkLoop { .. }
+            | Self::LeavesWorkspace { .. } => FailureKind::Input,
+            Self::Permission { .. }
+            | Self::Changing { .. }
+            | Self::Io { .. }
+            | Self::Memory { .. } => FailureKind::Environment,
+            Self::Store { source, .. } => source.kind(),
+        }
+    }
+
+    /// What can be done about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::LeavesWorkspace { .. } => vec![
+                "copy the file into the workspace, or make the link relative and inside of it"
+                    .to_owned(),
+            ],
+            Self::Folder { path } => {
+                vec![format!(
+                    "name the files in it, for instance by `glob([\"{}/**\"])`",
+                    path.name()
+                )]
+            }
+            Self::Store { source, .. } => source.hint().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn suggestion(similar: Option<&RelPath>) -> String {
+    similar.map(|path| format!("; did you mean `{path}`?")).unwrap_or_default()
+}
+
+/// What is remembered of one source file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    signature: StatSignature,
+    hashed_at_ns: i64,
+    digest: Digest,
+    executable: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Entry,
+    /// Asked for since the table was opened.
+    used: bool,
+    /// Not in the log yet.
+    dirty: bool,
+}
+
+/// The digests of the source files of one workspace. All methods may be called from many threads.
+#[derive(Debug)]
+pub struct Sources {
+    root: OwnedFd,
+    root_path: PathBuf,
+    log: Mutex<Log>,
+    shards: [Mutex<HashMap<RelPath, Slot>>; SHARDS],
+}
+
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: FramedLog,
+    records: usize,
+}
+
+impl Sources {
+    /// Opens the table that is kept in `state_dir` for the workspace at `root`.
+    pub fn open(state_dir: &Path, root: &Path) -> Result<Self, SourceError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SourceError::Memory { path, source }
+        };
+        let path = state_dir.join(FILE);
+        let (file, frames) = FramedLog::open(&path, FORMAT).map_err(at(&path))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root_fd =
+            rustix::fs::open(root, flags, Mode::empty()).map_err(|error| at(root)(error.into()))?;
+        let mut sources = Self {
+            root: root_fd,
+            root_path: root.to_owned(),
+            log: Mutex::new(Log { path, file, records: frames.ranges().len() }),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        };
+        for payload in frames.iter() {
+            // A record of another shape is forgotten like a damaged one.
+            if let Ok((path, entry)) = postcard::from_bytes::<(RelPath, Entry)>(payload) {
+                let slot = Slot { entry, used: false, dirty: false };
+                let index = shard_index(&path);
+                if let Some(shard) = sources.shards.get_mut(index) {
+                    shard.get_mut().unwrap_or_else(PoisonError::into_inner).insert(path, slot);
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// The content of a source file, which is in the store when this returns for the first time.
+    ///
+    /// A blob that was removed from the store since then is not noticed: see [`Sources::ensure`].
+    pub fn digest(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
+        if let Some(signature) = self.stat(path)?
+            && let Some(node) = self.remembered(path, &signature)
+        {
+            return Ok(node);
+        }
+        self.read(path, store)
+    }
+
+    /// Like [`Sources::digest`], and reads the file again where its blob is gone.
+    pub fn ensure(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
+        match self.digest(path, store)? {
+            Node::File { digest, .. } if !store.contains(&digest) => self.read(path, store),
+            node => Ok(node),
+        }
+    }
+
+    /// Looks at many files ahead of time with `threads` threads. Errors come up again, with their
+    /// message, where the file is asked for.
+    pub fn prefetch(&self, paths: &[RelPath], store: &Store, threads: usize) {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let work = || {
+            while let Some(path) =
+                paths.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            {
+                let _ = self.digest(path, store);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(paths.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+
+    /// What was seen of each file that was asked for, as facts for a snapshot.
+    pub fn facts(&self) -> Vec<(String, Fact)> {
+        let mut facts = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            facts.extend(shard.iter().filter(|(_, slot)| slot.used).map(|(path, slot)| {
+                let Entry { signature, hashed_at_ns, digest, executable: _ } = &slot.entry;
+                let content = Content::new(signature, *hashed_at_ns, *digest);
+                (path.to_string(), Fact::Content(content))
+            }));
+        }
+        facts
+    }
+
+    /// Writes what is new since the last time. Call it with the workspace's lock held.
+    pub fn save(&self) -> Result<(), SourceError> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::new();
+        let mut new = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (path, slot) in shard.iter_mut() {
+                let record = (path, &slot.entry);
+                let bytes = || postcard::to_stdvec(&record).expect("plain data serializes");
+                if std::mem::take(&mut slot.dirty) {
+                    new.push(bytes());
+                }
+                all.push((path.clone(), slot.entry.clone()));
+            }
+        }
+        let records = log.records + new.len();
+        let bloated = records > COMPACT_RECORDS_MIN && records > all.len() * COMPACT_RATIO;
+        let Log { path, file, records: count } = &mut *log;
+        let result = if bloated {
+            let bytes = |entry| postcard::to_stdvec(entry).expect("plain data serializes");
+            let all: Vec<Vec<u8>> = all.iter().map(bytes).collect();
+            *count = all.len();
+            file.rewrite(all.iter().map(Vec::as_slice))
+        } else {
+            *count = records;
+            file.append(new.iter().map(Vec::as_slice))
+        };
+        result.map_err(|source| SourceError::Memory { path: path.clone(), source })
+    }
+
+    /// The signature of a regular file, or `None` where reading will say what is wrong.
+    fn stat(&self, path: &RelPath) -> Result<Option<StatSignature>, SourceError> {
+        match rustix::fs::statat(&self.root, path.as_str(), AtFlags::empty()) {
+            Ok(stat) if file_type(&stat) == FileType::File => {
+                Ok(Some(StatSignature::of_stat(&stat)))
+            }
+            Ok(_) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => Ok(None),
+            Err(error) => Err(SourceError::Io { path: path.clone(), source: error.into() }),
+        }
+    }
+
+    fn remembered(&self, path: &RelPath, signature: &StatSignature) -> Option<Node> {
+        let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = shard.get_mut(path)?;
+        let Entry { signature: known, hashed_at_ns, digest, executable } = &slot.entry;
+        if known != signature || known.is_racy(*hashed_at_ns) {
+            return None;
+        }
+        slot.used = true;
+        Some(Node::File { digest: *digest, executable: *executable })
+    }
+
+    /// Reads the file into the store and remembers it.
+    fn read(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
+        self.check_kind(path)?;
+        let hashed_at_ns = now_ns();
+        let ingested = store
+            .ingest_source(&self.root_path.join(path.as_str()))
+            .map_err(|error| read_error(path, error))?;
+        let entry = Entry {
+            signature: ingested.signature,
+            hashed_at_ns,
+            digest: ingested.digest,
+            executable: ingested.executable,
+        };
+        let node = Node::File { digest: entry.digest, executable: entry.executable };
+        let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
+        shard.insert(path.clone(), Slot { entry, used: true, dirty: true });
+        Ok(node)
+    }
+
+    /// Finds out, without opening it for reading, whether the path is a file of the workspace.
+    fn check_kind(&self, path: &RelPath) -> Result<(), SourceError> {
+        let path = path.clone();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let open = rustix::fs::openat2(&self.root, path.as_str(), flags, Mode::empty(), resolve);
+        let file = match open {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                let similar = self.similar(&path);
+                return Err(SourceError::Missing { path, similar });
+            }
+            Err(Errno::XDEV) => return Err(SourceError::LeavesWorkspace { path }),
+            Err(Errno::LOOP) => return Err(SourceError::LinkLoop { path }),
+            Err(Errno::ACCESS | Errno::PERM) => return Err(SourceError::Permission { path }),
+            Err(error) => return Err(SourceError::Io { path, source: error.into() }),
+        };
+        let stat = rustix::fs::fstat(&file)
+            .map_err(|error| SourceError::Io { path: path.clone(), source: error.into() })?;
+        match file_type(&stat) {
+            FileType::File => Ok(()),
+            FileType::Directory => Err(SourceError::Folder { path }),
+            FileType::Symlink | FileType::Other => Err(SourceError::NotRegular { path }),
+        }
+    }
+
+    /// The file of the same folder whose name is most like that of `path`.
+    fn similar(&self, path: &RelPath) -> Option<RelPath> {
+        const LIKENESS_MIN: f64 = 0.8;
+        let parent = path.parent();
+        let folder = parent.as_ref().map_or("", RelPath::as_str);
+        let entries = read_listing(open_folder(self.root.as_fd(), folder).ok()?).ok()?;
+        let (_, name) = entries
+            .into_iter()
+            .filter(|entry| entry.valid && entry.file_type != FileType::Directory)
+            .filter(|entry| entry.name != path.name())
+            .map(|entry| (strsim::jaro_winkler(&entry.name, path.name()), entry.name))
+            .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+            .max_by(|a, b| a.0.total_cmp(&b.0))?;
+        match parent {
+            Some(parent) => parent.join(&name).ok(),
+            None => RelPath::new(&name).ok(),
+        }
+    }
+
+    fn shard(&self, path: &RelPath) -> &Mutex<HashMap<RelPath, Slot>> {
+        self.shards.get(shard_index(path)).expect("the index is taken modulo the number")
+    }
+}
+
+fn read_error(path: &RelPath, error: StoreError) -> SourceError {
+    let path = path.clone();
+    match error {
+        StoreError::SourceChanging { .. } => SourceError::Changing { path },
+        source => SourceError::Store { path, source },
+    }
+}
+
+/// Spreads paths over the shards.
+pub(super) fn shard_index(path: &RelPath) -> usize {
+    let hash = path.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 32) as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maestro_cas::StoreOptions;
+    use maestro_core::DigestFunction;
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        store: Store,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a temp dir");
+            for name in ["ws", "state"] {
+                fs::create_dir(folder.path().join(name)).expect("writable");
+            }
+            let root = folder.path().join("cache");
+            let function = DigestFunction::Blake3;
+            let store = Store::open(StoreOptions { root, function }).expect("opens");
+            Self { folder, store }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join("ws").join(name)
+        }
+
+        /// Writes a file whose time stamps, as far as they can be set, are old.
+        fn write(&self, name: &str, text: &str) {
+            let path = self.path(name);
+            fs::create_dir_all(path.parent().expect("has one")).expect("writable");
+            fs::write(&path, text).expect("writable");
+            let file = fs::File::options().write(true).open(&path).expect("there");
+            let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            file.set_modified(old).expect("writable");
+        }
+
+        fn open(&self) -> Sources {
+            let state = self.folder.path().join("state");
+            Sources::open(&state, &self.folder.path().join("ws")).expect("opens")
+        }
+
+        fn digest(&self, sources: &Sources, name: &str) -> Result<Node, String> {
+            let path = RelPath::new(name).expect("valid");
+            sources.digest(&path, &self.store).map_err(|error| error.to_string())
+        }
+    }
+
+    fn file(text: &str) -> Node {
+        let digest = DigestFunction::Blake3.digest(text.as_bytes());
+        Node::File { digest, executable: false }
+    }
+
+    #[test]
+    fn content_is_noticed_also_when_the_time_stamp_is_put_back() {
+        let fixture = Fixture::new();
+        fixture.write("a/f", "one");
+        let sources = fixture.open();
+        assert_eq!(fixture.digest(&sources, "a/f"), Ok(file("one")));
+        fixture.write("a/f", "two");
+        assert_eq!(fixture.digest(&sources, "a/f"), Ok(file("two")));
+        let digest = DigestFunction::Blake3.digest(b"two");
+        assert!(fixture.store.contains(&digest));
+        sources.save().expect("writable");
+        fixture.write("a/f", "six");
+        let again = fixture.open();
+        assert_eq!(fixture.digest(&again, "a/f"), Ok(file("six")));
+    }
+
+    #[test]
+    fn what_is_known_is_not_read_again_and_lost_blobs_are() {
+        let fixture = Fixture::new();
+        fixture.write("f", "text");
+        let sources = fixture.open();
+        let path = RelPath::new("f").expect("valid");
+        fixture.digest(&sources, "f").expect("there");
+        // Makes the entry look as if the file had been hashed long after its last change, with
+        // a digest that reading would not give.
+        let lie = DigestFunction::Blake3.digest(b"a lie");
+        {
+            let mut shard = sources.shard(&path).lock().expect("not poisoned");
+            let slot = shard.get_mut(&path).expect("known");
+            slot.entry.hashed_at_ns = i64::MAX;
+            slot.entry.digest = lie;
+        }
+        sources.save().expect("writable");
+        let again = fixture.open();
+        let believed = Node::File { digest: lie, executable: false };
+        assert_eq!(fixture.digest(&again, "f"), Ok(believed));
+        assert_eq!(again.facts().len(), 1);
+        assert_eq!(again.ensure(&path, &fixture.store).expect("there"), file("text"));
+        assert_eq!(fixture.digest(&again, "f"), Ok(file("text")));
+    }
+
+    #[test]
+    fn each_wrong_path_has_its_own_sentence() {
+        let fixture = Fixture::new();
+        fixture.write("k/graph.cc", "");
+        fs::create_dir(fixture.path("dir")).expect("writable");
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(to, fixture.path(name)).expect("writable");
+        };
+        fixture.write("../outside", "");
+        link("../outside", "out");
+        link("/usr/bin/env", "abs");
+        link("k/graph.cc", "good");
+        link("loop", "loop");
+        link("dir/nothing", "dangling");
+        let state = fs::File::open(fixture.path("")).expect("there");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(state, "pipe", rustix::fs::FileType::Fifo, mode, 0).expect("writable");
+        let sources = fixture.open();
+        let check = |path: &str, expect: &str| {
+            assert_eq!(fixture.digest(&sources, path), Err(expect.to_owned()));
+        };
+        check("k/grpah.cc", "source file `k/grpah.cc` does not exist; did you mean `k/graph.cc`?");
+        check("zzz", "source file `zzz` does not exist");
+        check("k/graph.cc/x", "source file `k/graph.cc/x` does not exist");
+        check("dangling", "source file `dangling` does not exist");
+        check("dir", "`dir` is a folder, not a source file");
+        check("pipe", "`pipe` is not a regular file");
+        check("loop", "`loop` is a symbolic link that leads in a circle");
+        check("out", "`out` leaves the workspace through a symbolic link");
+        check("abs", "`abs` leaves the workspace through a symbolic link");
+        assert_eq!(fixture.digest(&sources, "good"), Ok(file("")));
+    }
+
+    #[test]
+    fn a_damaged_memory_is_forgotten() {
+        let fixture = Fixture::new();
+        fixture.write("f", "text");
+        let sources = fixture.open();
+        fixture.digest(&sources, "f").expect("there");
+        sources.save().expect("writable");
+        fs::write(fixture.folder.path().join("state").join(FILE), b"MAESRCS\0garbage").expect("ok");
+        let again = fixture.open();
+        assert_eq!(fixture.digest(&again, "f"), Ok(file("text")));
+        again.save().expect("writable");
+        assert_eq!(fixture.digest(&fixture.open(), "f"), Ok(file("text")));
+    }
+
+    #[test]
+    fn many_threads_agree() {
+        let fixture = Fixture::new();
+        let paths: Vec<RelPath> = (0..200)
+            .map(|n| {
+                fixture.write(&format!("d{}/{n}", n % 7), &n.to_string());
+                RelPath::new(&format!("d{}/{n}", n % 7)).expect("valid")
+            })
+            .collect();
+        let sources = fixture.open();
+        sources.prefetch(&paths, &fixture.store, 4);
+        assert_eq!(sources.facts().len(), 200);
+        for (n, path) in paths.iter().enumerate() {
+            assert_eq!(sources.digest(path, &fixture.store).ok(), Some(file(&n.to_string())));
+        }
+    }
+}
