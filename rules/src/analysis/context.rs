@@ -1,0 +1,231 @@
+//! Makes `ctx`: attributes with targets in the place of labels, and their files.
+
+use std::sync::Arc;
+
+use maestro_core::Label;
+use starlark::values::dict::AllocDict;
+use starlark::values::list::AllocList;
+use starlark::values::structs::AllocStruct;
+use starlark::values::{Heap, Value};
+
+use super::Analyzer;
+use crate::attr::{AllowFiles, AttrKind, AttrSpec, AttrValue};
+use crate::ctx::{Ctx, files_of};
+use crate::error::{Code, RuleError};
+use crate::package::TargetDecl;
+use crate::resolve::Node;
+use crate::values::depset::Depset;
+use crate::values::file::FileValue;
+use crate::values::provider::{ProviderInstance, ProviderType, builtins};
+use crate::values::target::Target;
+
+/// The fields of `ctx` under construction.
+#[derive(Default)]
+struct Fields<'v, 'd> {
+    attr: Vec<(&'d str, Value<'v>)>,
+    files: Vec<(&'d str, Value<'v>)>,
+    file: Vec<(&'d str, Value<'v>)>,
+    executable: Vec<(&'d str, Value<'v>)>,
+    outputs: Vec<(&'d str, Value<'v>)>,
+}
+
+impl Analyzer<'_, '_> {
+    /// The context of a target whose dependencies are analyzed.
+    pub(super) fn context<'v>(
+        &self,
+        decl: &TargetDecl,
+        heap: Heap<'v>,
+    ) -> Result<Value<'v>, RuleError> {
+        let mut fields = Fields::default();
+        for ((name, spec), value) in decl.rule.attrs.iter().zip(&decl.attrs) {
+            match spec.kind {
+                AttrKind::Label | AttrKind::LabelList | AttrKind::LabelKeyedStringDict => {
+                    self.dependency(decl, name, spec, value, heap, &mut fields)?;
+                }
+                AttrKind::Output | AttrKind::OutputList => {
+                    fields.attr.push((name, value.alloc(heap)));
+                    fields.outputs.push((name, self.output_files(spec, value, heap)));
+                }
+                _ if name == "name" => {
+                    fields.attr.push((name, heap.alloc(&*decl.label.name)));
+                }
+                _ => fields.attr.push((name, value.alloc(heap))),
+            }
+        }
+        let ctx = Ctx {
+            label: decl.label.clone(),
+            attr: heap.alloc(AllocStruct(fields.attr)),
+            files: heap.alloc(AllocStruct(fields.files)),
+            file: heap.alloc(AllocStruct(fields.file)),
+            executable: heap.alloc(AllocStruct(fields.executable)),
+            outputs: heap.alloc(AllocStruct(fields.outputs)),
+        };
+        Ok(heap.alloc(ctx))
+    }
+
+    fn output_files<'v>(&self, spec: &AttrSpec, value: &AttrValue, heap: Heap<'v>) -> Value<'v> {
+        let labels = value.labels();
+        let files: Vec<FileValue> =
+            labels.iter().filter_map(|label| self.outputs.get(*label).cloned()).collect();
+        match spec.kind {
+            AttrKind::Output => {
+                files.into_iter().next().map_or_else(Value::new_none, |file| heap.alloc(file))
+            }
+            _ => heap.alloc(AllocList(files)),
+        }
+    }
+
+    fn dependency<'v, 'd>(
+        &self,
+        decl: &'d TargetDecl,
+        name: &'d str,
+        spec: &AttrSpec,
+        value: &AttrValue,
+        heap: Heap<'v>,
+        fields: &mut Fields<'v, 'd>,
+    ) -> Result<(), RuleError> {
+        let mut targets = Vec::new();
+        let mut files: Vec<FileValue> = Vec::new();
+        let mut programs = Vec::new();
+        for label in value.labels() {
+            let (target, found) = self
+                .target_value(label, heap)
+                .and_then(|target| {
+                    let inner = Target::from_value(target)
+                        .ok_or_else(|| RuleError::new(Code::Internal, "a target is no target"))?;
+                    let found = files_of(inner)?;
+                    self.check_dependency(label, spec, inner, &found)?;
+                    if spec.executable {
+                        programs.push(program_of(label, inner, &found)?);
+                    }
+                    Ok((target, found))
+                })
+                .map_err(|mut error| {
+                    error.message =
+                        format!("target `{}`, attribute `{name}`: {}", decl.label, error.message);
+                    error
+                })?;
+            targets.push(target);
+            files.extend(found);
+        }
+        // Targets may share files; a list of files holds each once.
+        let mut seen = std::collections::HashSet::new();
+        files.retain(|file| seen.insert(file.artifact()));
+        if spec.single_file && spec.kind == AttrKind::Label {
+            let first = files.first().cloned();
+            let first = first.map_or_else(Value::new_none, |file| heap.alloc(file));
+            fields.file.push((name, first));
+        }
+        if spec.executable && spec.kind == AttrKind::Label {
+            let first = programs.into_iter().next();
+            let first = first.map_or_else(Value::new_none, |file| heap.alloc(file));
+            fields.executable.push((name, first));
+        }
+        fields.files.push((name, heap.alloc(AllocList(files))));
+        let value = match value {
+            AttrValue::Labels(_) => heap.alloc(AllocList(targets)),
+            AttrValue::LabelDict(entries) => {
+                let texts = entries.iter().map(|(_, text)| heap.alloc(&**text));
+                heap.alloc(AllocDict(targets.into_iter().zip(texts)))
+            }
+            _ => targets.into_iter().next().unwrap_or_else(Value::new_none),
+        };
+        fields.attr.push((name, value));
+        Ok(())
+    }
+
+    /// A dependency as implementations see it.
+    pub(super) fn target_value<'v>(
+        &self,
+        label: &Label,
+        heap: Heap<'v>,
+    ) -> Result<Value<'v>, RuleError> {
+        let lost = || RuleError::new(Code::Internal, format!("`{label}` is not analyzed"));
+        let file = match self.universe.nodes.get(label) {
+            Some(Node::Rule(_)) => {
+                let configured = self.configured(label).ok_or_else(lost)?;
+                return Ok(heap.access_owned_frozen_value(&configured.value));
+            }
+            Some(Node::Output(_)) => self.outputs.get(label).cloned().ok_or_else(lost)?,
+            Some(Node::Source) => self.source(label)?,
+            None => return Err(lost()),
+        };
+        let sets = &mut self.scope.graph.borrow_mut().sets;
+        let file = heap.alloc(file);
+        let files = Depset::alloc(None, vec![file], Vec::new(), Some(sets), heap)?;
+        let callable = &builtins().default_info;
+        let info = heap.alloc(ProviderInstance::new(callable, vec![("files", files)]));
+        Ok(heap.alloc(Target {
+            label: label.clone(),
+            types: vec![callable.ty.clone()],
+            instances: vec![info],
+        }))
+    }
+
+    fn check_dependency(
+        &self,
+        label: &Label,
+        spec: &AttrSpec,
+        target: &Target<'_>,
+        files: &[FileValue],
+    ) -> Result<(), RuleError> {
+        let is_file = !matches!(self.universe.nodes.get(label), Some(Node::Rule(_)));
+        if is_file {
+            check_file(label, spec)?;
+        } else if !spec.providers.is_empty() {
+            let has =
+                |list: &Vec<Arc<ProviderType>>| list.iter().all(|ty| target.provider(ty).is_some());
+            // A target that is named where files are fine need not have the provider.
+            let fine = spec.providers.iter().any(has) || spec.allow_files != AllowFiles::No;
+            if !fine {
+                let lists: Vec<String> = spec
+                    .providers
+                    .iter()
+                    .map(|list| list.iter().map(|ty| ty.name()).collect::<Vec<_>>().join(" and "))
+                    .collect();
+                let message = format!("`{label}` does not provide {}", lists.join(", or "));
+                return Err(RuleError::new(Code::Dependency, message));
+            }
+        }
+        if spec.single_file && files.len() != 1 {
+            let message = format!("`{label}` stands for {} files, one is needed", files.len());
+            return Err(RuleError::new(Code::Dependency, message));
+        }
+        Ok(())
+    }
+}
+
+fn check_file(label: &Label, spec: &AttrSpec) -> Result<(), RuleError> {
+    match &spec.allow_files {
+        AllowFiles::Any => Ok(()),
+        AllowFiles::No if spec.executable => Ok(()),
+        AllowFiles::No => {
+            let message = format!("`{label}` is a file, and the attribute takes targets only");
+            Err(RuleError::new(Code::Dependency, message))
+        }
+        AllowFiles::Suffixes(suffixes) => {
+            if suffixes.iter().any(|suffix| label.name.ends_with(suffix.as_str())) {
+                return Ok(());
+            }
+            let message = format!("`{label}` is no file of the kind that the attribute takes");
+            Err(RuleError::new(Code::Dependency, message)
+                .hint(format!("it takes names that end in: {}", suffixes.join(", "))))
+        }
+    }
+}
+
+fn program_of(
+    label: &Label,
+    target: &Target<'_>,
+    files: &[FileValue],
+) -> Result<FileValue, RuleError> {
+    let declared = target.default_field("executable").and_then(FileValue::from_value);
+    match (declared, files) {
+        (Some(program), _) => Ok(program.clone()),
+        (None, [only]) if only.is_source() => Ok(only.clone()),
+        _ => {
+            let message = format!("`{label}` cannot be run");
+            Err(RuleError::new(Code::Dependency, message))
+        }
+    }
+}

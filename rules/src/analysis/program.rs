@@ -1,0 +1,281 @@
+//! Programs and tests: their runfiles tree, and the action that runs a test.
+
+use std::collections::BTreeMap;
+
+use maestro_core::graph::{Executable, TestTarget};
+use maestro_core::{
+    ActionClass, ActionId, Arg, ArtifactId, ArtifactKind, ExecutionHints, How, Item,
+};
+use serde_json::json;
+use starlark::values::dict::DictRef;
+use starlark::values::{Heap, Value};
+
+use super::{Analyzer, dict_of};
+use crate::attr::AttrKind;
+use crate::ctx::actions::declare;
+use crate::ctx::draft::Draft;
+use crate::ctx::expand::Expander;
+use crate::ctx::{files_of, out_dir};
+use crate::error::{Code, RuleError};
+use crate::package::TargetDecl;
+use crate::resolve::test_toolchain;
+use crate::scope::Runnable;
+use crate::values::file::FileValue;
+use crate::values::provider::{ProviderInstance, builtins};
+use crate::values::runfiles::Runfiles;
+use crate::values::target::Target;
+use crate::values::{sequence, wrong_type};
+
+/// Starts a test in its runfiles: `$1` runfiles, `$2` program below `main`, `$3` XML, `$4` outputs.
+const TEST_SCRIPT: &str = r#"set -eu
+export TEST_SRCDIR="$PWD/$1" RUNFILES_DIR="$PWD/$1" TEST_WORKSPACE=main
+export TEST_TMPDIR=/tmp/test XML_OUTPUT_FILE="$PWD/$3" TEST_UNDECLARED_OUTPUTS_DIR="$PWD/$4"
+mkdir -p "$TEST_TMPDIR" "${XML_OUTPUT_FILE%/*}" "$TEST_UNDECLARED_OUTPUTS_DIR"
+cd "$1/main"
+program=./$2
+shift 4
+exec "$program" "$@""#;
+
+impl Analyzer<'_, '_> {
+    /// Completes the target in the graph: files, program, test.
+    pub(super) fn finish<'v>(
+        &self,
+        decl: &TargetDecl,
+        target: &Target<'v>,
+        heap: Heap<'v>,
+    ) -> Result<(), RuleError> {
+        let id = self.scope.current()?.target;
+        let files: Vec<ArtifactId> = files_of(target)?.iter().map(FileValue::artifact).collect();
+        let program = target.default_field("executable").and_then(FileValue::from_value);
+        let executable = match program {
+            Some(program) => Some(self.program(decl, target, program, heap)?),
+            None => None,
+        };
+        let test = match (&executable, program) {
+            (Some(executable), Some(program)) if decl.rule.test => {
+                Some(self.test(decl, program, executable, heap)?)
+            }
+            _ => None,
+        };
+        let mut graph = self.scope.graph.borrow_mut();
+        let target = graph.target_mut(id);
+        target.files = files;
+        target.executable = executable;
+        target.test = test;
+        Ok(())
+    }
+
+    fn program<'v>(
+        &self,
+        decl: &TargetDecl,
+        target: &Target<'v>,
+        program: &FileValue,
+        heap: Heap<'v>,
+    ) -> Result<Executable, RuleError> {
+        let known = self.scope.runnables.borrow().get(&program.artifact()).cloned();
+        let runnable = match known {
+            Some(runnable) => runnable,
+            None => {
+                let runnable = self.runnable(target, program)?;
+                let mut runnables = self.scope.runnables.borrow_mut();
+                runnables.insert(program.artifact(), runnable.clone());
+                runnable
+            }
+        };
+        let mut env = runnable.env.clone();
+        for (name, value) in dict_of(decl, "env") {
+            if decl.rule.executable {
+                env.retain(|(own, _)| *own != name);
+                env.push((name, value));
+            }
+        }
+        Ok(Executable {
+            file: program.artifact(),
+            runfiles: runnable.runfiles,
+            args: self.arguments(decl, heap)?,
+            env,
+        })
+    }
+
+    /// Declares the runfiles tree beside a program that this target made.
+    fn runnable(&self, target: &Target<'_>, program: &FileValue) -> Result<Runnable, RuleError> {
+        let mut runnable = Runnable::default();
+        self.run_environment(target, &mut runnable)?;
+        if program.is_source() || program.is_toolchain() {
+            return Ok(runnable);
+        }
+        let mut entries: BTreeMap<String, FileValue> = BTreeMap::new();
+        let runfiles = target.default_field("runfiles").and_then(Runfiles::from_value);
+        let listed = runfiles.map_or(Ok(Vec::new()), Runfiles::entries)?;
+        for (path, file) in listed.into_iter().chain([(program.runfiles_path(), program.clone())]) {
+            match entries.get(&path) {
+                Some(first) if first.artifact() != file.artifact() => {
+                    let message = format!(
+                        "`{}` and `{}` both stand at `{path}` in the runfiles",
+                        first.path(),
+                        file.path()
+                    );
+                    return Err(RuleError::new(Code::Implementation, message));
+                }
+                _ => entries.insert(path, file),
+            };
+        }
+        let folder = program.path().parent().map(|p| p.to_string()).unwrap_or_default();
+        let name = format!("{}.runfiles", program.path().name());
+        let tree = declare(&self.scope, &folder, &name, ArtifactKind::Tree)?;
+        let list: Vec<_> =
+            entries.iter().map(|(path, file)| json!({"path": path, "from": file.path()})).collect();
+        let mut draft = Draft::native("tree", json!({"entries": list}), &tree);
+        draft.mnemonic = "Runfiles".to_owned();
+        draft.direct = entries.values().map(FileValue::artifact).collect();
+        draft.add(&self.scope)?;
+        runnable.runfiles = Some(tree.artifact());
+        Ok(runnable)
+    }
+
+    /// What `RunEnvironmentInfo` says.
+    fn run_environment(
+        &self,
+        target: &Target<'_>,
+        runnable: &mut Runnable,
+    ) -> Result<(), RuleError> {
+        let Some(info) = target.provider(&builtins().run_environment.ty) else { return Ok(()) };
+        let Some(info) = ProviderInstance::from_value(info) else { return Ok(()) };
+        if let Some(value) = info.field("toolchains") {
+            for item in sequence(value).unwrap_or_default() {
+                match FileValue::from_value(*item) {
+                    Some(file) if file.is_toolchain() => runnable.toolchains.push(file.artifact()),
+                    _ => return Err(wrong_type("toolchains", "a list of toolchains", *item)),
+                }
+            }
+        }
+        if let Some(value) = info.field("environment") {
+            let wrong = || wrong_type("environment", "a dict of strings", value);
+            let dict = DictRef::from_value(value).ok_or_else(wrong)?;
+            for (name, value) in dict.iter() {
+                let text = |value: Value<'_>| value.unpack_str().map(str::to_owned);
+                let pair = text(name).zip(text(value)).ok_or_else(wrong)?;
+                runnable.env.push(pair);
+            }
+        }
+        Ok(())
+    }
+
+    /// The `args` attribute with locations replaced.
+    fn arguments(&self, decl: &TargetDecl, heap: Heap<'_>) -> Result<Vec<String>, RuleError> {
+        let args = match decl.rule.executable {
+            true => decl.strings("args"),
+            false => Vec::new(),
+        };
+        if !args.iter().any(|arg| arg.contains("$(")) {
+            return Ok(args);
+        }
+        let mut targets = Vec::new();
+        for ((_, spec), value) in decl.rule.attrs.iter().zip(&decl.attrs) {
+            let takes = matches!(spec.kind, AttrKind::Label | AttrKind::LabelList);
+            for label in value.labels().into_iter().filter(|_| takes) {
+                let value = self.target_value(label, heap)?;
+                let files = Target::from_value(value).map_or(Ok(Vec::new()), files_of)?;
+                targets.push((label.clone(), files));
+            }
+        }
+        let expander =
+            Expander { label: &decl.label, attribute: "args", targets: &targets, variables: None };
+        args.iter().map(|arg| expander.expand(arg)).collect()
+    }
+
+    /// Adds the action whose success is the test's.
+    fn test(
+        &self,
+        decl: &TargetDecl,
+        program: &FileValue,
+        executable: &Executable,
+        heap: Heap<'_>,
+    ) -> Result<TestTarget, RuleError> {
+        let Some(runfiles) = executable.runfiles else {
+            let message = format!("test `{}` must be an output, not a source", program.path());
+            return Err(RuleError::new(Code::Implementation, message));
+        };
+        let folder = format!("{}/{}.test", out_dir(&decl.label), decl.label.name);
+        let xml = declare(&self.scope, &folder, "test.xml", ArtifactKind::File)?;
+        let extra = declare(&self.scope, &folder, "outputs", ArtifactKind::Tree)?;
+        let text = |text: &str| Arg::One(vec![Item::Text(text.into())]);
+        let path = |id: ArtifactId| Arg::One(vec![Item::Artifact(id)]);
+        let inside = program.runfiles_path();
+        let inside = match inside.strip_prefix("main/") {
+            Some(rest) => rest.to_owned(),
+            None => format!("../{inside}"),
+        };
+        let mut argv = vec![
+            text("/bin/bash"),
+            text("-c"),
+            text(TEST_SCRIPT),
+            text("test"),
+            path(runfiles),
+            text(&inside),
+            path(xml.artifact()),
+            path(extra.artifact()),
+        ];
+        argv.extend(executable.args.iter().map(|arg| text(arg)));
+        let size = decl.strings("size").into_iter().next().unwrap_or_default();
+        let timeout = decl.strings("timeout").into_iter().next().unwrap_or_default();
+        let runnables = self.scope.runnables.borrow();
+        let own = runnables.get(&program.artifact()).map(|r| r.toolchains.clone());
+        let mut toolchains = own.unwrap_or_default();
+        drop(runnables);
+        toolchains.extend(self.test_toolchain(heap)?);
+        let draft = Draft {
+            mnemonic: "Test".to_owned(),
+            progress: "Testing %{label}".to_owned(),
+            class: ActionClass::Pure,
+            how: How::Command { argv },
+            inputs: Vec::new(),
+            direct: vec![runfiles],
+            toolchains,
+            outputs: vec![(xml, true), (extra, true)],
+            env: executable.env.clone(),
+            timeout_ms: Some(timeout_ms(&size, &timeout)),
+            hints: ExecutionHints { test: true, ..ExecutionHints::default() },
+        };
+        draft.add(&self.scope)?;
+        let last = self.scope.graph.borrow().action_count() - 1;
+        Ok(TestTarget { action: ActionId::from_index(last), size })
+    }
+
+    /// The toolchain with the shell that starts tests.
+    fn test_toolchain(&self, heap: Heap<'_>) -> Result<Option<ArtifactId>, RuleError> {
+        let Some(label) = test_toolchain() else { return Ok(None) };
+        let value = self.target_value(&label, heap)?;
+        let info = Target::from_value(value)
+            .and_then(|target| target.provider(&builtins().toolchain.ty))
+            .and_then(ProviderInstance::from_value);
+        let tree = info.and_then(|info| info.field("toolchain")).and_then(FileValue::from_value);
+        Ok(tree.map(FileValue::artifact))
+    }
+}
+
+/// How long a test may run: as its `timeout` says, else as its `size` does.
+fn timeout_ms(size: &str, timeout: &str) -> u64 {
+    let seconds = match (timeout, size) {
+        ("short", _) | ("", "small") => 60,
+        ("long", _) | ("", "large") => 900,
+        ("eternal", _) | ("", "enormous") => 3600,
+        _ => 300,
+    };
+    seconds * 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_follow_size_unless_said() {
+        assert_eq!(timeout_ms("small", ""), 60_000);
+        assert_eq!(timeout_ms("medium", ""), 300_000);
+        assert_eq!(timeout_ms("large", ""), 900_000);
+        assert_eq!(timeout_ms("enormous", ""), 3_600_000);
+        assert_eq!(timeout_ms("enormous", "short"), 60_000);
+        assert_eq!(timeout_ms("small", "moderate"), 300_000);
+    }
+}

@@ -1,0 +1,130 @@
+//! Checks what an implementation returns and completes it.
+
+use std::sync::Arc;
+
+use starlark::values::{Heap, Value};
+
+use super::Analyzer;
+use crate::attr::AttrKind;
+use crate::error::{Code, RuleError};
+use crate::package::TargetDecl;
+use crate::values::depset::Depset;
+use crate::values::file::FileValue;
+use crate::values::provider::{ProviderInstance, ProviderType, builtins, is_instance, same_type};
+use crate::values::runfiles::Runfiles;
+use crate::values::target::Target;
+use crate::values::{sequence, short};
+
+fn wrong(decl: &TargetDecl, what: String) -> RuleError {
+    let message = format!("the implementation of `{}` {what}", decl.rule.name());
+    RuleError::new(Code::Implementation, message)
+}
+
+impl Analyzer<'_, '_> {
+    /// The target that consists of what the implementation returned.
+    pub(super) fn providers<'v>(
+        &self,
+        decl: &TargetDecl,
+        returned: Value<'v>,
+        heap: Heap<'v>,
+    ) -> Result<Target<'v>, RuleError> {
+        let single = [returned];
+        let list = if returned.is_none() {
+            &[][..]
+        } else if ProviderInstance::from_value(returned).is_some() {
+            &single[..]
+        } else {
+            sequence(returned).ok_or_else(|| {
+                let what = format!("returned {}, not a list of providers", short(returned));
+                wrong(decl, what)
+            })?
+        };
+        let mut types: Vec<Arc<ProviderType>> = Vec::new();
+        let mut instances = Vec::new();
+        for value in list {
+            let Some(instance) = ProviderInstance::from_value(*value) else {
+                let what = format!("returned {} in its list of providers", short(*value));
+                return Err(wrong(decl, what));
+            };
+            if types.iter().any(|ty| is_instance(instance, ty)) {
+                return Err(wrong(decl, format!("returned `{}` twice", instance.ty.name())));
+            }
+            if !is_instance(instance, &builtins().default_info.ty) {
+                types.push(instance.ty.clone());
+                instances.push(*value);
+            }
+        }
+        for ty in &decl.rule.provides {
+            let default = same_type(ty, &builtins().default_info.ty);
+            if !default && !types.iter().any(|own| same_type(own, ty)) {
+                return Err(wrong(decl, format!("did not return `{}`", ty.name())));
+            }
+        }
+        let given = list
+            .iter()
+            .filter_map(|value| ProviderInstance::from_value(*value))
+            .find(|instance| is_instance(instance, &builtins().default_info.ty));
+        types.insert(0, builtins().default_info.ty.clone());
+        instances.insert(0, self.default_info(decl, given, heap)?);
+        Ok(Target { label: decl.label.clone(), types, instances })
+    }
+
+    /// `DefaultInfo` with `files` filled in.
+    fn default_info<'v>(
+        &self,
+        decl: &TargetDecl,
+        given: Option<&ProviderInstance<'v>>,
+        heap: Heap<'v>,
+    ) -> Result<Value<'v>, RuleError> {
+        let field = |name: &str| given.and_then(|info| info.field(name));
+        let executable = field("executable");
+        if let Some(value) = executable
+            && FileValue::from_value(value).is_none()
+        {
+            return Err(wrong(decl, format!("returned {} as `executable`", short(value))));
+        }
+        if decl.rule.executable && executable.is_none() {
+            return Err(wrong(decl, "did not return an `executable`".to_owned())
+                .hint("return `DefaultInfo(executable = …)`"));
+        }
+        if let Some(value) = field("runfiles")
+            && Runfiles::from_value(value).is_none()
+        {
+            return Err(wrong(decl, format!("returned {} as `runfiles`", short(value)))
+                .hint("make them with `ctx.runfiles(files = […])`"));
+        }
+        let files = match field("files") {
+            Some(value) if Depset::from_value(value).is_some() => value,
+            Some(value) => {
+                return Err(wrong(decl, format!("returned {} as `files`", short(value)))
+                    .hint("wrap the list in `depset(…)`"));
+            }
+            None => {
+                let mut direct: Vec<Value<'v>> = self.declared(decl, heap);
+                direct.extend(executable);
+                let sets = &mut self.scope.graph.borrow_mut().sets;
+                Depset::alloc(None, direct, Vec::new(), Some(sets), heap)?
+            }
+        };
+        let none = Value::new_none();
+        let fields = vec![
+            ("files", files),
+            ("runfiles", field("runfiles").unwrap_or(none)),
+            ("executable", executable.unwrap_or(none)),
+        ];
+        Ok(heap.alloc(ProviderInstance::new(&builtins().default_info, fields)))
+    }
+
+    /// The files that output attributes name.
+    fn declared<'v>(&self, decl: &TargetDecl, heap: Heap<'v>) -> Vec<Value<'v>> {
+        let outputs =
+            decl.rule.attrs.iter().zip(&decl.attrs).filter(|((_, spec), _)| {
+                matches!(spec.kind, AttrKind::Output | AttrKind::OutputList)
+            });
+        outputs
+            .flat_map(|(_, value)| value.labels())
+            .filter_map(|label| self.outputs.get(label))
+            .map(|file| heap.alloc(file.clone()))
+            .collect()
+    }
+}

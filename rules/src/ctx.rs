@@ -1,0 +1,356 @@
+//! `ctx`: what a rule's implementation sees of its target, and how it declares actions.
+
+pub(crate) mod actions;
+pub(crate) mod draft;
+pub(crate) mod expand;
+pub(crate) mod native;
+
+use std::fmt;
+
+use allocative::Allocative;
+use maestro_core::{ArtifactKind, Label, Toolchain};
+use starlark::environment::{Methods, MethodsBuilder};
+use starlark::eval::Evaluator;
+use starlark::starlark_module;
+use starlark::values::dict::DictRef;
+use starlark::values::structs::AllocStruct;
+use starlark::values::{
+    AllocValue, Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Trace,
+    Value, ValueLike, starlark_value,
+};
+
+use self::actions::Actions;
+use self::expand::{Expander, Variable};
+use crate::error::{Code, RuleError};
+use crate::scope::RuleScope;
+use crate::values::depset::{Depset, expect_depset};
+use crate::values::file::{FileOrigin, FileValue, OUTPUT_ROOT};
+use crate::values::label::LabelValue;
+use crate::values::runfiles::Runfiles;
+use crate::values::target::Target;
+use crate::values::{expect_sequence, wrong_type};
+
+/// The context of one target. Cannot outlive the target's analysis.
+#[derive(Debug, Trace, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+pub(crate) struct Ctx<'v> {
+    #[trace(static)]
+    #[allocative(skip)]
+    pub(crate) label: Label,
+    pub(crate) attr: Value<'v>,
+    pub(crate) files: Value<'v>,
+    pub(crate) file: Value<'v>,
+    pub(crate) executable: Value<'v>,
+    pub(crate) outputs: Value<'v>,
+}
+
+impl<'v> AllocValue<'v> for Ctx<'v> {
+    fn alloc_value(self, heap: Heap<'v>) -> Value<'v> {
+        heap.alloc_complex_no_freeze(self)
+    }
+}
+
+impl fmt::Display for Ctx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<ctx of {}>", self.label)
+    }
+}
+
+starlark::methods_static!(CTX_METHODS = ctx_methods);
+
+#[starlark_value(type = "ctx")]
+impl<'v> StarlarkValue<'v> for Ctx<'v> {
+    fn get_methods() -> Option<&'static Methods> {
+        Some(CTX_METHODS.methods())
+    }
+}
+
+fn this_ctx<'v>(this: Value<'v>) -> Result<&'v Ctx<'v>, RuleError> {
+    this.downcast_ref::<Ctx<'v>>().ok_or_else(|| wrong_type("this", "a ctx", this))
+}
+
+/// Where outputs of a package go.
+pub(crate) fn out_dir(label: &Label) -> String {
+    match label.package_dir() {
+        folder if folder.is_empty() => OUTPUT_ROOT.to_owned(),
+        folder => format!("{OUTPUT_ROOT}/{folder}"),
+    }
+}
+
+#[starlark_module]
+fn ctx_methods(builder: &mut MethodsBuilder) {
+    /// The target's label.
+    #[starlark(attribute)]
+    fn label<'v>(this: Value<'v>) -> starlark::Result<LabelValue> {
+        Ok(LabelValue { label: this_ctx(this)?.label.clone() })
+    }
+
+    /// The values of the attributes; labels are targets.
+    #[starlark(attribute)]
+    fn attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.attr)
+    }
+
+    /// The files of each attribute of labels, as lists.
+    #[starlark(attribute)]
+    fn files<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.files)
+    }
+
+    /// The file of each attribute that takes a single one.
+    #[starlark(attribute)]
+    fn file<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.file)
+    }
+
+    /// The program of each attribute that takes one.
+    #[starlark(attribute)]
+    fn executable<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.executable)
+    }
+
+    /// The files that output attributes name.
+    #[starlark(attribute)]
+    fn outputs<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.outputs)
+    }
+
+    /// Declares files and actions.
+    #[starlark(attribute)]
+    fn actions<'v>(this: Value<'v>) -> starlark::Result<Actions> {
+        this_ctx(this)?;
+        Ok(Actions)
+    }
+
+    /// The folder of the target's outputs.
+    #[starlark(attribute)]
+    fn out_dir<'v>(this: Value<'v>) -> starlark::Result<String> {
+        Ok(crate::ctx::out_dir(&this_ctx(this)?.label))
+    }
+
+    /// The folder of all outputs.
+    #[starlark(attribute)]
+    fn out_root<'v>(this: Value<'v>) -> starlark::Result<String> {
+        this_ctx(this)?;
+        Ok(OUTPUT_ROOT.to_owned())
+    }
+
+    /// The folder of all outputs, as Bazel calls it.
+    #[starlark(attribute)]
+    fn bin_dir<'v>(this: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        this_ctx(this)?;
+        Ok(heap.alloc(AllocStruct([("path", OUTPUT_ROOT)])))
+    }
+
+    /// The name of the workspace in runfiles.
+    #[starlark(attribute)]
+    fn workspace_name<'v>(this: Value<'v>) -> starlark::Result<&'static str> {
+        this_ctx(this)?;
+        Ok("main")
+    }
+
+    /// Makes runfiles.
+    ///
+    /// Args:
+    ///   files: a list of files.
+    ///   transitive_files: a depset of files.
+    ///   symlinks: a dict from paths below `main/` to files.
+    fn runfiles<'v>(
+        this: Value<'v>,
+        #[starlark(require = named)] files: Option<Value<'v>>,
+        #[starlark(require = named)] transitive_files: Option<Value<'v>>,
+        #[starlark(require = named)] symlinks: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Runfiles<'v>> {
+        this_ctx(this)?;
+        let heap = eval.heap();
+        let scope = RuleScope::of(eval)?;
+        let sets = &mut scope.graph.borrow_mut().sets;
+        let direct = match files {
+            Some(value) if !value.is_none() => expect_sequence(value, "files")?.to_vec(),
+            _ => Vec::new(),
+        };
+        if let Some(odd) = direct.iter().find(|value| FileValue::from_value(**value).is_none()) {
+            return wrong_type("files", "a list of files", *odd).raise();
+        }
+        let transitive = match transitive_files {
+            Some(value) if !value.is_none() => {
+                vec![expect_depset(value, "transitive_files", sets, heap)?]
+            }
+            _ => Vec::new(),
+        };
+        let set = Depset::alloc(None, direct, transitive, Some(sets), heap)?;
+        let mut links = Vec::new();
+        if let Some(value) = symlinks {
+            let dict = DictRef::from_value(value)
+                .ok_or_else(|| wrong_type("symlinks", "a dict from paths to files", value))?;
+            for (path, file) in dict.iter() {
+                match (path.unpack_str(), FileValue::from_value(file)) {
+                    (Some(path), Some(file)) => links.push((path.to_owned(), file.clone())),
+                    _ => {
+                        return wrong_type("symlinks", "a dict from paths to files", value).raise();
+                    }
+                }
+            }
+        }
+        Ok(Runfiles::new(set, links))
+    }
+
+    /// Declares a toolchain: files of installed packages, visible at their absolute paths.
+    ///
+    /// Args:
+    ///   name: what messages call it.
+    ///   packages: names of Debian packages.
+    ///   exclude: packages that are left out although others depend on them.
+    ///   exclude_paths: prefixes of absolute paths that are left out.
+    fn toolchain<'v>(
+        this: Value<'v>,
+        #[starlark(require = named)] name: &str,
+        #[starlark(require = named)] packages: Value<'v>,
+        #[starlark(require = named)] exclude: Option<Value<'v>>,
+        #[starlark(require = named)] exclude_paths: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<FileValue> {
+        let label = this_ctx(this)?.label.clone();
+        let scope = RuleScope::of(eval)?;
+        let sorted = |value: Option<Value<'v>>, name: &str| -> Result<Vec<String>, RuleError> {
+            let Some(value) = value else { return Ok(Vec::new()) };
+            let mut list = strings(value, name)?;
+            list.sort_unstable();
+            list.dedup();
+            Ok(list)
+        };
+        let packages = sorted(Some(packages), "packages")?;
+        let odd = |p: &&String| {
+            p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:".contains(c))
+        };
+        if let Some(odd) = packages.iter().find(odd) {
+            let message = format!("`{}` is no name of a package", odd.escape_debug());
+            return RuleError::new(Code::Action, message).raise();
+        }
+        let toolchain = Toolchain {
+            name: name.to_owned(),
+            packages,
+            exclude: sorted(exclude, "exclude")?,
+            exclude_paths: sorted(exclude_paths, "exclude_paths")?,
+        };
+        let mut graph = scope.graph.borrow_mut();
+        let id = graph.toolchain(toolchain);
+        let path = graph.artifact(id).path.clone();
+        Ok(FileValue::new(id, path, ArtifactKind::Tree, FileOrigin::Toolchain, label))
+    }
+
+    /// Replaces `$(location L)` and its kin in a text; all else stays.
+    ///
+    /// Args:
+    ///   text: the text.
+    ///   targets: the targets that labels in the text may name.
+    fn expand_location<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] text: &str,
+        targets: Option<Value<'v>>,
+    ) -> starlark::Result<String> {
+        let ctx = this_ctx(this)?;
+        let targets = target_files(targets, "targets")?;
+        Ok(Expander { label: &ctx.label, attribute: "text", targets: &targets, variables: None }
+            .expand(text)?)
+    }
+
+    /// Replaces `$(VARIABLE)`, `$X`, `$$` and, where targets are given, `$(location L)`.
+    ///
+    /// Args:
+    ///   attribute_name: the attribute that messages speak of.
+    ///   command: the text.
+    ///   additional_substitutions: a dict from names to texts, or to lists of files, which are
+    ///     quoted for a shell.
+    ///   targets: the targets that labels in the text may name.
+    fn expand_make_variables<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] attribute_name: &str,
+        #[starlark(require = pos)] command: &str,
+        #[starlark(require = pos)] additional_substitutions: Value<'v>,
+        #[starlark(require = named)] targets: Option<Value<'v>>,
+    ) -> starlark::Result<String> {
+        let ctx = this_ctx(this)?;
+        let targets = target_files(targets, "targets")?;
+        let parameter = "additional_substitutions";
+        let dict = DictRef::from_value(additional_substitutions)
+            .ok_or_else(|| wrong_type(parameter, "a dict", additional_substitutions))?;
+        let mut variables = Vec::new();
+        for (name, value) in dict.iter() {
+            let name = name.unpack_str().ok_or_else(|| wrong_type(parameter, "named", name))?;
+            let value = match value.unpack_str() {
+                Some(text) => Variable::Text(text.to_owned()),
+                None => Variable::Files(files_of_list(value, parameter)?),
+            };
+            variables.push((name.to_owned(), value));
+        }
+        let expander = Expander {
+            label: &ctx.label,
+            attribute: attribute_name,
+            targets: &targets,
+            variables: Some(&variables),
+        };
+        Ok(expander.expand(command)?)
+    }
+}
+
+fn files_of_list(value: Value<'_>, parameter: &str) -> Result<Vec<FileValue>, RuleError> {
+    let file = |value: &Value<'_>| match FileValue::from_value(*value) {
+        Some(file) => Ok(file.clone()),
+        None => Err(wrong_type(parameter, "texts or lists of files", *value)),
+    };
+    expect_sequence(value, parameter)?.iter().map(file).collect()
+}
+
+/// The labels of targets with their files; a program stands for itself alone.
+fn target_files(
+    value: Option<Value<'_>>,
+    parameter: &str,
+) -> Result<Vec<(Label, Vec<FileValue>)>, RuleError> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Vec::new()) };
+    let mut out = Vec::new();
+    for item in expect_sequence(value, parameter)? {
+        let target = Target::from_value(*item)
+            .ok_or_else(|| wrong_type(parameter, "a list of targets", *item))?;
+        let executable = target.default_field("executable").and_then(FileValue::from_value);
+        let files = match executable {
+            Some(program) => vec![program.clone()],
+            None => files_of(target)?,
+        };
+        out.push((target.label.clone(), files));
+    }
+    Ok(out)
+}
+
+/// The files that `build` makes for a target.
+pub(crate) fn files_of(target: &Target<'_>) -> Result<Vec<FileValue>, RuleError> {
+    let Some(value) = target.default_field("files") else { return Ok(Vec::new()) };
+    let set = Depset::from_value(value).ok_or_else(|| wrong_type("files", "a depset", value))?;
+    let file = |value: Value<'_>| match FileValue::from_value(value) {
+        Some(file) => Ok(file.clone()),
+        None => Err(wrong_type("files", "a depset of files", value)),
+    };
+    set.items()?.into_iter().map(file).collect()
+}
+
+/// A list of texts.
+pub(crate) fn strings(value: Value<'_>, parameter: &str) -> Result<Vec<String>, RuleError> {
+    let text = |value: &Value<'_>| match value.unpack_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(wrong_type(parameter, "a list of strings", *value)),
+    };
+    expect_sequence(value, parameter)?.iter().map(text).collect()
+}
+
+/// A dict of texts, in its order.
+pub(crate) fn string_dict(
+    value: Value<'_>,
+    parameter: &str,
+) -> Result<Vec<(String, String)>, RuleError> {
+    let wrong = || wrong_type(parameter, "a dict of strings", value);
+    let dict = DictRef::from_value(value).ok_or_else(wrong)?;
+    let pair = |(k, v): (Value<'_>, Value<'_>)| {
+        Some((k.unpack_str()?.to_owned(), v.unpack_str()?.to_owned()))
+    };
+    dict.iter().map(pair).collect::<Option<Vec<_>>>().ok_or_else(wrong)
+}

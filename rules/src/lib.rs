@@ -1,0 +1,123 @@
+//! The front end: from build files to the action graph.
+//!
+//! Build files are Starlark. Evaluating them has no effects: every file, folder and listing is
+//! asked from [`maestro_core::host::Host`], which records it; no process runs, nothing is written,
+//! and time and environment cannot be seen.
+//!
+//! [`load()`] does three things: `load` evaluates files into packages of plain data, `resolve`
+//! finds the targets that a request needs, `analysis` runs the implementations of their rules,
+//! which add actions to the graph. [`query()`] answers questions about targets after the second.
+//! Errors leave as [`Diagnostic`]s.
+//!
+//! What is not here: keys, caches, processes, and everything that knows what a rule is for. The
+//! rules themselves are `.star` files in `library/`, over the small native core in `ctx`.
+
+mod analysis;
+mod attr;
+mod ctx;
+mod diagnostic;
+mod error;
+mod glob;
+mod globals;
+mod library;
+mod limits;
+mod load;
+mod nesting;
+mod package;
+mod query;
+mod resolve;
+mod rule;
+mod scope;
+mod values;
+mod visibility;
+
+use maestro_core::event::Severity;
+use maestro_core::host::Host;
+use maestro_core::{ActionGraph, TargetId, TargetPattern};
+
+use crate::analysis::Analyzer;
+use crate::load::loader::STACK_BYTES;
+use crate::load::packages::Packages;
+use crate::resolve::Universe;
+
+pub use diagnostic::{Diagnostic, Location};
+pub use error::Code;
+pub use limits::EvaluationLimits;
+pub use query::{QueryOptions, QueryTarget, query};
+
+/// What is to be loaded.
+#[derive(Clone)]
+pub struct LoadOptions<'a> {
+    /// The workspace.
+    pub host: &'a dyn Host,
+    /// Patterns in order; one with `true` takes away what it names from those before it.
+    pub patterns: Vec<(bool, TargetPattern)>,
+    /// Threads that evaluate files.
+    pub threads: usize,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Actions, artifacts and targets; not yet planned.
+    pub graph: ActionGraph,
+    /// What the patterns name, in their order, each once; tests included.
+    pub requested: Vec<TargetId>,
+    /// How many packages were read.
+    pub packages: usize,
+    /// What files printed.
+    pub remarks: Vec<Diagnostic>,
+}
+
+/// Evaluates the build files that a request needs into an action graph.
+///
+/// All errors that are independent of each other are returned, in a stable order.
+pub fn load(options: LoadOptions<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+    load_within(options, EvaluationLimits::default())
+}
+
+/// As [`load()`], with other limits for each evaluation than those of `core/src/limits.rs`.
+pub fn load_within(
+    options: LoadOptions<'_>,
+    limits: EvaluationLimits,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    on_large_stack(|| load_here(&options, limits))
+}
+
+fn load_here(
+    options: &LoadOptions<'_>,
+    limits: EvaluationLimits,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let packages = Packages::new(options.host, options.threads, limits);
+    let mut universe = Universe::new(packages);
+    let labels = universe.expand(&options.patterns);
+    universe.close(&labels);
+    let (mut remarks, errors) = split(std::mem::take(&mut universe.diagnostics));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut analyzer = Analyzer::new(&universe);
+    let requested: Vec<TargetId> =
+        labels.iter().filter_map(|label| analyzer.request(label)).collect();
+    let (more, errors) = split(std::mem::take(&mut analyzer.diagnostics));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    remarks.extend(more);
+    let packages = universe.package_count();
+    Ok(Loaded { graph: analyzer.into_graph(), requested, packages, remarks })
+}
+
+fn split(all: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Info)
+}
+
+/// Runs on a thread whose stack suits an interpreter that recurses.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let builder =
+            std::thread::Builder::new().name("analysis".to_owned()).stack_size(STACK_BYTES);
+        let handle = builder.spawn_scoped(scope, work).expect("the machine can start a thread");
+        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

@@ -1,0 +1,41 @@
+//! The rule library that ships inside Maestro, as repository `@maestro`.
+//!
+//! It has no privileges: a file of it that is copied into a workspace behaves the same and gives
+//! the same cache keys.
+
+/// The name of the repository.
+pub(crate) const REPO: &str = "maestro";
+
+macro_rules! embedded {
+    ($($path:literal => $file:literal,)*) => {
+        /// Every embedded file: its path in the repository and its text.
+        pub(crate) const FILES: &[(&str, &str)] =
+            &[$(($path, include_str!(concat!("../library/", $file))),)*];
+    };
+}
+
+embedded! {
+    "rules/maestro.star" => "rules.star",
+    "rules/basics.star" => "basics.star",
+    "rules/cc.star" => "cc.star",
+    "rules/py.star" => "py.star",
+    "rules/http.star" => "http.star",
+    "rules/oci.star" => "oci.star",
+    "rules/release.star" => "release.star",
+    "rules/llm.star" => "llm.star",
+    "rules/toolchain.star" => "toolchain.star",
+    "toolchains/maestro.star" => "toolchains/maestro.star",
+}
+
+/// The text of an embedded file.
+pub(crate) fn read(path: &str) -> Option<&'static str> {
+    FILES.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
+}
+
+/// The embedded files directly inside a folder, by name.
+pub(crate) fn list(folder: &str) -> impl Iterator<Item = &'static str> + '_ {
+    FILES.iter().filter_map(move |(path, _)| match path.rsplit_once('/') {
+        Some((parent, name)) if parent == folder => Some(name),
+        _ => None,
+    })
+}

@@ -1,0 +1,149 @@
+//! Packages: which folders are some, and what their files declare.
+
+use std::sync::Arc;
+
+use maestro_core::Label;
+use maestro_core::host::{FileType, Host};
+use starlark::values::OwnedFrozenValue;
+
+use super::file::Evaluated;
+use super::loader::Loader;
+use crate::diagnostic::Diagnostic;
+use crate::error::{Code, RuleError, nearest};
+use crate::glob::{list, stat};
+use crate::library;
+use crate::limits::EvaluationLimits;
+use crate::package::Package;
+use crate::rule::{FrozenRule, RuleSpec};
+use crate::scope::PACKAGE_FILE;
+
+/// Every package that was asked for so far.
+pub(crate) struct Packages<'h> {
+    host: &'h dyn Host,
+    limits: EvaluationLimits,
+    loader: Loader<'h>,
+}
+
+impl<'h> Packages<'h> {
+    pub(crate) fn new(host: &'h dyn Host, threads: usize, limits: EvaluationLimits) -> Self {
+        Self { host, limits, loader: Loader::new(host, threads, limits) }
+    }
+
+    /// The workspace.
+    pub(crate) fn host(&self) -> &'h dyn Host {
+        self.host
+    }
+
+    /// What each evaluation may take.
+    pub(crate) fn limits(&self) -> EvaluationLimits {
+        self.limits
+    }
+
+    /// Loads packages that exist; those that do not are left out.
+    pub(crate) fn load(&mut self, packages: &[(Arc<str>, Arc<str>)]) -> Result<(), RuleError> {
+        let mut files = Vec::new();
+        for (repo, package) in packages {
+            let Some(file) = package_file(repo, package) else { continue };
+            if !self.loader.knows(&file) && self.exists(repo, package)? {
+                files.push(file);
+            }
+        }
+        self.loader.load(&files);
+        Ok(())
+    }
+
+    /// A package that is loaded and has no error.
+    pub(crate) fn get(&self, repo: &str, package: &str) -> Option<&Package> {
+        let file = package_file(repo, package)?;
+        self.loader.get(&file).and_then(|evaluated| evaluated.package.as_ref())
+    }
+
+    /// Whether a package was found but could not be evaluated.
+    pub(crate) fn failed(&self, repo: &str, package: &str) -> bool {
+        let file = package_file(repo, package);
+        file.is_some_and(|file| self.loader.knows(&file) && self.loader.get(&file).is_none())
+    }
+
+    /// Takes the errors and remarks that were collected.
+    pub(crate) fn take_diagnostics(&mut self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.loader.diagnostics)
+    }
+
+    /// The implementation of a rule, kept alive by the file that defines it.
+    pub(crate) fn implementation(&self, rule: &RuleSpec) -> Option<OwnedFrozenValue> {
+        let file: &Arc<Evaluated> = self.loader.get(&rule.file)?;
+        let name = rule.variable.get()?;
+        let (value, _) = file.module.get_any_visibility(name).ok()?;
+        let rule = value.downcast::<FrozenRule>().ok()?;
+        let implementation = rule.as_ref().implementation;
+        Some(rule.to_owned_frozen_value().map(|_| implementation))
+    }
+
+    /// Whether a folder is a package.
+    pub(crate) fn exists(&self, repo: &str, package: &str) -> Result<bool, RuleError> {
+        let path = match package {
+            "" => PACKAGE_FILE.to_owned(),
+            _ => format!("{package}/{PACKAGE_FILE}"),
+        };
+        match repo {
+            "" => Ok(stat(self.host, &path)? == Some(FileType::File)),
+            library::REPO => Ok(library::read(&path).is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// The packages of the workspace at or below a folder, sorted.
+    pub(crate) fn below(&self, folder: &str) -> Result<Vec<String>, RuleError> {
+        let mut found = Vec::new();
+        let mut pending = vec![folder.to_owned()];
+        while let Some(folder) = pending.pop() {
+            for entry in list(self.host, &folder)? {
+                if !entry.valid {
+                    continue;
+                }
+                match entry.file_type {
+                    FileType::Directory if !SKIPPED.contains(&entry.name.as_str()) => {
+                        pending.push(match folder.is_empty() {
+                            true => entry.name,
+                            false => format!("{folder}/{}", entry.name),
+                        });
+                    }
+                    _ if entry.name == PACKAGE_FILE => found.push(folder.clone()),
+                    _ => {}
+                }
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The error for a package that does not exist.
+    pub(crate) fn no_package(&self, repo: &str, package: &str) -> RuleError {
+        let at = if repo.is_empty() { String::new() } else { format!("@{repo}") };
+        let error =
+            RuleError::new(Code::NoPackage, format!("there is no package `{at}//{package}`"));
+        if !repo.is_empty() {
+            return error;
+        }
+        if matches!(stat(self.host, package), Ok(Some(FileType::Directory))) || package.is_empty() {
+            let file = match package {
+                "" => PACKAGE_FILE.to_owned(),
+                _ => format!("{package}/{PACKAGE_FILE}"),
+            };
+            return error.hint(format!("the folder exists, but has no file `{file}`"));
+        }
+        let known = self.below("").unwrap_or_default();
+        match nearest(package, known.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `//{near}`?")),
+            None => error,
+        }
+    }
+}
+
+/// Folders that hold no packages.
+const SKIPPED: [&str; 2] = ["maestro-out", ".git"];
+
+/// The file that declares a package.
+pub(crate) fn package_file(repo: &str, package: &str) -> Option<Label> {
+    Label::new(repo, package, PACKAGE_FILE).ok()
+}

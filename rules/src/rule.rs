@@ -1,0 +1,354 @@
+//! `rule`: makes a function that declares targets.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use allocative::Allocative;
+use maestro_core::Label;
+use starlark::codemap::FileSpan;
+use starlark::coerce::Coerce;
+use starlark::collections::SmallMap;
+use starlark::environment::GlobalsBuilder;
+use starlark::eval::{Arguments, Evaluator};
+use starlark::starlark_complex_value;
+use starlark::starlark_module;
+use starlark::values::dict::DictRef;
+use starlark::values::none::NoneType;
+use starlark::values::{
+    Freeze, FreezeResult, Freezer, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
+    StarlarkValue, StringValue, Trace, Value, ValueLike, starlark_value,
+};
+
+use crate::attr::schema::AttrDescriptor;
+use crate::attr::{AttrKind, AttrSpec, AttrValue, LabelBase, coerce};
+use crate::error::{Code, RuleError, did_you_mean};
+use crate::package::TargetDecl;
+use crate::scope::{FileScope, outermost_call};
+use crate::values::provider::{ProviderCallable, ProviderType};
+use crate::values::{expect_sequence, wrong_type};
+use crate::visibility::Visibility;
+
+/// What a rule is, apart from its implementation.
+#[derive(Debug)]
+pub(crate) struct RuleSpec {
+    /// The file that defines it.
+    pub(crate) file: Label,
+    /// The variable that it is assigned to; known once it is.
+    pub(crate) variable: OnceLock<String>,
+    /// Its own attributes, then those that every rule has.
+    pub(crate) attrs: Vec<(String, Arc<AttrSpec>)>,
+    pub(crate) executable: bool,
+    pub(crate) test: bool,
+    pub(crate) provides: Vec<Arc<ProviderType>>,
+}
+
+impl RuleSpec {
+    /// The name for people.
+    pub(crate) fn name(&self) -> &str {
+        self.variable.get().map_or("rule", String::as_str)
+    }
+
+    fn attribute_names(&self) -> impl Iterator<Item = &str> {
+        self.attrs.iter().map(|(name, _)| name.as_str()).filter(|name| !name.starts_with('_'))
+    }
+}
+
+/// The result of `rule(…)`: calling it declares a target.
+#[derive(
+    Debug, Trace, Coerce, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+)]
+#[repr(C)]
+pub(crate) struct RuleGen<V> {
+    pub(crate) implementation: V,
+    #[trace(static)]
+    #[allocative(skip)]
+    pub(crate) spec: Arc<RuleSpec>,
+}
+
+starlark_complex_value!(pub(crate) Rule);
+
+impl Freeze for Rule<'_> {
+    type Frozen = FrozenRule;
+
+    fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
+        let Self { implementation, spec } = self;
+        Ok(RuleGen { implementation: implementation.freeze(freezer)?, spec })
+    }
+}
+
+impl<V> fmt::Display for RuleGen<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<rule {}>", self.spec.name())
+    }
+}
+
+#[starlark_value(type = "function")]
+impl<'v, V: ValueLike<'v>> StarlarkValue<'v> for RuleGen<V>
+where
+    Self: ProvidesStaticType<'v>,
+{
+    type Canonical = FrozenRule;
+
+    fn export_as(
+        &self,
+        variable_name: &str,
+        _eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<()> {
+        self.spec.variable.get_or_init(|| variable_name.to_owned());
+        Ok(())
+    }
+
+    fn name_for_call_stack(&self, _me: Value<'v>) -> String {
+        self.spec.name().to_owned()
+    }
+
+    fn invoke(
+        &self,
+        _me: Value<'v>,
+        args: &Arguments<'v, '_>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        if args.no_positional_args(eval.heap()).is_err() {
+            let message = format!("`{}` takes named arguments only", self.spec.name());
+            return RuleError::new(Code::Attribute, message).hint("write `name = \"…\"`").raise();
+        }
+        declare(&self.spec, &args.names_map()?, eval)?;
+        Ok(Value::new_none())
+    }
+}
+
+/// Declares a target of `rule` in the package under evaluation.
+fn declare<'v>(
+    rule: &Arc<RuleSpec>,
+    given: &SmallMap<StringValue<'v>, Value<'v>>,
+    eval: &Evaluator<'v, '_, '_>,
+) -> Result<(), RuleError> {
+    let scope = FileScope::of(eval)?;
+    let package = scope.package(rule.name())?;
+    if rule.variable.get().is_none() {
+        let message = "a rule must be assigned to a variable of its file before it is called";
+        return Err(RuleError::new(Code::Evaluation, message));
+    }
+    let base = LabelBase { repo: &scope.file.repo, package: &scope.file.package };
+    for name in given.keys() {
+        check_known(rule, name.as_str())?;
+    }
+    let label = target_label(rule, given, base)?;
+    let in_target = |mut error: RuleError| {
+        error.message = format!("target `{}`: {}", label.name, error.message);
+        error
+    };
+    let mut attrs = Vec::with_capacity(rule.attrs.len());
+    for (name, spec) in &rule.attrs {
+        let value = given.get(name.as_str()).copied().filter(|value| !value.is_none());
+        attrs.push(match value {
+            Some(value) => coerce(spec, name, value, base).map_err(in_target)?,
+            None if spec.mandatory => {
+                let message = format!("attribute `{name}` of `{}` is missing", rule.name());
+                return Err(in_target(RuleError::new(Code::Attribute, message))
+                    .hint(format!("it is {}", about(spec))));
+            }
+            None => spec.default.clone(),
+        });
+    }
+    let visibility = match given.get("visibility").copied().filter(|value| !value.is_none()) {
+        None => package.borrow().default_visibility.clone(),
+        Some(value) => unpack_visibility(value, base).map_err(in_target)?,
+    };
+    let span = outermost_call(eval)
+        .unwrap_or_else(|| FileSpan::new(crate::load::file::display(&scope.file), String::new()));
+    let rule = rule.clone();
+    package.borrow_mut().add(TargetDecl { label, rule, attrs, visibility, span })
+}
+
+/// The type and the meaning of an attribute.
+fn about(spec: &AttrSpec) -> String {
+    match spec.doc.as_str() {
+        "" => spec.kind.noun().to_owned(),
+        doc => format!("{}: {}", spec.kind.noun(), doc.trim_end_matches('.')),
+    }
+}
+
+fn check_known(rule: &RuleSpec, name: &str) -> Result<(), RuleError> {
+    if rule.attrs.iter().any(|(own, _)| own == name) && !name.starts_with('_') {
+        return Ok(());
+    }
+    let message = format!("`{}` has no attribute `{name}`", rule.name());
+    let hint = did_you_mean(name, rule.attribute_names());
+    let names: Vec<&str> = rule.attribute_names().collect();
+    let all = format!("its attributes are: {}", names.join(", "));
+    Err(RuleError::new(Code::Attribute, message).hint(hint.unwrap_or(all)))
+}
+
+fn target_label<'v>(
+    rule: &RuleSpec,
+    given: &SmallMap<StringValue<'v>, Value<'v>>,
+    base: LabelBase<'_>,
+) -> Result<Label, RuleError> {
+    let Some(name) = given.get("name") else {
+        let message = format!("attribute `name` of `{}` is missing", rule.name());
+        return Err(RuleError::new(Code::Attribute, message));
+    };
+    let Some(name) = name.unpack_str() else {
+        return Err(wrong_type("name", "a string", *name));
+    };
+    Label::new(base.repo, base.package, name)
+        .map_err(|e| RuleError::new(Code::Label, e.to_string()))
+}
+
+/// A `visibility` list.
+pub(crate) fn unpack_visibility(
+    value: Value<'_>,
+    base: LabelBase<'_>,
+) -> Result<Visibility, RuleError> {
+    let items = expect_sequence(value, "visibility")?;
+    let texts: Option<Vec<&str>> = items.iter().map(|item| item.unpack_str()).collect();
+    let texts = texts.ok_or_else(|| wrong_type("visibility", "a list of strings", value))?;
+    Visibility::parse(&texts, base.repo, base.package)
+}
+
+/// The attributes that every rule has, and those of tests and programs.
+fn common_attributes(executable: bool, test: bool) -> Vec<(String, Arc<AttrSpec>)> {
+    let mut out = Vec::new();
+    let mut add = |name: &str, kind: AttrKind, doc: &str| {
+        out.push((name.to_owned(), Arc::new(AttrSpec::plain(kind, doc))));
+    };
+    add("name", AttrKind::String, "The name of the target.");
+    add("visibility", AttrKind::StringList, "Who may depend on the target.");
+    add("tags", AttrKind::StringList, "Words for people; `manual` hides it from `...` and `all`.");
+    add("testonly", AttrKind::Bool, "Only tests and other such targets may depend on it.");
+    add("deprecation", AttrKind::String, "Why one should no longer use the target.");
+    if executable || test {
+        add("args", AttrKind::StringList, "Arguments that come before those of the user.");
+        add("env", AttrKind::StringDict, "Environment variables.");
+    }
+    if test {
+        let choice = |doc: &str, values: &[&str], default: &str| {
+            let mut spec = AttrSpec::plain(AttrKind::String, doc);
+            spec.values = values.iter().map(|v| AttrValue::String((*v).into())).collect();
+            spec.default = AttrValue::String(default.into());
+            Arc::new(spec)
+        };
+        let sizes = ["small", "medium", "large", "enormous"];
+        let times = ["", "short", "moderate", "long", "eternal"];
+        out.push(("size".to_owned(), choice("How heavy the test is.", &sizes, "medium")));
+        out.push(("timeout".to_owned(), choice("How long it may run.", &times, "")));
+    }
+    out
+}
+
+#[starlark_module]
+pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
+    /// Defines a rule: a function that declares targets.
+    ///
+    /// Args:
+    ///   implementation: a function from `ctx` to a list of providers.
+    ///   attrs: a dict from names to `attr.…`; names with `_` in front cannot be set by targets.
+    ///   executable: whether targets can be run.
+    ///   test: whether targets are tests.
+    ///   doc: what it does.
+    ///   provides: providers that the implementation always returns.
+    fn rule<'v>(
+        implementation: Value<'v>,
+        #[starlark(require = named)] attrs: Option<Value<'v>>,
+        #[starlark(require = named, default = false)] executable: bool,
+        #[starlark(require = named, default = false)] test: bool,
+        #[starlark(require = named, default = "")] doc: &str,
+        #[starlark(require = named)] provides: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Rule<'v>> {
+        let _ = doc; // read by people and by the language server
+        let scope = FileScope::of(eval)?;
+        if scope.package.is_some() {
+            return RuleError::new(Code::Evaluation, "a package file cannot define a rule")
+                .hint("define it in a `.star` file beside it, and `load` it")
+                .raise();
+        }
+        if implementation.get_type() != "function" {
+            return wrong_type("implementation", "a function", implementation).raise();
+        }
+        let common = common_attributes(executable, test);
+        let mut all = match attrs {
+            Some(value) if !value.is_none() => unpack_attributes(value, &common)?,
+            _ => Vec::new(),
+        };
+        all.extend(common);
+        let provides = match provides {
+            None => Vec::new(),
+            Some(value) => unpack_provides(value)?,
+        };
+        let spec = RuleSpec {
+            file: scope.file.clone(),
+            variable: OnceLock::new(),
+            attrs: all,
+            executable: executable || test,
+            test,
+            provides,
+        };
+        Ok(RuleGen { implementation, spec: Arc::new(spec) })
+    }
+
+    /// Says who may load this file; its own package and those below where it is not called.
+    ///
+    /// Args:
+    ///   value: a list such as `["//..."]`, `["//app/..."]` or `["public"]`.
+    fn visibility<'v>(
+        #[starlark(require = pos)] value: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let scope = FileScope::of(eval)?;
+        if scope.package.is_some() {
+            return RuleError::new(Code::Evaluation, "a package file cannot be loaded")
+                .hint("say `package(default_visibility = […])` for its targets")
+                .raise();
+        }
+        let base = LabelBase { repo: &scope.file.repo, package: &scope.file.package };
+        let visibility = match value.unpack_str() {
+            Some(text) => Visibility::parse(&[text], base.repo, base.package)?,
+            None => unpack_visibility(value, base)?,
+        };
+        if scope.visibility.replace(Some(visibility)).is_some() {
+            return RuleError::new(Code::Evaluation, "`visibility` is called twice").raise();
+        }
+        Ok(NoneType)
+    }
+}
+
+fn unpack_attributes(
+    value: Value<'_>,
+    common: &[(String, Arc<AttrSpec>)],
+) -> Result<Vec<(String, Arc<AttrSpec>)>, RuleError> {
+    let dict = DictRef::from_value(value).ok_or_else(|| wrong_type("attrs", "a dict", value))?;
+    let mut out = Vec::with_capacity(dict.len());
+    for (name, descriptor) in dict.iter() {
+        let name =
+            name.unpack_str().ok_or_else(|| wrong_type("attrs", "named by strings", name))?;
+        let Some(descriptor) = AttrDescriptor::from_value(descriptor) else {
+            return Err(wrong_type(&format!("attrs[\"{name}\"]"), "an `attr.…(…)`", descriptor));
+        };
+        if common.iter().any(|(reserved, _)| reserved == name) {
+            let message = format!("every rule has the attribute `{name}` already");
+            return Err(RuleError::new(Code::Evaluation, message));
+        }
+        let mut chars = name.chars();
+        let starts = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let message = format!("`{}` cannot be the name of an attribute", name.escape_debug());
+            return Err(RuleError::new(Code::Evaluation, message));
+        }
+        if name.starts_with('_') && descriptor.spec.mandatory {
+            let message = format!("attribute `{name}` is private, so it cannot be mandatory");
+            return Err(RuleError::new(Code::Evaluation, message).hint("give it a default"));
+        }
+        out.push((name.to_owned(), descriptor.spec.clone()));
+    }
+    Ok(out)
+}
+
+fn unpack_provides(value: Value<'_>) -> Result<Vec<Arc<ProviderType>>, RuleError> {
+    let provider = |value: &Value<'_>| match ProviderCallable::from_value(*value) {
+        Some(callable) => Ok(callable.ty.clone()),
+        None => Err(wrong_type("provides", "a list of providers", *value)),
+    };
+    expect_sequence(value, "provides")?.iter().map(provider).collect()
+}

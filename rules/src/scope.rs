@@ -1,0 +1,151 @@
+//! What native functions may touch while a file is loaded, and while a target is analyzed.
+//!
+//! The interpreter carries exactly one of the two in `Evaluator::extra`; a function that needs the
+//! other says so in its error.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use maestro_core::host::Host;
+use maestro_core::{ActionGraph, ArtifactId, Label, TargetId};
+use starlark::any::{AnyLifetime, ProvidesStaticType};
+use starlark::codemap::FileSpan;
+use starlark::eval::Evaluator;
+
+use crate::diagnostic::{Diagnostic, Location};
+use crate::error::{Code, RuleError};
+use crate::package::Package;
+use crate::visibility::Visibility;
+
+/// The name of the file that makes a folder a package.
+pub(crate) const PACKAGE_FILE: &str = "maestro.star";
+
+/// One file under evaluation.
+#[derive(ProvidesStaticType)]
+pub(crate) struct FileScope<'e> {
+    /// The file.
+    pub(crate) file: Label,
+    /// The package that the file declares; `None` for files that are only loaded.
+    pub(crate) package: Option<RefCell<Package>>,
+    /// Who may load the file; its own package and those below where it does not say.
+    pub(crate) visibility: RefCell<Option<Visibility>>,
+    /// The workspace.
+    pub(crate) host: &'e dyn Host,
+}
+
+impl<'e> FileScope<'e> {
+    /// The scope of the file under evaluation.
+    pub(crate) fn of<'a>(eval: &Evaluator<'_, 'a, 'e>) -> Result<&'a Self, RuleError> {
+        downcast::<Self>(eval).ok_or_else(|| {
+            let message = "this function works only while a file is loaded";
+            RuleError::new(Code::Evaluation, message)
+                .hint("call it at the top of a file or in a macro, not in a rule's implementation")
+        })
+    }
+
+    /// The package under evaluation; an error in files that are only loaded.
+    pub(crate) fn package(&self, function: &str) -> Result<&RefCell<Package>, RuleError> {
+        self.package.as_ref().ok_or_else(|| {
+            let message =
+                format!("`{function}` works only while a `{PACKAGE_FILE}` file is evaluated");
+            RuleError::new(Code::Evaluation, message)
+                .hint(format!("call it from a macro that a `{PACKAGE_FILE}` file calls"))
+        })
+    }
+}
+
+/// How a program that a rule made is run by other actions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runnable {
+    /// Its runfiles tree.
+    pub(crate) runfiles: Option<ArtifactId>,
+    /// Toolchains that it needs.
+    pub(crate) toolchains: Vec<ArtifactId>,
+    /// Variables that it needs.
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// The target under analysis.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub(crate) label: Label,
+    pub(crate) target: TargetId,
+}
+
+/// The graph under construction and the target that adds to it.
+#[derive(ProvidesStaticType)]
+pub(crate) struct RuleScope {
+    /// The graph.
+    pub(crate) graph: RefCell<ActionGraph>,
+    /// Programs that rules made, by their file.
+    pub(crate) runnables: RefCell<HashMap<ArtifactId, Runnable>>,
+    /// The target whose implementation runs.
+    pub(crate) current: RefCell<Option<Current>>,
+}
+
+impl RuleScope {
+    /// The scope of the target under analysis.
+    pub(crate) fn of<'a>(eval: &Evaluator<'_, 'a, '_>) -> Result<&'a Self, RuleError> {
+        Self::of_opt(eval).ok_or_else(|| {
+            RuleError::new(Code::Evaluation, "this works only in a rule's implementation")
+        })
+    }
+
+    /// The scope of the target under analysis, if there is one.
+    pub(crate) fn of_opt<'a>(eval: &Evaluator<'_, 'a, '_>) -> Option<&'a Self> {
+        downcast::<Self>(eval)
+    }
+
+    /// The target whose implementation runs.
+    pub(crate) fn current(&self) -> Result<Current, RuleError> {
+        self.current
+            .borrow()
+            .clone()
+            .ok_or_else(|| RuleError::new(Code::Internal, "no target is under analysis"))
+    }
+}
+
+fn downcast<'a, 'e, T: AnyLifetime<'e>>(eval: &Evaluator<'_, 'a, 'e>) -> Option<&'a T> {
+    let extra: &'a dyn AnyLifetime<'e> = eval.extra?;
+    extra.downcast_ref::<T>()
+}
+
+/// Where the call that is furthest out stands: for a macro, the line in the package file.
+pub(crate) fn outermost_call(eval: &Evaluator<'_, '_, '_>) -> Option<FileSpan> {
+    // The bottom frame is the module itself and has no caller.
+    let depth = eval.call_stack_count().checked_sub(2)?;
+    eval.call_stack_nth_location(depth)
+}
+
+/// Keeps what files print, as remarks.
+#[derive(Default)]
+pub(crate) struct Prints {
+    file: String,
+    remarks: RefCell<Vec<Diagnostic>>,
+}
+
+impl Prints {
+    pub(crate) fn new(file: &str) -> Self {
+        Self { file: file.to_owned(), remarks: RefCell::default() }
+    }
+
+    pub(crate) fn take(&self) -> Vec<Diagnostic> {
+        self.remarks.take()
+    }
+}
+
+/// Most remarks that one evaluation may make.
+const PRINTS_MAX: usize = 1000;
+
+impl starlark::PrintHandler for Prints {
+    fn println(&self, text: &str) -> starlark::Result<()> {
+        let mut remarks = self.remarks.borrow_mut();
+        if remarks.len() >= PRINTS_MAX {
+            let message = format!("more than {PRINTS_MAX} calls of `print`");
+            return RuleError::new(Code::Limit, message).raise();
+        }
+        let location = Location::start_of(&self.file);
+        remarks.push(Diagnostic::info(text.to_owned(), Some(location)));
+        Ok(())
+    }
+}

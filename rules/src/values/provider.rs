@@ -1,0 +1,286 @@
+//! `provider`: typed records by which a target tells its dependents about itself.
+//!
+//! A provider is identified by the file and the variable that define it, so the same definition
+//! loaded twice is the same provider, and two of the same name in different files are not.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use allocative::Allocative;
+use starlark::coerce::Coerce;
+use starlark::environment::GlobalsBuilder;
+use starlark::eval::{Arguments, Evaluator};
+use starlark::starlark_complex_value;
+use starlark::starlark_module;
+use starlark::starlark_simple_value;
+use starlark::values::dict::DictRef;
+use starlark::values::{
+    Freeze, FreezeResult, Freezer, Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
+    StarlarkValue, Trace, Value, ValueLike, starlark_value,
+};
+
+use super::{expect_sequence, wrong_type};
+use crate::error::{Code, RuleError, did_you_mean};
+use crate::scope::FileScope;
+
+/// What identifies a provider and which fields it has.
+#[derive(Debug)]
+pub(crate) struct ProviderType {
+    /// The file that defines it, empty for built-in ones.
+    file: String,
+    /// The variable; known once the definition is assigned.
+    name: OnceLock<String>,
+    /// The names of the fields; any field is allowed where `None`.
+    fields: Option<Vec<String>>,
+}
+
+impl ProviderType {
+    /// The name for people.
+    pub(crate) fn name(&self) -> &str {
+        self.name.get().map_or("provider", String::as_str)
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || (self.name.get().is_some() && self.key() == other.key())
+    }
+
+    fn key(&self) -> (&str, Option<&String>) {
+        (&self.file, self.name.get())
+    }
+}
+
+/// The result of `provider(…)`: calling it makes an instance.
+#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+pub(crate) struct ProviderCallable {
+    #[allocative(skip)]
+    pub(crate) ty: Arc<ProviderType>,
+}
+
+starlark_simple_value!(ProviderCallable);
+
+impl ProviderCallable {
+    fn builtin(name: &str, fields: Option<&[&str]>) -> Self {
+        let fields = fields.map(|list| list.iter().map(|name| (*name).to_owned()).collect());
+        let ty =
+            ProviderType { file: String::new(), name: OnceLock::from(name.to_owned()), fields };
+        Self { ty: Arc::new(ty) }
+    }
+}
+
+impl fmt::Display for ProviderCallable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<provider {}>", self.ty.name())
+    }
+}
+
+#[starlark_value(type = "Provider")]
+impl<'v> StarlarkValue<'v> for ProviderCallable {
+    fn export_as(
+        &self,
+        variable_name: &str,
+        _eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<()> {
+        // The first variable counts; an alias does not rename.
+        self.ty.name.get_or_init(|| variable_name.to_owned());
+        Ok(())
+    }
+
+    fn invoke(
+        &self,
+        _me: Value<'v>,
+        args: &Arguments<'v, '_>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        let heap = eval.heap();
+        args.no_positional_args(heap)?;
+        let given = args.names_map()?;
+        let mut names = Vec::with_capacity(given.len());
+        let mut values = Vec::with_capacity(given.len());
+        for (name, value) in given {
+            self.check_field(name.as_str())?;
+            names.push(name.as_str().to_owned());
+            values.push(value);
+        }
+        Ok(heap.alloc(ProviderInstance { ty: self.ty.clone(), names, values }))
+    }
+}
+
+impl ProviderCallable {
+    fn check_field(&self, name: &str) -> Result<(), RuleError> {
+        let Some(fields) = &self.ty.fields else { return Ok(()) };
+        if fields.iter().any(|field| field == name) {
+            return Ok(());
+        }
+        let known = fields.iter().map(String::as_str);
+        let message = format!("provider `{}` has no field `{name}`", self.ty.name());
+        Err(RuleError::new(Code::Evaluation, message).hint_opt(did_you_mean(name, known)))
+    }
+}
+
+/// One record of a provider.
+#[derive(
+    Debug, Trace, Coerce, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+)]
+#[repr(C)]
+pub(crate) struct ProviderInstanceGen<V> {
+    #[trace(static)]
+    #[allocative(skip)]
+    pub(crate) ty: Arc<ProviderType>,
+    names: Vec<String>,
+    values: Vec<V>,
+}
+
+starlark_complex_value!(pub(crate) ProviderInstance);
+
+impl Freeze for ProviderInstance<'_> {
+    type Frozen = FrozenProviderInstance;
+
+    fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
+        let Self { ty, names, values } = self;
+        Ok(ProviderInstanceGen { ty, names, values: values.freeze(freezer)? })
+    }
+}
+
+impl<'v> ProviderInstance<'v> {
+    /// A field, if it is set to something other than `None`.
+    pub(crate) fn field(&self, name: &str) -> Option<Value<'v>> {
+        let at = self.names.iter().position(|n| n == name)?;
+        self.values.get(at).copied().filter(|value| !value.is_none())
+    }
+
+    /// Makes a record of a built-in provider.
+    pub(crate) fn new(callable: &ProviderCallable, fields: Vec<(&str, Value<'v>)>) -> Self {
+        let (names, values) = fields.into_iter().map(|(n, v)| (n.to_owned(), v)).unzip();
+        Self { ty: callable.ty.clone(), names, values }
+    }
+}
+
+impl<V: fmt::Display> fmt::Display for ProviderInstanceGen<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.ty.name())?;
+        for (i, (name, value)) in self.names.iter().zip(&self.values).enumerate() {
+            write!(f, "{}{name} = {value}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[starlark_value(type = "struct")]
+impl<'v, V: ValueLike<'v>> StarlarkValue<'v> for ProviderInstanceGen<V>
+where
+    Self: ProvidesStaticType<'v>,
+{
+    type Canonical = FrozenProviderInstance;
+
+    fn get_attr(&self, attribute: &str, _heap: Heap<'v>) -> Option<Value<'v>> {
+        let attribute = match attribute {
+            "default_runfiles" | "data_runfiles" if self.ty.file.is_empty() => "runfiles",
+            other => other,
+        };
+        let at = self.names.iter().position(|n| n == attribute);
+        match at {
+            Some(at) => self.values.get(at).map(|v| v.to_value()),
+            // A declared field that was not set reads as `None`.
+            None => {
+                let fields = self.ty.fields.as_ref()?;
+                fields.iter().any(|field| field == attribute).then(Value::new_none)
+            }
+        }
+    }
+
+    fn dir_attr(&self) -> Vec<String> {
+        match &self.ty.fields {
+            Some(fields) => fields.clone(),
+            None => self.names.clone(),
+        }
+    }
+
+    fn equals(&self, other: Value<'v>) -> starlark::Result<bool> {
+        let Some(other) = ProviderInstance::from_value(other) else { return Ok(false) };
+        if !self.ty.same(&other.ty) || self.names.len() != other.names.len() {
+            return Ok(false);
+        }
+        for (name, value) in self.names.iter().zip(&self.values) {
+            let Some(at) = other.names.iter().position(|n| n == name) else { return Ok(false) };
+            let Some(theirs) = other.values.get(at) else { return Ok(false) };
+            if !value.to_value().equals(*theirs)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether an instance is one of this provider.
+pub(crate) fn is_instance(instance: &ProviderInstance<'_>, ty: &ProviderType) -> bool {
+    instance.ty.same(ty)
+}
+
+/// Whether two provider types are the same.
+pub(crate) fn same_type(left: &ProviderType, right: &ProviderType) -> bool {
+    left.same(right)
+}
+
+/// The built-in providers.
+pub(crate) struct Builtins {
+    pub(crate) default_info: ProviderCallable,
+    pub(crate) run_environment: ProviderCallable,
+    pub(crate) output_groups: ProviderCallable,
+    pub(crate) toolchain: ProviderCallable,
+}
+
+/// The built-in providers, made once.
+pub(crate) fn builtins() -> &'static Builtins {
+    static BUILTINS: OnceLock<Builtins> = OnceLock::new();
+    BUILTINS.get_or_init(|| Builtins {
+        // What every target has: the files that `build` makes, and how to run it.
+        default_info: ProviderCallable::builtin(
+            "DefaultInfo",
+            Some(&["files", "runfiles", "executable"]),
+        ),
+        // What an executable needs around it: a dict of variables, a list of toolchains.
+        run_environment: ProviderCallable::builtin(
+            "RunEnvironmentInfo",
+            Some(&["environment", "toolchains"]),
+        ),
+        // Named depsets of further files.
+        output_groups: ProviderCallable::builtin("OutputGroupInfo", None),
+        // A toolchain: the field `toolchain` is its tree, others name its tools.
+        toolchain: ProviderCallable::builtin("ToolchainInfo", None),
+    })
+}
+
+#[starlark_module]
+pub(crate) fn provider_globals(builder: &mut GlobalsBuilder) {
+    /// Defines a provider.
+    ///
+    /// Args:
+    ///   doc: what it tells.
+    ///   fields: the names of its fields, or a dict of names and their meaning.
+    fn provider<'v>(
+        #[starlark(default = "")] doc: &str,
+        #[starlark(require = named)] fields: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<ProviderCallable> {
+        let scope = FileScope::of(eval)?;
+        let fields = match fields {
+            None => None,
+            Some(value) => Some(unpack_fields(value)?),
+        };
+        let file = scope.file.to_string();
+        let _ = doc; // read by people and by the language server
+        let ty = ProviderType { file, name: OnceLock::new(), fields };
+        Ok(ProviderCallable { ty: Arc::new(ty) })
+    }
+}
+
+fn unpack_fields(value: Value<'_>) -> Result<Vec<String>, RuleError> {
+    let text = |value: Value<'_>| match value.unpack_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(wrong_type("fields", "a list or dict of strings", value)),
+    };
+    if let Some(dict) = DictRef::from_value(value) {
+        return dict.keys().map(text).collect();
+    }
+    expect_sequence(value, "fields")?.iter().map(|name| text(*name)).collect()
+}

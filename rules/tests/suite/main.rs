@@ -1,0 +1,9 @@
+//! What build files mean: each test is a small workspace in memory and what must come of it.
+
+mod actions;
+mod errors;
+mod golden;
+mod hostile;
+mod library;
+mod queries;
+mod workspace;
