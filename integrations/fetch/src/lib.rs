@@ -1,0 +1,84 @@
+//! Downloads that are pinned by digest: the native kind `fetch`.
+//!
+//! A fetch is pure: its key holds the SHA-256 of the file, so whichever mirror answers, the result
+//! is the same, and nothing that has another digest is ever stored. It is the only pure step that
+//! needs the network; everything else here is patience with servers: several mirrors, bounded
+//! redirects, retries with backoff, and bounds on time and bytes.
+//!
+//! This crate never reads the environment: proxies and `offline` come in [`FetchOptions`].
+
+mod download;
+mod error;
+mod options;
+pub mod request;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use maestro_core::How;
+use maestro_executor::native::{Made, one_output};
+use maestro_executor::runner::{Job, Outcome, RunError, Runner};
+
+pub use error::FetchError;
+pub use options::{FetchOptions, ProxyOptions};
+
+use download::Downloader;
+use request::Download;
+
+/// The name of the kind in `How::Native`.
+pub const KIND: &str = "fetch";
+/// Bumped when the same request gives other bytes.
+pub const SEMANTICS: u32 = 1;
+
+/// Runs `fetch` actions.
+pub struct FetchRunner {
+    options: FetchOptions,
+    /// Made at the first download: most builds have none.
+    downloader: Mutex<Option<Arc<Downloader>>>,
+}
+
+impl FetchRunner {
+    /// A runner; nothing is opened before the first download.
+    pub fn new(options: FetchOptions) -> Self {
+        Self { options, downloader: Mutex::new(None) }
+    }
+
+    fn downloader(&self) -> Result<Arc<Downloader>, FetchError> {
+        let mut slot = self.downloader.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref() {
+            Some(downloader) => Ok(downloader.clone()),
+            None => Ok(slot.insert(Arc::new(Downloader::new(&self.options)?)).clone()),
+        }
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Made, RunError> {
+        let How::Native { kind, semantics, request } = &job.spec.how else {
+            let message = "a command was given to the fetch runner".to_owned();
+            return Err(RunError::Internal { message });
+        };
+        if kind != KIND || *semantics != SEMANTICS {
+            let message =
+                format!("the rules know `{kind}` {semantics}, the runner `{KIND}` {SEMANTICS}");
+            return Err(RunError::Internal { message });
+        }
+        let download = Download::parse(request)?;
+        if self.options.offline {
+            let url = download.urls.first().map(ToString::to_string).unwrap_or_default();
+            return Err(FetchError::Offline { url }.into());
+        }
+        let digest = self.downloader()?.run(&download, job.store, job.cancel)?;
+        Ok(Made::File { digest, executable: download.executable })
+    }
+}
+
+impl Runner for FetchRunner {
+    fn handles(&self, how: &How) -> bool {
+        matches!(how, How::Native { kind, .. } if kind == KIND)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
+        let start = Instant::now();
+        let made = self.fetch(job)?;
+        one_output(job, made, start.elapsed().as_millis() as u64)
+    }
+}

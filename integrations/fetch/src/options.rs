@@ -1,0 +1,57 @@
+//! How downloads are made; every bound has a default and a name.
+
+use maestro_core::limits;
+
+/// How downloads are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchOptions {
+    /// Whether to refuse instead of asking the network.
+    pub offline: bool,
+    /// Proxies, as the caller read them from its configuration.
+    pub proxy: ProxyOptions,
+    /// What is sent as `User-Agent`.
+    pub user_agent: String,
+    /// Most attempts of one mirror.
+    pub attempts_max: u32,
+    /// Most redirects of one attempt.
+    pub redirects_max: usize,
+    /// The longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The time in which [`FetchOptions::stall_bytes_min`] must come, and in which an answer must
+    /// begin, in milliseconds.
+    pub stall_window_ms: u64,
+    /// The fewest bytes that must come in each window.
+    pub stall_bytes_min: u64,
+    /// The bound of the first wait between two attempts, in milliseconds; it doubles each time.
+    pub backoff_ms: u64,
+    /// The bound of every wait, also of one that the server asks for, in milliseconds.
+    pub backoff_ms_max: u64,
+}
+
+/// Proxies in the manner of `http_proxy`, `https_proxy` and `no_proxy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyOptions {
+    /// The URL of the proxy for `http:`.
+    pub http: Option<String>,
+    /// The URL of the proxy for `https:`.
+    pub https: Option<String>,
+    /// Hosts that are asked directly, separated by commas.
+    pub no_proxy: Option<String>,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            offline: false,
+            proxy: ProxyOptions::default(),
+            user_agent: "maestro".to_owned(),
+            attempts_max: limits::DOWNLOAD_ATTEMPTS_MAX,
+            redirects_max: 10,
+            connect_timeout_ms: 20_000,
+            stall_window_ms: 60_000,
+            stall_bytes_min: 16 * 1024,
+            backoff_ms: 500,
+            backoff_ms_max: 30_000,
+        }
+    }
+}
