@@ -1,0 +1,269 @@
+//! The command line: names, flags and their documentation. Parsing only; nothing happens here.
+//!
+//! Names, flags and exit codes are used by scripts: changing one is a breaking change.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds what can be described: code, images, answers of models, releases.
+#[derive(Parser, Debug)]
+#[command(name = "maestro", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// The workspace [default: the nearest folder at or above this one with a `maestro.toml`,
+    /// else the topmost with a `maestro.star`].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub workspace: Option<PathBuf>,
+    /// The cache [env: MAESTRO_CACHE] [default: $XDG_CACHE_HOME/maestro].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub cache: Option<PathBuf>,
+    /// What standard output carries at the end.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Global options"
+    )]
+    pub output: OutputFormat,
+    /// Says more about what Maestro itself does; twice for debugging [env: MAESTRO_LOG].
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+/// The form of standard output.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object at the end.
+    Json,
+}
+
+/// What Maestro can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Builds targets.
+    Build(BuildArgs),
+    /// Builds targets and runs the tests among them.
+    Test(BuildArgs),
+    /// Builds a target and runs it.
+    Run(RunArgs),
+    /// Asks about targets: patterns, deps(), rdeps(), kind().
+    Query(QueryArgs),
+    /// Says why actions ran again the last time, back to the edit at the root of it.
+    Explain(ExplainArgs),
+    /// Keeps `maestro.lock`, the record of the outside world.
+    Lock(LockArgs),
+    /// Removes `maestro-out`.
+    Clean(CleanArgs),
+    /// Looks after the cache.
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Checks this machine and says what to install.
+    Doctor,
+    /// Prints where an artifact came from, as an in-toto statement with SLSA provenance.
+    Provenance(ProvenanceArgs),
+    /// Runs an action graph from a JSON file.
+    #[command(hide = true)]
+    Exec(ExecArgs),
+}
+
+/// Flags of everything that builds.
+#[derive(Args, Debug, Clone)]
+pub struct BuildOptions {
+    /// How many commands run at once [default: the number of processors].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// Goes on with independent actions after a failure.
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// Takes recorded results from `maestro.lock` alone [default where CI=true].
+    #[arg(long)]
+    pub locked: bool,
+    /// How commands are confined.
+    #[arg(long, value_name = "PROFILE", default_value = "hermetic")]
+    pub sandbox: SandboxChoice,
+    /// Goes on with a step's last record where its input changed; the outputs are marked stale.
+    #[arg(long, value_name = "WHAT", default_value = "deny", conflicts_with = "locked")]
+    pub stale_records: StaleRecords,
+    /// Never uses the network, not even for pinned downloads.
+    #[arg(long)]
+    pub offline: bool,
+    /// Writes every event as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Writes a Chrome trace of the build.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+/// What happens where a recorded step's input changed.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleRecords {
+    /// The build stops and says what changed.
+    Deny,
+    /// The last record of the step is used.
+    Allow,
+}
+
+/// How commands are confined.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// In namespaces of their own, without the host's files and network.
+    Hermetic,
+    /// Not at all. The results have keys of their own and never leave this machine.
+    None,
+}
+
+/// Arguments of `build` and `test`.
+#[derive(Args, Debug, Clone)]
+pub struct BuildArgs {
+    /// Labels and patterns: `//pkg:name`, `//pkg:all`, `//pkg/...`; after `--`, `-//pkg/...` leaves out.
+    #[arg(required = true, value_name = "PATTERN")]
+    pub patterns: Vec<String>,
+    /// How to build.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The target.
+    #[arg(value_name = "LABEL")]
+    pub target: String,
+    /// Arguments for the program.
+    #[arg(last = true, value_name = "ARG")]
+    pub arguments: Vec<String>,
+    /// How to build.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// Arguments of `query`.
+#[derive(Args, Debug)]
+pub struct QueryArgs {
+    /// The expression, such as `deps(//app:server)` or `kind("cc_.*", //...)`.
+    #[arg(value_name = "EXPRESSION")]
+    pub expression: String,
+    /// Prints the rule of each target before its label.
+    #[arg(long)]
+    pub label_kind: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Labels of built targets [default: everything that the last build touched].
+    #[arg(value_name = "LABEL")]
+    pub labels: Vec<String>,
+}
+
+/// Arguments of `lock`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LockArgs {
+    /// `lock accept`.
+    #[command(subcommand)]
+    pub command: Option<LockCommand>,
+    /// Makes the live calls of the named targets and writes what came back.
+    #[arg(long, conflicts_with_all = ["check", "prune"])]
+    pub update: bool,
+    /// Finds stale, orphaned and damaged entries; changes nothing. For CI.
+    #[arg(long, conflicts_with = "prune")]
+    pub check: bool,
+    /// Drops entries that no target uses.
+    #[arg(long)]
+    pub prune: bool,
+    /// Targets [default: all].
+    #[arg(value_name = "PATTERN")]
+    pub patterns: Vec<String>,
+    /// Where models answer: the base URL of an OpenAI-compatible API [env: MAESTRO_LLM_ENDPOINT].
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// What tokens cost where the endpoint does not tell: micro-dollars per million of input and
+    /// of output.
+    #[arg(long, value_name = "IN,OUT")]
+    pub price: Option<String>,
+    /// No further call is made once so much is spent.
+    #[arg(long, value_name = "AMOUNTusd")]
+    pub budget: Option<String>,
+    /// How to build what recorded steps need.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// Subcommands of `lock`.
+#[derive(Subcommand, Debug)]
+pub enum LockCommand {
+    /// Admits an answer that was edited by hand; it is marked as edited from then on.
+    Accept {
+        /// The target.
+        #[arg(value_name = "LABEL")]
+        label: String,
+    },
+}
+
+/// Arguments of `clean`.
+#[derive(Args, Debug)]
+pub struct CleanArgs {
+    /// Also forgets what is known of this workspace: snapshots, hashes of sources, the build log.
+    #[arg(long)]
+    pub expunge: bool,
+}
+
+/// Subcommands of `cache`.
+#[derive(Subcommand, Debug)]
+pub enum CacheCommand {
+    /// Counts blobs, results and bytes.
+    Stats,
+    /// Removes what was used longest ago until the cache fits.
+    Gc {
+        /// How large the cache may stay, such as `10G` or `512M`.
+        #[arg(long, value_name = "SIZE", default_value = "20G")]
+        max_size: String,
+        /// Removes whatever was not used for so many days, too.
+        #[arg(long, value_name = "DAYS")]
+        max_age_days: Option<u32>,
+    },
+    /// Hashes every blob and checks every result.
+    Verify {
+        /// Quarantines what is damaged and rebuilds the index.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// Arguments of `provenance`.
+#[derive(Args, Debug)]
+pub struct ProvenanceArgs {
+    /// The target.
+    #[arg(value_name = "LABEL")]
+    pub label: String,
+    /// Where to write it [default: beside the target's first output, as `NAME.provenance.json`].
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecArgs {
+    /// The graph: see docs/design/exec-graph.md.
+    #[arg(value_name = "GRAPH.json")]
+    pub graph: PathBuf,
+    /// How to build.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}

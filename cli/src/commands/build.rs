@@ -1,0 +1,57 @@
+//! `maestro build` and `maestro test`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use maestro_core::graph::TargetId;
+use maestro_core::{ActionGraph, ArtifactId};
+
+use crate::args::{BuildArgs, Global};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::invocation::{Invocation, Request, Wanted, up_to_date};
+
+/// Builds targets.
+pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
+    run(global, args, "build", false)
+}
+
+/// Builds targets and runs the tests among them.
+pub fn test(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
+    run(global, args, "test", true)
+}
+
+fn run(
+    global: &Global,
+    args: &BuildArgs,
+    command: &'static str,
+    tests: bool,
+) -> Result<ExitCode> {
+    let config = Config::load(global)?;
+    let patterns = args.patterns.clone();
+    let request = Request { command, patterns, options: args.options.clone(), tests };
+    if let Some(code) = up_to_date(global, &config, &request)? {
+        return Ok(code);
+    }
+    let invocation = Invocation::start_with(global, config, request)?;
+    let loaded = invocation.load(&args.patterns)?;
+    let wanted: Vec<Wanted> =
+        loaded.requested.iter().map(|id| wanted(&loaded.graph, *id, tests)).collect();
+    if tests && wanted.iter().all(|w| loaded.graph.target(w.target).test.is_none()) {
+        return Err(Failure::input("the patterns name no test")
+            .hint("`maestro query 'kind(\".*_test\", //...)'` lists tests")
+            .into());
+    }
+    let built = invocation.build(&loaded.graph, wanted)?;
+    invocation.conclude(built)
+}
+
+/// What `build` or `test` makes of a target.
+pub fn wanted(graph: &ActionGraph, id: TargetId, tests: bool) -> Wanted {
+    let target = graph.target(id);
+    let mut artifacts: Vec<ArtifactId> = target.files.clone();
+    if let Some(test) = target.test.as_ref().filter(|_| tests) {
+        artifacts.extend(graph.action(test.action).outputs.iter().map(|output| output.artifact));
+    }
+    Wanted { label: target.label.clone(), target: id, artifacts }
+}

@@ -1,0 +1,112 @@
+//! `maestro doctor`: checks this machine and says what to install or change.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use maestro_cas::{Store, StoreOptions};
+use maestro_core::DigestFunction;
+use maestro_executor::sandbox;
+use serde::Serialize;
+
+use crate::args::{Global, OutputFormat};
+use crate::config::cache_dir;
+use crate::invocation::chain;
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found, one sentence.
+    found: String,
+    /// What to do where it is not well.
+    hints: Vec<String>,
+}
+
+/// Least free space of the cache's disk that is not worth a word, in bytes.
+const FREE_BYTES_WANTED: u64 = 5 << 30;
+
+/// Runs the command. Exit code 3 where something must be mended.
+pub fn doctor(global: &Global) -> Result<ExitCode> {
+    let cache = cache_dir(global)?;
+    let store = Store::open(StoreOptions { root: cache.clone(), function: DigestFunction::Blake3 })?;
+    let mut checks = vec![namespaces(&store)?, disk(&cache)];
+    checks.extend(toolchains(&store));
+    let ok = checks.iter().all(|check| check.ok);
+    if global.output == OutputFormat::Json {
+        println!("{}", serde_json::json!({"ok": ok, "checks": checks}));
+    } else {
+        for check in &checks {
+            println!("{:<4} {}: {}", if check.ok { "ok" } else { "BAD" }, check.name, check.found);
+            for hint in &check.hints {
+                println!("     hint: {hint}");
+            }
+        }
+    }
+    Ok(ExitCode::from(if ok { 0 } else { 3 }))
+}
+
+fn namespaces(store: &Store) -> Result<Check> {
+    let name = "sandbox";
+    let program = std::env::current_exe().context("cannot find Maestro's own program")?;
+    Ok(match sandbox::probe(&program, &store.scratch_dir()) {
+        Ok(found) => Check { name, ok: true, found: found.to_string(), hints: Vec::new() },
+        Err(error) => Check { name, ok: false, found: chain(&error), hints: error.hints() },
+    })
+}
+
+fn disk(cache: &Path) -> Check {
+    let name = "cache";
+    let existing = cache.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let free = rustix::fs::statvfs(existing).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+    let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK);
+    match (free, writable) {
+        (Ok(free), Ok(())) => {
+            let enough = free >= FREE_BYTES_WANTED;
+            let hint = "a build may fill the disk; `maestro cache gc` makes room";
+            Check {
+                name,
+                ok: true,
+                found: format!("`{}`, {:.1} GiB free", cache.display(), free as f64 / f64::powi(2.0, 30)),
+                hints: if enough { Vec::new() } else { vec![hint.into()] },
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => Check {
+            name,
+            ok: false,
+            found: format!("cannot write below `{}`: {error}", existing.display()),
+            hints: vec!["name another folder with `--cache DIR` or `MAESTRO_CACHE`".into()],
+        },
+    }
+}
+
+/// The toolchains that ship with the rules: are their packages installed?
+fn toolchains(store: &Store) -> Vec<Check> {
+    let name = "toolchain";
+    let loaded = match crate::load::builtin_toolchains() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            return vec![Check { name, ok: false, found: error.to_string(), hints: Vec::new() }];
+        }
+    };
+    let check = |toolchain: &maestro_core::Toolchain| {
+        let missing = crate::runners::missing_packages(store, toolchain);
+        match missing {
+            Ok(missing) if missing.is_empty() => Check {
+                name,
+                ok: true,
+                found: format!("`{}` is installed", toolchain.name),
+                hints: Vec::new(),
+            },
+            Ok(missing) => Check {
+                name,
+                ok: false,
+                found: format!("`{}` lacks {}", toolchain.name, missing.join(", ")),
+                hints: vec![format!("apt-get install {}", missing.join(" "))],
+            },
+            Err(error) => Check { name, ok: false, found: chain(&error), hints: Vec::new() },
+        }
+    };
+    loaded.graph.toolchains().map(check).collect()
+}

@@ -1,0 +1,136 @@
+//! Where things are and what is configured: flags, then environment, then `maestro.toml`, then
+//! defaults. The only file that reads the environment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use maestro_core::{FailureKind, RelPath};
+use serde::Deserialize;
+
+use crate::args::Global;
+use crate::exit::Failure;
+
+/// The name of the project file, which also marks a workspace's root.
+pub const PROJECT_FILE: &str = "maestro.toml";
+
+/// The project file. Every key is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Project {
+    /// How many commands run at once, 1 to 1024.
+    pub jobs: Option<u16>,
+    /// Base URL of an OpenAI-compatible API that `lock --update` asks.
+    pub llm_endpoint: Option<String>,
+}
+
+/// Paths and choices of one invocation.
+#[derive(Debug)]
+pub struct Config {
+    /// The workspace's root, canonical.
+    pub workspace: PathBuf,
+    /// The folder the user stands in, below the workspace; empty at its root.
+    pub package: String,
+    /// `$CACHE`.
+    pub cache: PathBuf,
+    /// The project file.
+    pub project: Project,
+    /// Whether this is a CI run.
+    pub ci: bool,
+    /// Whether colours are unwanted.
+    pub no_color: bool,
+}
+
+/// `$CACHE`, which commands without a workspace need too.
+pub fn cache_dir(global: &Global) -> Result<PathBuf> {
+    if let Some(dir) = &global.cache {
+        return absolute(dir);
+    }
+    if let Some(dir) = non_empty("MAESTRO_CACHE") {
+        return absolute(Path::new(&dir));
+    }
+    if let Some(dir) = non_empty("XDG_CACHE_HOME") {
+        return Ok(PathBuf::from(dir).join("maestro"));
+    }
+    let home = non_empty("HOME").ok_or_else(|| {
+        Failure::environment("neither `MAESTRO_CACHE`, `XDG_CACHE_HOME` nor `HOME` is set")
+            .hint("name the cache with `--cache DIR`")
+    })?;
+    Ok(PathBuf::from(home).join(".cache/maestro"))
+}
+
+impl Config {
+    /// Finds the workspace and reads its project file.
+    pub fn load(global: &Global) -> Result<Self> {
+        let here = std::env::current_dir().context("cannot tell the current folder")?;
+        let root = match &global.workspace {
+            Some(dir) => dir.clone(),
+            None => find_workspace(&here).ok_or_else(|| {
+                Failure::input(format!(
+                    "there is no workspace at or above `{}`",
+                    here.display()
+                ))
+                .hint(format!(
+                    "create `{PROJECT_FILE}` (it may be empty) in the root of your project"
+                ))
+            })?,
+        };
+        let workspace = root
+            .canonicalize()
+            .with_context(|| format!("cannot open the workspace `{}`", root.display()))?;
+        let package = match here.strip_prefix(&workspace) {
+            Ok(below) => below.to_str().unwrap_or_default().to_owned(),
+            Err(_) => String::new(),
+        };
+        if !package.is_empty() {
+            RelPath::new(&package).map_err(|e| Failure::input(e.to_string()))?;
+        }
+        Ok(Self {
+            project: read_project(&workspace)?,
+            workspace,
+            package,
+            cache: cache_dir(global)?,
+            ci: non_empty("CI").is_some_and(|v| v == "true" || v == "1"),
+            no_color: non_empty("NO_COLOR").is_some(),
+        })
+    }
+
+    /// How many commands run at once.
+    pub fn jobs(&self, flag: Option<u16>) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        flag.or(self.project.jobs).map_or_else(processors, usize::from)
+    }
+}
+
+/// An environment variable that is set and not empty.
+pub fn non_empty(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The nearest folder with a project file, else the topmost of an unbroken chain of packages.
+fn find_workspace(here: &Path) -> Option<PathBuf> {
+    let marked = here.ancestors().find(|dir| dir.join(PROJECT_FILE).is_file());
+    let packages = || here.ancestors().filter(|dir| dir.join("maestro.star").is_file()).last();
+    marked.or_else(packages).map(Path::to_owned)
+}
+
+fn read_project(workspace: &Path) -> Result<Project> {
+    let path = workspace.join(PROJECT_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Project::default());
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+        }
+    };
+    toml::from_str(&text).map_err(|error| {
+        let mut failure = Failure::input(format!("`{PROJECT_FILE}` is not valid: {error}"));
+        failure.kind = FailureKind::Input;
+        failure.into()
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot use `{}`", path.display()))
+}

@@ -1,0 +1,88 @@
+//! Errors that end a command: what the user reads, and the exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use maestro_core::FailureKind;
+
+/// An error whose origin is known, with advice.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whose fault it is.
+    pub kind: FailureKind,
+    /// The message.
+    pub message: String,
+    /// Advice, one line each.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// What the user wrote is wrong.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Input, message)
+    }
+
+    /// The machine is at fault.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Environment, message)
+    }
+
+    /// An error of some kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hints: Vec::new() }
+    }
+
+    /// Adds advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds several pieces of advice.
+    pub fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints the chain of an error once and says how the process ends.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let failure = error.downcast_ref::<Failure>();
+    let kind = failure.map_or_else(|| kind_of(error), |failure| failure.kind);
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    eprintln!("{text}");
+    for hint in failure.map(|f| f.hints.as_slice()).unwrap_or_default() {
+        eprintln!("hint: {hint}");
+    }
+    if kind == FailureKind::Internal {
+        eprintln!("hint: this is a bug in Maestro; please report it with the lines above");
+    }
+    ExitCode::from(kind.exit_code())
+}
+
+/// Errors of the system are the machine's fault; the rest that nobody classified is ours.
+fn kind_of(error: &anyhow::Error) -> FailureKind {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<maestro_cas::StoreError>() {
+            return error.kind();
+        }
+        if cause.is::<std::io::Error>() {
+            return FailureKind::Environment;
+        }
+    }
+    FailureKind::Internal
+}

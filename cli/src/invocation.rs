@@ -1,0 +1,649 @@
+//! One build from start to end: everything that `build`, `test`, `run`, `lock` and `exec` share.
+//!
+//! The order of things, which is also the order in which they can go wrong:
+//! 1. [`up_to_date`] asks the snapshot of the same request; if nothing changed, that was it.
+//! 2. [`Invocation::start`] takes the workspace's lock and opens store, sources and records.
+//! 3. The command makes a graph; [`Invocation::build`] runs the engine and writes what was asked
+//!    for to `maestro-out/`.
+//! 4. [`Invocation::conclude`] remembers (build log, source hashes, snapshot) and reports.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use maestro_cas::{Lease, StatSignature, Store, StoreOptions};
+use maestro_core::event::{ActionCounts, Event, EventSink, Outcome, TestStatus};
+use maestro_core::graph::{Executable, Plan};
+use maestro_core::host::Host;
+use maestro_core::key::SandboxProfile;
+use maestro_core::{
+    ActionGraph, ActionId, ArtifactId, DigestFunction, FailureKind, Label, Node, RelPath, TargetId,
+};
+use maestro_executor::engine::outputs::{OutputError, OutputIndex, OutputWriter, WrittenFile};
+use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
+use maestro_executor::records::{Reach, Records};
+use maestro_executor::runner::{Cancel, Runner};
+use maestro_executor::workspace;
+use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
+use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
+use maestro_executor::workspace::snapshot::{
+    Snapshot, SnapshotContent, SnapshotOutput, SnapshotRequest, SnapshotToolchain, write_snapshot,
+};
+use maestro_executor::workspace::sources::Sources;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecords};
+use crate::config::{Config, PROJECT_FILE};
+use crate::console::Console;
+use crate::exit::Failure;
+use crate::report::{OutputSummary, Summary, TargetSummary};
+use crate::runners::{Runners, ToolchainFinder};
+use crate::sinks::Fanout;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The command's name.
+    pub command: &'static str,
+    /// Target patterns as given.
+    pub patterns: Vec<String>,
+    /// How to build.
+    pub options: BuildOptions,
+    /// Whether tests are run.
+    pub tests: bool,
+}
+
+/// A target with the artifacts of it that are to be made.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its label.
+    pub label: Label,
+    /// The target.
+    pub target: TargetId,
+    /// What to make.
+    pub artifacts: Vec<ArtifactId>,
+}
+
+/// The end of a build, before it is reported.
+pub struct Built {
+    /// What the engine says.
+    pub report: Report,
+    /// What was asked for.
+    pub wanted: Vec<Wanted>,
+    /// Files on disk, per wanted target.
+    pub files: Vec<Vec<WrittenFile>>,
+    /// The program of a wanted target that can be run.
+    pub executables: Vec<Option<(Executable, PathBuf)>>,
+    /// Verdicts, in the order of the targets.
+    pub tests: Vec<TestVerdict>,
+}
+
+/// The verdict of one test.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TestVerdict {
+    /// The test.
+    pub label: Label,
+    /// How it ended.
+    pub status: TestStatus,
+    /// Whether it was not run now.
+    pub cached: bool,
+    /// How long it ran.
+    pub duration_ms: u64,
+    /// Where its log is.
+    pub log_path: Option<String>,
+}
+
+/// What a snapshot remembers for the report of a null build.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    summary: Summary,
+    tests: Vec<TestVerdict>,
+}
+
+/// A build under way.
+pub struct Invocation {
+    /// Paths and choices.
+    pub config: Config,
+    /// What was asked for.
+    pub request: Request,
+    /// Blobs and results.
+    pub store: Store,
+    /// The workspace as evaluation sees it.
+    pub host: WorkspaceHost,
+    /// The lock.
+    pub records: Arc<Records>,
+    /// Makes live calls where a command allows them.
+    pub live: Option<Arc<dyn Runner>>,
+    /// Ends the build.
+    pub cancel: Cancel,
+    /// Where events go.
+    pub events: Fanout,
+    output: OutputFormat,
+    sources: Sources,
+    toolchains: ToolchainFinder,
+    state_dir: PathBuf,
+    id: String,
+    started: Instant,
+    started_unix_ms: u64,
+    _lock: WorkspaceLock,
+    _lease: Lease,
+}
+
+/// Reports a request that is done already, without evaluating, hashing or writing anything.
+pub fn up_to_date(global: &Global, config: &Config, request: &Request) -> Result<Option<ExitCode>> {
+    let started = Instant::now();
+    let Ok(state_dir) = workspace::state_dir(&config.cache, &config.workspace) else {
+        return Ok(None); // the build will say what is wrong
+    };
+    let options = keyed_options(config, request);
+    let path = snapshot_request(request, &options).path(&state_dir);
+    let Ok(Some(snapshot)) = Snapshot::open(&path) else { return Ok(None) };
+    let env = |name: &str| crate::config::non_empty(name);
+    if snapshot.check(&config.workspace, &env, &|_| None).is_err() {
+        return Ok(None);
+    }
+    let Ok(remembered) = serde_json::from_str::<Remembered>(snapshot.payload()) else {
+        return Ok(None);
+    };
+    let Remembered { mut summary, tests } = remembered;
+    summary.invocation_id = uuid::Uuid::now_v7().to_string();
+    summary.wall_ms = millis(started);
+    tell_up_to_date(config, request, &summary, &tests)?;
+    print_summary(global.output, &summary, request, true)?;
+    Ok(Some(ExitCode::SUCCESS))
+}
+
+/// The events of a build that had nothing to do.
+fn tell_up_to_date(
+    config: &Config,
+    request: &Request,
+    summary: &Summary,
+    tests: &[TestVerdict],
+) -> Result<()> {
+    let BuildOptions { events, trace, .. } = &request.options;
+    if events.is_none() && trace.is_none() && tests.is_empty() {
+        return Ok(());
+    }
+    let console = Console::new(false, config.no_color);
+    let sinks = Fanout::start(console, events.as_deref(), trace.as_deref())?;
+    sinks.emit(Event::InvocationStarted {
+        invocation_id: summary.invocation_id.clone(),
+        command: request.command.to_owned(),
+        patterns: request.patterns.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        unix_ms: unix_ms(),
+    });
+    for test in tests {
+        sinks.emit(test.event(true));
+    }
+    sinks.emit(Event::InvocationFinished {
+        success: true,
+        exit_code: 0,
+        actions: summary.actions,
+        critical_path_ms: 0,
+        wall_ms: summary.wall_ms,
+    });
+    for problem in sinks.finish() {
+        eprintln!("warning: {problem}");
+    }
+    Ok(())
+}
+
+impl TestVerdict {
+    fn event(&self, cached: bool) -> Event {
+        Event::TestFinished {
+            label: self.label.clone(),
+            status: self.status,
+            cached,
+            duration_ms: self.duration_ms,
+            log_path: self.log_path.clone(),
+        }
+    }
+}
+
+impl Invocation {
+    /// Takes the workspace and opens everything.
+    pub fn start(global: &Global, request: Request) -> Result<Self> {
+        Self::start_with(global, Config::load(global)?, request)
+    }
+
+    /// As [`Self::start`], with the configuration at hand.
+    pub fn start_with(global: &Global, config: Config, request: Request) -> Result<Self> {
+        let started = Instant::now();
+        let cancel = Cancel::default();
+        crate::signals::cancel_on_interrupt(&cancel)?;
+        let state_dir = workspace::state_dir(&config.cache, &config.workspace)?;
+        let wait = WaitOptions { timeout: None, cancel: cancel.clone() };
+        let lock = WorkspaceLock::acquire(&state_dir, request.command, &wait, |holder| {
+            eprintln!("waiting for {holder}, which builds this workspace");
+        })
+        .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let store = open_store(&config)?;
+        let lease = store.lease()?;
+        let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
+        let host = WorkspaceHost::new(&config.workspace, markers)
+            .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+        let sources = Sources::open(&state_dir, &config.workspace)
+            .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let records = Records::load(&config.workspace)
+            .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
+        // What was read is what a later null build must find unchanged.
+        for file in std::iter::once(PROJECT_FILE.to_owned()).chain(records.files_read()) {
+            observe(&host, &file)?;
+        }
+        let console = Console::new(false, config.no_color);
+        let BuildOptions { events, trace, .. } = &request.options;
+        let events = Fanout::start(console, events.as_deref(), trace.as_deref())?;
+        let id = uuid::Uuid::now_v7().to_string();
+        let started_unix_ms = unix_ms();
+        events.emit(Event::InvocationStarted {
+            invocation_id: id.clone(),
+            command: request.command.to_owned(),
+            patterns: request.patterns.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            unix_ms: started_unix_ms,
+        });
+        Ok(Self {
+            toolchains: ToolchainFinder::new(&store),
+            records: Arc::new(records),
+            live: None,
+            output: global.output,
+            config,
+            request,
+            store,
+            host,
+            cancel,
+            events,
+            sources,
+            state_dir,
+            id,
+            started,
+            started_unix_ms,
+            _lock: lock,
+            _lease: lease,
+        })
+    }
+
+    /// The lock as it stands on disk, to be looked at in another way.
+    pub fn take_records(&self) -> Result<Records> {
+        Ok(Records::load(&self.config.workspace)
+            .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?)
+    }
+
+    /// Evaluates build files.
+    pub fn load(&self, patterns: &[String]) -> Result<maestro_rules::Loaded> {
+        let loaded = crate::load::load(&self.config, &self.host, patterns)?;
+        self.events.emit(Event::Analyzed {
+            packages: u32::try_from(loaded.packages).unwrap_or(u32::MAX),
+            targets: u32::try_from(loaded.graph.targets().count()).unwrap_or(u32::MAX),
+            at_ms: millis(self.started),
+        });
+        Ok(loaded)
+    }
+
+    /// Makes what is wanted and writes it to `maestro-out/`.
+    pub fn build(&self, graph: &ActionGraph, wanted: Vec<Wanted>) -> Result<Built> {
+        let mut requested: Vec<ArtifactId> = Vec::new();
+        for want in &wanted {
+            requested.extend(&want.artifacts);
+        }
+        requested.sort_unstable();
+        requested.dedup();
+        let plan = graph.plan(&requested).map_err(|e| Failure::input(e.to_string()))?;
+        let runners = Runners::new(self)?.list(self.live.clone());
+        let engine = Engine {
+            options: self.engine_options(),
+            graph,
+            store: &self.store,
+            sources: &self.sources,
+            toolchains: &self.toolchains,
+            records: &self.records,
+            runners: &runners,
+            events: &self.events,
+            cancel: &self.cancel,
+            started: self.started,
+        };
+        let mut report = engine.build(&plan, &requested);
+        let index = OutputIndex::new(&self.state_dir);
+        let writer = OutputWriter {
+            workspace: &self.config.workspace,
+            store: &self.store,
+            before: index.load(),
+        };
+        let mut files = Vec::new();
+        for _ in 0..maestro_core::limits::REWINDS_MAX {
+            match self.write_outputs(graph, &writer, &wanted, &report) {
+                Ok(written) => {
+                    files = written;
+                    break;
+                }
+                Err(OutputError::Lost(lost)) => {
+                    match engine.rewind_lost(&plan, &requested, &lost) {
+                        Some(again) => report = again,
+                        None => return Err(OutputError::Lost(lost).into()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let all: Vec<WrittenFile> = files.iter().flatten().cloned().collect();
+        index.save(writer.before, &all)?;
+        self.sources.save().map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        crate::memory::remember(self, graph, &report, self.exit_code(&report))?;
+        let tests = self.test_verdicts(graph, &wanted, &report, &plan);
+        let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
+        if self.store.was_written() {
+            self.store.seal_epoch()?;
+        }
+        Ok(Built { report, wanted, files, executables, tests })
+    }
+
+    /// Remembers the request if it is done, reports, and says how the process ends.
+    pub fn conclude(self, built: Built) -> Result<ExitCode> {
+        let Built { report, wanted, files, executables: _, tests } = built;
+        let summary = self.summary(&report, &wanted, &files);
+        if summary.success && self.request.command != "exec" {
+            self.save_snapshot(&summary, &tests, &files, &report)?;
+        }
+        let exit = self.exit_code(&report);
+        self.events.emit(Event::InvocationFinished {
+            success: summary.success,
+            exit_code: exit,
+            actions: summary.actions,
+            critical_path_ms: summary.critical_path_ms,
+            wall_ms: summary.wall_ms,
+        });
+        for problem in self.events.finish() {
+            eprintln!("warning: {problem}");
+        }
+        if report.cancelled {
+            eprintln!("error: cancelled");
+        }
+        print_summary(self.output, &summary, &self.request, false)?;
+        Ok(ExitCode::from(exit))
+    }
+
+    fn exit_code(&self, report: &Report) -> u8 {
+        if report.cancelled {
+            return 130; // as if the interrupt had ended us, which is what scripts expect
+        }
+        let kinds: Vec<FailureKind> = report.failed.iter().map(|f| f.error.kind()).collect();
+        let worst = [
+            FailureKind::Internal,
+            FailureKind::Environment,
+            FailureKind::Input,
+            FailureKind::Build,
+        ];
+        let kind = worst.into_iter().find(|kind| kinds.contains(kind));
+        kind.map_or(0, FailureKind::exit_code)
+    }
+
+    fn engine_options(&self) -> EngineOptions {
+        let options = &self.request.options;
+        EngineOptions {
+            jobs: self.config.jobs(options.jobs),
+            keep_going: options.keep_going || self.request.tests,
+            reach: match (self.locked(), options.stale_records) {
+                (true, _) => Reach::Lock,
+                (false, StaleRecords::Allow) => Reach::Stale,
+                (false, StaleRecords::Deny) => Reach::Cache,
+            },
+            live: self.live.is_some(),
+            sandbox: sandbox(options),
+            log_dir: self.state_dir.join("logs"),
+        }
+    }
+
+    fn locked(&self) -> bool {
+        self.request.options.locked || self.config.ci
+    }
+
+    fn write_outputs(
+        &self,
+        graph: &ActionGraph,
+        writer: &OutputWriter<'_>,
+        wanted: &[Wanted],
+        report: &Report,
+    ) -> Result<Vec<Vec<WrittenFile>>, OutputError> {
+        let mut files = Vec::with_capacity(wanted.len());
+        let mut lost = Vec::new();
+        for want in wanted {
+            let known = want.artifacts.iter().filter_map(|id| {
+                let path: &RelPath = &graph.artifact(*id).path;
+                let made = graph.producer(*id).is_some();
+                let node: &Node = report.nodes.get(id).filter(|_| made)?;
+                Some((*id, path.clone(), node.clone()))
+            });
+            match writer.write(&known.collect::<Vec<_>>()) {
+                Ok(written) => files.push(written),
+                Err(OutputError::Lost(more)) => lost.extend(more),
+                Err(error) => return Err(error),
+            }
+        }
+        if lost.is_empty() { Ok(files) } else { Err(OutputError::Lost(lost)) }
+    }
+
+    fn test_verdicts(
+        &self,
+        graph: &ActionGraph,
+        wanted: &[Wanted],
+        report: &Report,
+        plan: &Plan,
+    ) -> Vec<TestVerdict> {
+        if !self.request.tests {
+            return Vec::new();
+        }
+        let finished: HashMap<ActionId, &FinishedAction> =
+            report.finished.iter().map(|f| (f.action, f)).collect();
+        let failed: HashMap<ActionId, &maestro_executor::engine::FailedAction> =
+            report.failed.iter().map(|f| (f.action, f)).collect();
+        let mut verdicts = Vec::new();
+        for want in wanted {
+            let Some(test) = &graph.target(want.target).test else { continue };
+            if !plan.order.contains(&test.action) {
+                continue;
+            }
+            let (status, logs) = match (finished.get(&test.action), failed.get(&test.action)) {
+                (Some(done), _) => (TestStatus::Passed, done.logs.clone()),
+                (None, Some(failed)) => failed.error.test_status(),
+                (None, None) => (TestStatus::NotBuilt, Vec::new()),
+            };
+            let done = finished.get(&test.action);
+            let verdict = TestVerdict {
+                label: want.label.clone(),
+                status,
+                cached: done.is_some_and(|done| done.outcome != Outcome::Executed),
+                duration_ms: done.map_or(0, |done| done.end_ms - done.start_ms),
+                log_path: crate::test_logs::write(&self.config, &self.store, &want.label, &logs),
+            };
+            self.events.emit(verdict.event(verdict.cached));
+            verdicts.push(verdict);
+        }
+        verdicts
+    }
+
+    fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<WrittenFile>]) -> Summary {
+        let targets = wanted.iter().zip(files).map(|(want, files)| TargetSummary {
+            label: want.label.to_string(),
+            outputs: files
+                .iter()
+                .map(|file| OutputSummary::new(file.path.clone(), &file.digest))
+                .collect(),
+        });
+        let cost = |f: &FinishedAction| f.cost_usd_micros;
+        let saved = |f: &FinishedAction| f.saved_usd_micros;
+        Summary {
+            success: report.success(),
+            targets: targets.collect(),
+            actions: report.counts,
+            critical_path_ms: report.critical_path_ms,
+            wall_ms: millis(self.started),
+            cost_usd_micros: report.finished.iter().map(cost).sum(),
+            saved_usd_micros: report.finished.iter().map(saved).sum(),
+            invocation_id: self.id.clone(),
+        }
+    }
+
+    fn save_snapshot(
+        &self,
+        summary: &Summary,
+        tests: &[TestVerdict],
+        files: &[Vec<WrittenFile>],
+        report: &Report,
+    ) -> Result<()> {
+        for file in self.records.files_read() {
+            observe(&self.host, &file)?;
+        }
+        let mut facts = self.host.take_observations();
+        facts.extend(self.sources.facts());
+        // What the next, unchanged build will say: everything is known without asking.
+        let mut summary = summary.clone();
+        let ActionCounts { total, locked, .. } = summary.actions;
+        let cached = total - locked;
+        summary.actions = ActionCounts { total, cached, locked, ..ActionCounts::default() };
+        summary.cost_usd_micros = 0;
+        summary.critical_path_ms = 0;
+        let stale = report.finished.iter().filter_map(|f| f.record.as_ref()).any(|r| {
+            r.found_in != maestro_executor::records::FoundIn::Lock
+        });
+        if stale {
+            return Ok(()); // what did not come from the lock is asked for again next time
+        }
+        let payload = serde_json::to_string(&Remembered { summary, tests: tests.to_vec() })?;
+        let outputs = files.iter().flatten().map(|file| SnapshotOutput {
+            path: file.path.clone(),
+            node: Node::File { digest: file.digest, executable: file.executable },
+        });
+        let toolchains = self.toolchains.used().into_iter();
+        let content = SnapshotContent {
+            facts,
+            env: Vec::new(),
+            params: Vec::new(),
+            toolchains: toolchains
+                .map(|(list, root)| SnapshotToolchain { list, root })
+                .collect(),
+            outputs: outputs.collect(),
+            payload,
+        };
+        let options = keyed_options(&self.config, &self.request);
+        let request = snapshot_request(&self.request, &options);
+        write_snapshot(&request, &self.state_dir, &self.config.workspace, content)?;
+        Ok(())
+    }
+
+    /// The id of this invocation.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where this workspace's state is kept.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// When it began, in milliseconds since 1970.
+    pub fn started_unix_ms(&self) -> u64 {
+        self.started_unix_ms
+    }
+}
+
+/// Makes a file of the workspace a dependency of the snapshot.
+fn observe(host: &WorkspaceHost, file: &str) -> Result<()> {
+    let path = RelPath::new(file).context("the lock names odd files")?;
+    Host::read(host, &path)?;
+    Ok(())
+}
+
+/// Opens the store of a configuration.
+pub fn open_store(config: &Config) -> Result<Store> {
+    let root = config.cache.clone();
+    Ok(Store::open(StoreOptions { root, function: DigestFunction::Blake3 })?)
+}
+
+/// The profile that a flag names.
+pub fn sandbox(options: &BuildOptions) -> SandboxProfile {
+    match options.sandbox {
+        SandboxChoice::Hermetic => SandboxProfile::Hermetic,
+        SandboxChoice::None => SandboxProfile::None,
+    }
+}
+
+fn executable(
+    config: &Config,
+    graph: &ActionGraph,
+    want: &Wanted,
+) -> Option<(Executable, PathBuf)> {
+    let executable = graph.target(want.target).executable.clone()?;
+    let path = config.workspace.join(&graph.artifact(executable.file).path);
+    Some((executable, path))
+}
+
+/// Options that can change what a request means or makes.
+fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
+    let options = &request.options;
+    vec![
+        format!("sandbox={:?}", options.sandbox),
+        format!("locked={}", options.locked || config.ci),
+        format!("package={}", config.package),
+    ]
+}
+
+fn snapshot_request<'a>(request: &'a Request, options: &'a [String]) -> SnapshotRequest<'a> {
+    SnapshotRequest {
+        command: request.command,
+        patterns: &request.patterns,
+        options,
+        maestro_build: maestro_build(),
+    }
+}
+
+/// Tells this build of Maestro from any other by the signature of its own file.
+fn maestro_build() -> &'static str {
+    static BUILD: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    BUILD.get_or_init(|| {
+        let metadata = std::env::current_exe().and_then(std::fs::metadata);
+        let signature = metadata.map(|m| format!("{:?}", StatSignature::of(&m)));
+        format!("{} {}", env!("CARGO_PKG_VERSION"), signature.unwrap_or_default())
+    })
+}
+
+fn print_summary(
+    output: OutputFormat,
+    summary: &Summary,
+    request: &Request,
+    up_to_date: bool,
+) -> Result<()> {
+    let verb = if request.tests { "tested" } else { "built" };
+    eprint!("{}", summary.text(verb, up_to_date));
+    if output == OutputFormat::Json {
+        println!("{}", serde_json::to_string(summary)?);
+    }
+    Ok(())
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

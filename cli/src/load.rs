@@ -1,0 +1,79 @@
+//! Evaluates build files and shows what is wrong with them.
+
+use anyhow::Result;
+use maestro_core::event::Severity;
+use maestro_core::host::{DirEntry, FileType, Host, HostError};
+use maestro_core::{FailureKind, RelPath, TargetPattern};
+use maestro_rules::{Diagnostic, LoadOptions, Loaded, QueryOptions, QueryTarget};
+
+use crate::config::Config;
+use crate::exit::Failure;
+
+/// Loads and analyzes the targets that `patterns` name.
+pub fn load(config: &Config, host: &dyn Host, patterns: &[String]) -> Result<Loaded> {
+    let mut parsed = Vec::with_capacity(patterns.len());
+    for text in patterns {
+        let (negative, pattern) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.as_str()),
+        };
+        let pattern = TargetPattern::parse(pattern, &config.package)
+            .map_err(|e| Failure::input(e.to_string()))?;
+        parsed.push((negative, pattern));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = LoadOptions { host, patterns: parsed, threads };
+    let loaded = maestro_rules::load(options).map_err(|list| failure(&list))?;
+    for remark in &loaded.remarks {
+        eprintln!("{remark}");
+    }
+    Ok(loaded)
+}
+
+/// Evaluates a query expression.
+pub fn query(config: &Config, host: &dyn Host, expression: &str) -> Result<Vec<QueryTarget>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = QueryOptions { host, expression, package: &config.package, threads };
+    Ok(maestro_rules::query(options).map_err(|list| failure(&list))?)
+}
+
+/// The toolchains that ship with the rules, as targets of a graph of their own.
+pub fn builtin_toolchains() -> Result<Loaded> {
+    let pattern = TargetPattern::parse("@maestro//toolchains:all", "")
+        .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+    let options = LoadOptions { host: &NoFiles, patterns: vec![(false, pattern)], threads: 1 };
+    Ok(maestro_rules::load(options).map_err(|list| failure(&list))?)
+}
+
+/// A workspace in which there is nothing.
+struct NoFiles;
+
+impl Host for NoFiles {
+    fn stat(&self, _path: &RelPath) -> std::result::Result<Option<FileType>, HostError> {
+        Ok(None)
+    }
+
+    fn read(&self, _path: &RelPath) -> std::result::Result<Option<Vec<u8>>, HostError> {
+        Ok(None)
+    }
+
+    fn list(&self, _dir: Option<&RelPath>) -> std::result::Result<Vec<DirEntry>, HostError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Prints every problem; the last line counts them.
+fn failure(list: &[Diagnostic]) -> Failure {
+    for diagnostic in list {
+        eprintln!("{diagnostic}\n");
+    }
+    let errors: Vec<&Diagnostic> =
+        list.iter().filter(|d| d.severity == Severity::Error).collect();
+    let worst = [FailureKind::Internal, FailureKind::Environment, FailureKind::Input];
+    let kind = worst.into_iter().find(|kind| errors.iter().any(|d| d.kind == *kind));
+    let plural = if errors.len() == 1 { "" } else { "s" };
+    Failure::new(
+        kind.unwrap_or(FailureKind::Input),
+        format!("{} problem{plural} in the build files; nothing was built", errors.len()),
+    )
+}

@@ -1,0 +1,82 @@
+//! The `maestro` binary: arguments, configuration, wiring, printing, exit codes.
+//!
+//! The only crate that prints, exits, or reads the environment. What it wires together: the front
+//! end (`maestro-rules`), the store (`maestro-cas`), the engine with its runners
+//! (`maestro-executor`) and the integrations.
+
+mod args;
+mod commands;
+mod config;
+mod console;
+mod exit;
+mod invocation;
+mod load;
+mod memory;
+mod report;
+mod runners;
+mod signals;
+mod sinks;
+mod test_logs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    // The spawn server is this same binary; it must start small and single-threaded.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == maestro_executor::sandbox::SERVER_ARGUMENT)
+    {
+        maestro_executor::sandbox::spawn_server_main();
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("error: internal error: {panic}");
+        eprintln!("hint: this is a bug in Maestro; please report it with the lines above");
+    }));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_log(cli.global.verbose);
+    let outcome = std::panic::catch_unwind(|| dispatch(&cli));
+    match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => exit::report(&error),
+        Err(_) => ExitCode::from(maestro_core::FailureKind::Internal.exit_code()),
+    }
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Build(args) => commands::build::build(global, args),
+        Command::Test(args) => commands::build::test(global, args),
+        Command::Run(args) => commands::run::run(global, args),
+        Command::Query(args) => commands::query::query(global, args),
+        Command::Explain(args) => commands::explain::explain(global, args),
+        Command::Lock(args) => commands::lock::lock(global, args),
+        Command::Clean(args) => commands::clean::clean(global, args),
+        Command::Cache(command) => commands::cache::cache(global, command),
+        Command::Doctor => commands::doctor::doctor(global),
+        Command::Provenance(args) => commands::provenance::provenance(global, args),
+        Command::Exec(args) => commands::exec::exec(global, args),
+    }
+}
+
+/// Diagnostics of Maestro itself, on standard error; silent unless asked for.
+fn start_log(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let chosen = config::non_empty("MAESTRO_LOG");
+    let filter = match (chosen, verbose) {
+        (Some(directives), _) => EnvFilter::try_new(directives).ok(),
+        (None, 0) => return,
+        (None, 1) => EnvFilter::try_new("maestro=info").ok(),
+        (None, _) => EnvFilter::try_new("debug").ok(),
+    };
+    let filter = filter.unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,109 @@
+//! What outlives a build: turns the engine's report into entries of the build log.
+
+use std::path::Path;
+
+use anyhow::Result;
+use maestro_core::event::Outcome;
+use maestro_core::graph::ActionGraph;
+use maestro_core::{Digest, DigestFunction, Node};
+use maestro_executor::engine::{FinishedAction, Report};
+use maestro_executor::records::RecordUse;
+use maestro_executor::workspace::build_log::{
+    ActionRecord, BuildLog, Entry, InvocationRecord, RecordRef, RecordedOutput,
+};
+
+use crate::exit::Failure;
+use crate::invocation::{Invocation, chain, unix_ms};
+
+/// Opens the log of a workspace.
+pub fn open_log(state_dir: &Path) -> Result<BuildLog> {
+    Ok(BuildLog::open(state_dir).map_err(|e| Failure::new(e.kind(), chain(&e)))?)
+}
+
+/// Appends what a build did to the log: changed actions and the build itself.
+pub fn remember(
+    invocation: &Invocation,
+    graph: &ActionGraph,
+    report: &Report,
+    exit_code: u8,
+) -> Result<()> {
+    let mut log = open_log(invocation.state_dir())?;
+    let mut entries: Vec<Entry> = report
+        .finished
+        .iter()
+        .filter_map(|finished| action_record(invocation, graph, finished))
+        .map(Entry::Action)
+        .collect();
+    entries.push(Entry::Invocation(InvocationRecord {
+        id: invocation.id().to_owned(),
+        command: invocation.request.command.to_owned(),
+        patterns: invocation.request.patterns.clone(),
+        start_unix_ms: invocation.started_unix_ms(),
+        end_unix_ms: unix_ms(),
+        exit_code,
+        counts: report.counts,
+    }));
+    log.append(&entries).map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    Ok(())
+}
+
+fn action_record(
+    invocation: &Invocation,
+    graph: &ActionGraph,
+    finished: &FinishedAction,
+) -> Option<ActionRecord> {
+    let spec = graph.action(finished.action);
+    let (key, parts) = finished.key.clone()?;
+    let first = spec.outputs.first()?;
+    let outputs = finished.outputs.iter().map(|(id, node)| {
+        let path = graph.artifact(*id).path.to_string();
+        match node {
+            Node::File { digest, executable } => {
+                RecordedOutput { path, digest: *digest, tree: false, executable: *executable }
+            }
+            Node::Tree { root } => {
+                RecordedOutput { path, digest: *root, tree: true, executable: false }
+            }
+            Node::Symlink { target } => RecordedOutput {
+                path,
+                digest: DigestFunction::Blake3.digest(target.as_bytes()),
+                tree: false,
+                executable: false,
+            },
+        }
+    });
+    Some(ActionRecord {
+        identity: graph.artifact(first.artifact).path.to_string(),
+        label: graph.target(spec.owner).label.clone(),
+        mnemonic: spec.mnemonic.clone(),
+        class: spec.class,
+        key,
+        parts,
+        outputs: outputs.collect(),
+        outcome: finished.outcome,
+        invocation_id: invocation.id().to_owned(),
+        start_unix_ms: invocation.started_unix_ms() + finished.start_ms,
+        duration_ms: finished.end_ms.saturating_sub(finished.start_ms),
+        cpu_ms: finished.cpu_ms,
+        memory_bytes: finished.memory_bytes,
+        cost_usd_micros: finished.cost_usd_micros,
+        worker: match finished.outcome {
+            Outcome::Executed => "local".to_owned(),
+            _ => "cache".to_owned(),
+        },
+        record: finished.record.as_ref().and_then(record_ref),
+    })
+}
+
+fn record_ref(used: &RecordUse) -> Option<RecordRef> {
+    let record = &used.record;
+    let hex = record.key.to_string();
+    let hex = hex.strip_prefix("sha256:").unwrap_or(&hex);
+    let key = Digest::from_hex(DigestFunction::Sha256, hex, record.content.size).ok()?;
+    Some(RecordRef {
+        key,
+        subject: record.model.clone(),
+        identity: Some(record.identity.clone()),
+        attested: record.is_attested(),
+    })
+}

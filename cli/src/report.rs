@@ -1,0 +1,101 @@
+//! The end of a build: the JSON object on standard output and the lines that people read.
+
+use std::time::Duration;
+
+use maestro_core::Digest;
+use maestro_core::event::{ActionCounts, Outcome};
+use serde::{Deserialize, Serialize};
+
+use crate::console::{counts_text, dollars, seconds};
+
+/// What `--output json` prints at the end; one object on one line.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// Whether all that was asked for is made.
+    pub success: bool,
+    /// What was asked for.
+    pub targets: Vec<TargetSummary>,
+    /// Actions by outcome.
+    pub actions: ActionCounts,
+    /// Milliseconds along the longest chain of executed actions.
+    pub critical_path_ms: u64,
+    /// Milliseconds from start to end.
+    pub wall_ms: u64,
+    /// What live calls cost now, in micro-dollars.
+    pub cost_usd_micros: u64,
+    /// What reused answers cost when they were recorded, in micro-dollars.
+    pub saved_usd_micros: u64,
+    /// A UUID v7.
+    pub invocation_id: String,
+}
+
+/// One requested target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetSummary {
+    /// Its label.
+    pub label: String,
+    /// Its files on disk; those of a tree one by one.
+    pub outputs: Vec<OutputSummary>,
+}
+
+/// One requested file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutputSummary {
+    /// Relative to the workspace.
+    pub path: String,
+    /// Its content, as `function:hash`.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl OutputSummary {
+    /// Describes a file with known content.
+    pub fn new(path: String, digest: &Digest) -> Self {
+        let text = format!("{}:{}", digest.function.name(), digest.hex());
+        Self { path, digest: text, size: digest.size }
+    }
+}
+
+/// How many files of a target the console names.
+const FILES_SHOWN: usize = 5;
+
+impl Summary {
+    /// The lines for people, on standard error; `verb` is `built` or `tested`.
+    pub fn text(&self, verb: &str, up_to_date: bool) -> String {
+        let mut out = String::new();
+        if self.success && self.targets.len() <= 10 {
+            for target in &self.targets {
+                out.push_str(&format!("{}\n", target.label));
+                for output in target.outputs.iter().take(FILES_SHOWN) {
+                    out.push_str(&format!("  {}\n", output.path));
+                }
+                let more = target.outputs.len().saturating_sub(FILES_SHOWN);
+                if more > 0 {
+                    out.push_str(&format!("  and {more} more files\n"));
+                }
+            }
+        }
+        let plural = if self.targets.len() == 1 { "target" } else { "targets" };
+        let head = match (self.success, up_to_date) {
+            (true, true) => "up to date:".to_owned(),
+            (true, false) => format!("{verb}:"),
+            (false, _) => "failed:".to_owned(),
+        };
+        out.push_str(&format!(
+            "{head} {} {plural}, {} in {}",
+            self.targets.len(),
+            counts_text(&self.actions),
+            seconds(Duration::from_millis(self.wall_ms)),
+        ));
+        if self.cost_usd_micros > 0 || self.actions.get(Outcome::Locked) > 0 {
+            out.push_str(&format!(
+                ", cost {}, saved {}",
+                dollars(self.cost_usd_micros),
+                dollars(self.saved_usd_micros)
+            ));
+        }
+        out.push('\n');
+        out
+    }
+}

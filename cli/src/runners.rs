@@ -1,0 +1,113 @@
+//! Wires those who run actions, and those who find toolchains, to this machine.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use maestro_cas::Store;
+use maestro_core::{Digest, Toolchain};
+use maestro_executor::command::{CommandOptions, CommandRunner};
+use maestro_executor::engine::resolve::{ToolchainFailure, Toolchains as FindToolchains};
+use maestro_executor::native::NativeRunner;
+use maestro_executor::runner::{Runner, ToolchainMount};
+use maestro_executor::workspace::toolchain::{
+    DpkgPaths, ResolvedToolchain, ToolchainError, Toolchains,
+};
+use maestro_fetch::{FetchOptions, FetchRunner, ProxyOptions};
+
+use crate::config::non_empty;
+use crate::invocation::{Invocation, chain, sandbox};
+
+/// The runners of one build.
+pub struct Runners {
+    list: Vec<Arc<dyn Runner>>,
+}
+
+impl Runners {
+    /// Commands in the sandbox, native steps, pinned downloads.
+    pub fn new(invocation: &Invocation) -> Result<Self> {
+        let options = &invocation.request.options;
+        let program = std::env::current_exe().context("cannot find Maestro's own program")?;
+        let command = CommandRunner::new(
+            &invocation.store,
+            CommandOptions {
+                program,
+                slots: invocation.config.jobs(options.jobs),
+                profile: sandbox(options),
+                workspace: Some(invocation.config.workspace.clone()),
+            },
+        );
+        let variable = |names: [&str; 2]| names.into_iter().find_map(non_empty);
+        let fetch = FetchRunner::new(FetchOptions {
+            offline: options.offline,
+            proxy: ProxyOptions {
+                http: variable(["http_proxy", "HTTP_PROXY"]),
+                https: variable(["https_proxy", "HTTPS_PROXY"]),
+                no_proxy: variable(["no_proxy", "NO_PROXY"]),
+            },
+            ..FetchOptions::default()
+        });
+        Ok(Self { list: vec![Arc::new(command), Arc::new(NativeRunner), Arc::new(fetch)] })
+    }
+
+    /// All of them, with one for live calls where there is one.
+    pub fn list(self, live: Option<Arc<dyn Runner>>) -> Vec<Arc<dyn Runner>> {
+        self.list.into_iter().chain(live).collect()
+    }
+}
+
+/// Finds toolchains and remembers which were used.
+pub struct ToolchainFinder {
+    toolchains: Toolchains,
+    used: Mutex<Vec<Arc<ResolvedToolchain>>>,
+}
+
+impl ToolchainFinder {
+    /// A finder over this machine's packages.
+    pub fn new(store: &Store) -> Self {
+        let toolchains = Toolchains::new(store.clone(), DpkgPaths::default());
+        Self { toolchains, used: Mutex::default() }
+    }
+
+    /// The list files and tree digests of what this build used.
+    pub fn used(&self) -> Vec<(PathBuf, Digest)> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.iter().map(|t| (t.list_path().to_owned(), t.root)).collect()
+    }
+
+    fn find(
+        &self,
+        toolchain: &Toolchain,
+        refresh: bool,
+    ) -> Result<ToolchainMount, ToolchainError> {
+        let resolved = if refresh {
+            self.toolchains.restore(toolchain)?
+        } else {
+            self.toolchains.resolve(toolchain)?
+        };
+        let mount = self.toolchains.materialize(&resolved)?;
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|other| other.declaration != *toolchain);
+        used.push(resolved);
+        Ok(mount)
+    }
+}
+
+impl FindToolchains for ToolchainFinder {
+    fn resolve(
+        &self,
+        toolchain: &Toolchain,
+        refresh: bool,
+    ) -> Result<ToolchainMount, ToolchainFailure> {
+        self.find(toolchain, refresh).map_err(|error| ToolchainFailure {
+            name: toolchain.name.clone(),
+            hints: error.hints(),
+            message: chain(&error),
+        })
+    }
+}
+
+/// The packages that a toolchain needs and this machine lacks.
+pub fn missing_packages(store: &Store, toolchain: &Toolchain) -> Result<Vec<String>, ToolchainError> {
+    Toolchains::new(store.clone(), DpkgPaths::default()).missing(toolchain)
+}
