@@ -1,0 +1,67 @@
+//! Two cold builds under other circumstances make the same bytes.
+
+use std::path::Path;
+use std::process::Command;
+
+use maestro_tests::{Run, Workspace, maestro_bin};
+use serde_json::Value;
+
+fn copy(ws: &Workspace, to: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/intelgraph");
+    std::fs::create_dir_all(to).expect("a folder can be made");
+    let status = Command::new("sh")
+        .args(["-c", "cp -r \"$1\"/. \"$2\" && rm -rf \"$2/maestro-out\"", "copy"])
+        .args([from.as_path(), to])
+        .current_dir(&ws.root)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+}
+
+/// Builds the release below `root` with this prefix before the command, and a cold cache.
+fn build(ws: &Workspace, root: &Path, cache: &str, prefix: &[&str], env: &[(&str, &str)]) -> Value {
+    let (program, args) = prefix.split_first().map_or((None, prefix), |(p, a)| (Some(*p), a));
+    let bin = maestro_bin();
+    let mut command = match program {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(args).arg(&bin);
+            command
+        }
+        None => Command::new(&bin),
+    };
+    let output = command
+        .args(["build", "//intelgraph:release", "--output=json"])
+        .current_dir(root)
+        .env("MAESTRO_CACHE", ws.outside().join(cache))
+        .envs(env.iter().copied())
+        .output()
+        .expect("the command starts");
+    let run = Run::of(output);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    run.json()["targets"].clone()
+}
+
+#[test]
+fn circumstances_do_not_reach_the_bytes() {
+    let ws = Workspace::new();
+    let plain = ws.outside().join("a");
+    let deep = ws.outside().join("b/much/deeper/folder with space");
+    copy(&ws, &plain);
+    copy(&ws, &deep);
+    let touch = "find . -type f -exec touch -d '2001-02-03 04:05:06' {} +; chmod -R go-rwx .";
+    let status = Command::new("sh").args(["-c", touch]).current_dir(&deep).status();
+    assert!(status.is_ok_and(|status| status.success()));
+    let first = build(&ws, &plain, "cache-a", &[], &[("TZ", "UTC"), ("LANG", "C.UTF-8")]);
+    let other = [
+        ("TZ", "Asia/Kathmandu"),
+        ("LANG", "de_DE.UTF-8"),
+        ("LC_ALL", "tr_TR.UTF-8"),
+        ("HOSTNAME", "elsewhere"),
+        ("USER", "somebody"),
+        ("PYTHONHASHSEED", "7"),
+    ];
+    let script = "umask 077; hostname elsewhere; exec taskset -c 0 \"$0\" \"$@\"";
+    let prefix = ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script];
+    let second = build(&ws, &deep, "cache-b", &prefix, &other);
+    assert_eq!(first, second);
+}

@@ -1,0 +1,57 @@
+//! Where this repository, its build folder and its lasting caches are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// The folders that every command needs.
+#[derive(Debug)]
+pub(crate) struct Project {
+    /// The root of the repository.
+    pub(crate) root: PathBuf,
+    /// Cargo's target folder: outside the repository, so that it survives a fresh clone.
+    pub(crate) target: PathBuf,
+    /// Where peers of tests and benchmarks are kept between runs.
+    pub(crate) peers: PathBuf,
+}
+
+impl Project {
+    /// Finds the folders; nothing is made.
+    pub(crate) fn find() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = manifest.parent().context("the folder of xtask has no parent")?.to_path_buf();
+        let home = std::env::var_os("HOME").map(PathBuf::from).context("`HOME` is not set")?;
+        let cache = home.join(".cache/maestro-build");
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(folder).context("`CARGO_TARGET_DIR`")?,
+            None => cache.join("target"),
+        };
+        Ok(Self { root, target, peers: cache.join("peers") })
+    }
+
+    /// A cargo command that runs in the root and builds in the target folder.
+    pub(crate) fn cargo(&self) -> Command {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        command
+    }
+
+    /// Builds a binary of a package as it is shipped, and says where it lies.
+    pub(crate) fn build_release(&self, package: &str, binary: &str) -> Result<PathBuf> {
+        let mut command = self.cargo();
+        command.args(["build", "--locked", "--release", "--package", package, "--bin", binary]);
+        process::run(&mut command)?;
+        Ok(self.target.join("release").join(binary))
+    }
+
+    /// Builds everything that tests need, and says where the binary lies. All targets at once,
+    /// so that dependencies are built with one set of features, which `cargo test` finds again.
+    pub(crate) fn build_tests(&self) -> Result<PathBuf> {
+        process::run(self.cargo().args(["build", "--locked", "--workspace", "--all-targets"]))?;
+        Ok(self.target.join("debug/maestro"))
+    }
+}
