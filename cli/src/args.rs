@@ -130,7 +130,8 @@ pub enum SandboxChoice {
 /// Arguments of `build` and `test`.
 #[derive(Args, Debug, Clone)]
 pub struct BuildArgs {
-    /// Labels and patterns: `//pkg:name`, `//pkg:all`, `//pkg/...`; after `--`, `-//pkg/...` leaves out.
+    /// Labels and patterns: `//pkg:name`, `//pkg:all`, `//pkg/...`; after `--`, `-//pkg/...` leaves
+    /// out.
     #[arg(required = true, value_name = "PATTERN")]
     pub patterns: Vec<String>,
     /// How to build.

@@ -65,13 +65,10 @@ impl Config {
         let root = match &global.workspace {
             Some(dir) => dir.clone(),
             None => find_workspace(&here).ok_or_else(|| {
-                Failure::input(format!(
-                    "there is no workspace at or above `{}`",
-                    here.display()
-                ))
-                .hint(format!(
-                    "create `{PROJECT_FILE}` (it may be empty) in the root of your project"
-                ))
+                Failure::input(format!("there is no workspace at or above `{}`", here.display()))
+                    .hint(format!(
+                        "create `{PROJECT_FILE}` (it may be empty) in the root of your project"
+                    ))
             })?,
         };
         let workspace = root
@@ -99,6 +96,13 @@ impl Config {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         flag.or(self.project.jobs).map_or_else(processors, usize::from)
     }
+}
+
+/// Where the cargo client keeps the crates that it has downloaded.
+pub fn cargo_downloads() -> Option<PathBuf> {
+    let default = || non_empty("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let home = non_empty("CARGO_HOME").map(PathBuf::from).or_else(default)?;
+    Some(home.join("registry/cache"))
 }
 
 /// An environment variable that is set and not empty.

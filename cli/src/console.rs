@@ -148,7 +148,15 @@ impl Console {
 
     fn failure(&mut self, event: &Event) {
         let Event::ActionFailed {
-            label, mnemonic, location, message, hints, log, command, log_path, ..
+            label,
+            mnemonic,
+            location,
+            message,
+            hints,
+            log,
+            command,
+            log_path,
+            ..
         } = event
         else {
             return;

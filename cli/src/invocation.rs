@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use maestro_cas::{Lease, StatSignature, Store, StoreOptions};
-use maestro_core::event::{ActionCounts, Event, EventSink, Outcome, TestStatus};
+use maestro_cas::{Lease, Store, StoreOptions};
+use maestro_core::event::{Event, EventSink, Outcome, TestStatus};
 use maestro_core::graph::{Executable, Plan};
 use maestro_core::host::Host;
 use maestro_core::key::SandboxProfile;
@@ -29,9 +29,6 @@ use maestro_executor::runner::{Cancel, Runner};
 use maestro_executor::workspace;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
-use maestro_executor::workspace::snapshot::{
-    Snapshot, SnapshotContent, SnapshotOutput, SnapshotRequest, SnapshotToolchain, write_snapshot,
-};
 use maestro_executor::workspace::sources::Sources;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +36,7 @@ use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecord
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::null_build;
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::runners::{Runners, ToolchainFinder};
 use crate::sinks::Fanout;
@@ -96,13 +94,6 @@ pub struct TestVerdict {
     pub log_path: Option<String>,
 }
 
-/// What a snapshot remembers for the report of a null build.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    summary: Summary,
-    tests: Vec<TestVerdict>,
-}
-
 /// A build under way.
 pub struct Invocation {
     /// Paths and choices.
@@ -122,8 +113,10 @@ pub struct Invocation {
     /// Where events go.
     pub events: Fanout,
     output: OutputFormat,
-    sources: Sources,
-    toolchains: ToolchainFinder,
+    /// Hashes of source files.
+    pub sources: Sources,
+    /// Finds toolchains.
+    pub toolchains: ToolchainFinder,
     state_dir: PathBuf,
     id: String,
     started: Instant,
@@ -132,68 +125,9 @@ pub struct Invocation {
     _lease: Lease,
 }
 
-/// Reports a request that is done already, without evaluating, hashing or writing anything.
-pub fn up_to_date(global: &Global, config: &Config, request: &Request) -> Result<Option<ExitCode>> {
-    let started = Instant::now();
-    let Ok(state_dir) = workspace::state_dir(&config.cache, &config.workspace) else {
-        return Ok(None); // the build will say what is wrong
-    };
-    let options = keyed_options(config, request);
-    let path = snapshot_request(request, &options).path(&state_dir);
-    let Ok(Some(snapshot)) = Snapshot::open(&path) else { return Ok(None) };
-    let env = |name: &str| crate::config::non_empty(name);
-    if snapshot.check(&config.workspace, &env, &|_| None).is_err() {
-        return Ok(None);
-    }
-    let Ok(remembered) = serde_json::from_str::<Remembered>(snapshot.payload()) else {
-        return Ok(None);
-    };
-    let Remembered { mut summary, tests } = remembered;
-    summary.invocation_id = uuid::Uuid::now_v7().to_string();
-    summary.wall_ms = millis(started);
-    tell_up_to_date(config, request, &summary, &tests)?;
-    print_summary(global.output, &summary, request, true)?;
-    Ok(Some(ExitCode::SUCCESS))
-}
-
-/// The events of a build that had nothing to do.
-fn tell_up_to_date(
-    config: &Config,
-    request: &Request,
-    summary: &Summary,
-    tests: &[TestVerdict],
-) -> Result<()> {
-    let BuildOptions { events, trace, .. } = &request.options;
-    if events.is_none() && trace.is_none() && tests.is_empty() {
-        return Ok(());
-    }
-    let console = Console::new(false, config.no_color);
-    let sinks = Fanout::start(console, events.as_deref(), trace.as_deref())?;
-    sinks.emit(Event::InvocationStarted {
-        invocation_id: summary.invocation_id.clone(),
-        command: request.command.to_owned(),
-        patterns: request.patterns.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        unix_ms: unix_ms(),
-    });
-    for test in tests {
-        sinks.emit(test.event(true));
-    }
-    sinks.emit(Event::InvocationFinished {
-        success: true,
-        exit_code: 0,
-        actions: summary.actions,
-        critical_path_ms: 0,
-        wall_ms: summary.wall_ms,
-    });
-    for problem in sinks.finish() {
-        eprintln!("warning: {problem}");
-    }
-    Ok(())
-}
-
 impl TestVerdict {
-    fn event(&self, cached: bool) -> Event {
+    /// The verdict as an event.
+    pub fn event(&self, cached: bool) -> Event {
         Event::TestFinished {
             label: self.label.clone(),
             status: self.status,
@@ -346,7 +280,7 @@ impl Invocation {
         let Built { report, wanted, files, executables: _, tests } = built;
         let summary = self.summary(&report, &wanted, &files);
         if summary.success && self.request.command != "exec" {
-            self.save_snapshot(&summary, &tests, &files, &report)?;
+            null_build::remember(&self, &summary, &tests, &files, &report)?;
         }
         let exit = self.exit_code(&report);
         self.events.emit(Event::InvocationFinished {
@@ -487,53 +421,6 @@ impl Invocation {
         }
     }
 
-    fn save_snapshot(
-        &self,
-        summary: &Summary,
-        tests: &[TestVerdict],
-        files: &[Vec<WrittenFile>],
-        report: &Report,
-    ) -> Result<()> {
-        for file in self.records.files_read() {
-            observe(&self.host, &file)?;
-        }
-        let mut facts = self.host.take_observations();
-        facts.extend(self.sources.facts());
-        // What the next, unchanged build will say: everything is known without asking.
-        let mut summary = summary.clone();
-        let ActionCounts { total, locked, .. } = summary.actions;
-        let cached = total - locked;
-        summary.actions = ActionCounts { total, cached, locked, ..ActionCounts::default() };
-        summary.cost_usd_micros = 0;
-        summary.critical_path_ms = 0;
-        let stale = report.finished.iter().filter_map(|f| f.record.as_ref()).any(|r| {
-            r.found_in != maestro_executor::records::FoundIn::Lock
-        });
-        if stale {
-            return Ok(()); // what did not come from the lock is asked for again next time
-        }
-        let payload = serde_json::to_string(&Remembered { summary, tests: tests.to_vec() })?;
-        let outputs = files.iter().flatten().map(|file| SnapshotOutput {
-            path: file.path.clone(),
-            node: Node::File { digest: file.digest, executable: file.executable },
-        });
-        let toolchains = self.toolchains.used().into_iter();
-        let content = SnapshotContent {
-            facts,
-            env: Vec::new(),
-            params: Vec::new(),
-            toolchains: toolchains
-                .map(|(list, root)| SnapshotToolchain { list, root })
-                .collect(),
-            outputs: outputs.collect(),
-            payload,
-        };
-        let options = keyed_options(&self.config, &self.request);
-        let request = snapshot_request(&self.request, &options);
-        write_snapshot(&request, &self.state_dir, &self.config.workspace, content)?;
-        Ok(())
-    }
-
     /// The id of this invocation.
     pub fn id(&self) -> &str {
         &self.id
@@ -551,7 +438,7 @@ impl Invocation {
 }
 
 /// Makes a file of the workspace a dependency of the snapshot.
-fn observe(host: &WorkspaceHost, file: &str) -> Result<()> {
+pub fn observe(host: &WorkspaceHost, file: &str) -> Result<()> {
     let path = RelPath::new(file).context("the lock names odd files")?;
     Host::read(host, &path)?;
     Ok(())
@@ -581,36 +468,8 @@ fn executable(
     Some((executable, path))
 }
 
-/// Options that can change what a request means or makes.
-fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
-    let options = &request.options;
-    vec![
-        format!("sandbox={:?}", options.sandbox),
-        format!("locked={}", options.locked || config.ci),
-        format!("package={}", config.package),
-    ]
-}
-
-fn snapshot_request<'a>(request: &'a Request, options: &'a [String]) -> SnapshotRequest<'a> {
-    SnapshotRequest {
-        command: request.command,
-        patterns: &request.patterns,
-        options,
-        maestro_build: maestro_build(),
-    }
-}
-
-/// Tells this build of Maestro from any other by the signature of its own file.
-fn maestro_build() -> &'static str {
-    static BUILD: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    BUILD.get_or_init(|| {
-        let metadata = std::env::current_exe().and_then(std::fs::metadata);
-        let signature = metadata.map(|m| format!("{:?}", StatSignature::of(&m)));
-        format!("{} {}", env!("CARGO_PKG_VERSION"), signature.unwrap_or_default())
-    })
-}
-
-fn print_summary(
+/// Tells people on standard error, and scripts on standard output.
+pub fn print_summary(
     output: OutputFormat,
     summary: &Summary,
     request: &Request,
@@ -638,7 +497,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn millis(since: Instant) -> u64 {
+/// Milliseconds since an instant.
+pub fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

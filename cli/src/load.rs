@@ -67,8 +67,7 @@ fn failure(list: &[Diagnostic]) -> Failure {
     for diagnostic in list {
         eprintln!("{diagnostic}\n");
     }
-    let errors: Vec<&Diagnostic> =
-        list.iter().filter(|d| d.severity == Severity::Error).collect();
+    let errors: Vec<&Diagnostic> = list.iter().filter(|d| d.severity == Severity::Error).collect();
     let worst = [FailureKind::Internal, FailureKind::Environment, FailureKind::Input];
     let kind = worst.into_iter().find(|kind| errors.iter().any(|d| d.kind == *kind));
     let plural = if errors.len() == 1 { "" } else { "s" };

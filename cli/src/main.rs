@@ -12,6 +12,7 @@ mod exit;
 mod invocation;
 mod load;
 mod memory;
+mod null_build;
 mod report;
 mod runners;
 mod signals;
@@ -21,14 +22,14 @@ mod test_logs;
 use std::process::ExitCode;
 
 use clap::Parser;
+use maestro_executor::sandbox::{SERVER_ARGUMENT, spawn_server_main};
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
     // The spawn server is this same binary; it must start small and single-threaded.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == maestro_executor::sandbox::SERVER_ARGUMENT)
-    {
-        maestro_executor::sandbox::spawn_server_main();
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == SERVER_ARGUMENT) {
+        spawn_server_main();
     }
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("error: internal error: {panic}");

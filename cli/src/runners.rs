@@ -15,7 +15,7 @@ use maestro_executor::workspace::toolchain::{
 };
 use maestro_fetch::{FetchOptions, FetchRunner, ProxyOptions};
 
-use crate::config::non_empty;
+use crate::config::{cargo_downloads, non_empty};
 use crate::invocation::{Invocation, chain, sandbox};
 
 /// The runners of one build.
@@ -40,6 +40,7 @@ impl Runners {
         let variable = |names: [&str; 2]| names.into_iter().find_map(non_empty);
         let fetch = FetchRunner::new(FetchOptions {
             offline: options.offline,
+            crate_folders: cargo_downloads().into_iter().collect(),
             proxy: ProxyOptions {
                 http: variable(["http_proxy", "HTTP_PROXY"]),
                 https: variable(["https_proxy", "HTTPS_PROXY"]),
@@ -75,11 +76,7 @@ impl ToolchainFinder {
         used.iter().map(|t| (t.list_path().to_owned(), t.root)).collect()
     }
 
-    fn find(
-        &self,
-        toolchain: &Toolchain,
-        refresh: bool,
-    ) -> Result<ToolchainMount, ToolchainError> {
+    fn find(&self, toolchain: &Toolchain, refresh: bool) -> Result<ToolchainMount, ToolchainError> {
         let resolved = if refresh {
             self.toolchains.restore(toolchain)?
         } else {
@@ -108,6 +105,9 @@ impl FindToolchains for ToolchainFinder {
 }
 
 /// The packages that a toolchain needs and this machine lacks.
-pub fn missing_packages(store: &Store, toolchain: &Toolchain) -> Result<Vec<String>, ToolchainError> {
+pub fn missing_packages(
+    store: &Store,
+    toolchain: &Toolchain,
+) -> Result<Vec<String>, ToolchainError> {
     Toolchains::new(store.clone(), DpkgPaths::default()).missing(toolchain)
 }

@@ -33,11 +33,7 @@ pub struct Fanout {
 
 impl Fanout {
     /// Opens the sinks and starts the thread.
-    pub fn start(
-        console: Console,
-        events: Option<&Path>,
-        trace: Option<&Path>,
-    ) -> Result<Self> {
+    pub fn start(console: Console, events: Option<&Path>, trace: Option<&Path>) -> Result<Self> {
         let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(ConsoleSink(console))];
         if let Some(path) = events {
             sinks.push(Box::new(JsonLines::create(path)?));

@@ -46,11 +46,7 @@ impl SetArena {
             return *only;
         }
         let id = u32::try_from(self.nodes.len()).expect("fewer than 2^32 sets fit in memory");
-        self.nodes.push(SetNode {
-            order,
-            direct: direct.into(),
-            transitive: transitive.into(),
-        });
+        self.nodes.push(SetNode { order, direct: direct.into(), transitive: transitive.into() });
         SetId(id)
     }
 

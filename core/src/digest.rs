@@ -1,6 +1,7 @@
 //! Content digests: a hash function, 32 bytes of hash and the length of the content.
 //!
-//! Follows REAPI v2 `Digest` (hash in lower-case hex, size in bytes); both functions are 256 bits wide.
+//! Follows REAPI v2 `Digest` (hash in lower-case hex, size in bytes); both functions are 256 bits
+//! wide.
 
 use std::fmt;
 use std::str::FromStr;
@@ -198,8 +199,7 @@ impl<'de> Deserialize<'de> for Digest {
             text.parse().map_err(serde::de::Error::custom)
         } else {
             let (sha256, hash, size) = <(bool, [u8; 32], u64)>::deserialize(deserializer)?;
-            let function =
-                if sha256 { DigestFunction::Sha256 } else { DigestFunction::Blake3 };
+            let function = if sha256 { DigestFunction::Sha256 } else { DigestFunction::Blake3 };
             Ok(Self { function, hash, size })
         }
     }

@@ -281,7 +281,7 @@ impl ActionGraph {
         self.by_path.get(path).copied()
     }
 
-    /// The artifacts that an action reads, toolchains and arguments' set members included, each once.
+    /// The artifacts that an action reads, toolchains included, each once.
     pub fn inputs_of(&self, id: ActionId) -> Vec<ArtifactId> {
         let spec = self.action(id);
         let mut out: Vec<ArtifactId> = Vec::new();

@@ -100,7 +100,9 @@ pub struct Prepared {
     pub parts: KeyParts,
     /// The input root.
     pub tree: InputTree,
-    /// Blobs that the key names and that may be new: messages, param files, requests.
+    /// Blobs that may be new: command and action, param files, requests. Not the directories of
+    /// the input root, which are in `tree`: they follow from its entries, and only who sends an
+    /// action elsewhere needs them as blobs.
     pub blobs: Vec<(Digest, Vec<u8>)>,
 }
 
@@ -159,7 +161,9 @@ pub enum PrepareError {
     #[error(transparent)]
     Request(#[from] RecordError),
     /// The command line is too long and nothing in it may move into a param file.
-    #[error("the command line has {bytes} bytes, the limit is {limit}; pass long lists with `args.use_param_file`")]
+    #[error(
+        "the command line has {bytes} bytes, the limit is {limit}; pass long lists with `args.use_param_file`"
+    )]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -250,7 +254,6 @@ pub fn prepare(
     let key = function.digest(&action_bytes);
     blobs.push((command_digest, command_bytes));
     blobs.push((key, action_bytes));
-    blobs.extend(tree.directories.iter().cloned());
     let parts = KeyParts::of(command, action, &tree, toolchains);
     Ok(Prepared { key: ActionKey(key), parts, tree, blobs })
 }
@@ -308,16 +311,17 @@ impl Builder<'_> {
         for id in inputs {
             let artifact = self.graph.artifact(*id);
             if below.is_none() && matches!(artifact.origin, Origin::Toolchain(_)) {
-                continue; // a command sees it at absolute paths; its digest is in the toolchains file
+                continue; // commands see it at absolute paths; the toolchains file has its digest
             }
             let path = match below {
                 None => artifact.path.clone(),
                 Some(folder) => RelPath::new(&format!("{folder}/{}", artifact.path))
                     .expect("a constant folder before a normal path is normal"),
             };
-            let node = self.resolved.node(*id).ok_or_else(|| PrepareError::MissingInput {
-                path: artifact.path.clone(),
-            })?;
+            let node = self
+                .resolved
+                .node(*id)
+                .ok_or_else(|| PrepareError::MissingInput { path: artifact.path.clone() })?;
             self.entries.push((path, node));
         }
         Ok(())
@@ -608,9 +612,11 @@ pub fn explain(old: &KeyParts, new: &KeyParts) -> Vec<Change> {
             let name = "order of toolchains".to_owned();
             changes.push(Change::Toolchain { name, old: None, new: None });
         }
-        changes.extend(
-            named.into_iter().map(|(name, old, new)| Change::Toolchain { name, old, new }),
-        );
+        changes.extend(named.into_iter().map(|(name, old, new)| Change::Toolchain {
+            name,
+            old,
+            new,
+        }));
     }
     for (path, old, new) in differences(inputs, &new.inputs) {
         if path != TOOLCHAINS_FILE || same_toolchains {

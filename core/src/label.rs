@@ -46,7 +46,9 @@ impl Label {
         let error =
             |why| LabelError { text: text.escape_default().to_string(), what: "label", why };
         let (repo, rest) = match text.strip_prefix('@') {
-            Some(rest) => rest.split_once("//").ok_or_else(|| error("`//` is missing after `@`"))?,
+            Some(rest) => {
+                rest.split_once("//").ok_or_else(|| error("`//` is missing after `@`"))?
+            }
             None => match text.strip_prefix("//") {
                 Some(rest) => (repo, rest),
                 None => {
@@ -217,9 +219,7 @@ impl TargetPattern {
     pub fn matches(&self, label: &Label) -> bool {
         match self {
             Self::Single(single) => single == label,
-            Self::Package { repo, package } => {
-                *label.repo == **repo && *label.package == **package
-            }
+            Self::Package { repo, package } => *label.repo == **repo && *label.package == **package,
             Self::Recursive { repo, package } => {
                 *label.repo == **repo
                     && (package.is_empty()

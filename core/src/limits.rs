@@ -36,7 +36,7 @@ pub const STARLARK_TICKS_MAX: u64 = 1_000_000_000;
 pub const STARLARK_HEAP_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Deepest Starlark call stack.
 pub const STARLARK_CALL_DEPTH_MAX: usize = 200;
-/// Files that are hashed again because their time stamps are this close to the hash, in milliseconds.
+/// Files whose time stamps are this close to their hash are hashed again, in milliseconds.
 pub const RACY_WINDOW_MS: u64 = 2_000;
 /// Most events that wait for a slow sink before further ones are dropped and counted.
 pub const EVENT_QUEUE_MAX: usize = 65_536;

@@ -52,9 +52,8 @@ pub fn merkle(
 ) -> Result<InputTree, PathClash> {
     // `/` sorts below every other byte, so that a folder's entries are adjacent to its name.
     let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
-    entries.sort_by(|(a, _), (b, _)| {
-        a.as_str().bytes().map(rank).cmp(b.as_str().bytes().map(rank))
-    });
+    entries
+        .sort_by(|(a, _), (b, _)| a.as_str().bytes().map(rank).cmp(b.as_str().bytes().map(rank)));
     entries.dedup();
     let mut builder = Builder { function, directories: Vec::new() };
     let root = builder.directory(&entries, 0)?;
@@ -68,11 +67,7 @@ struct Builder {
 
 impl Builder {
     /// Encodes the folder whose entries share their first `skip` bytes.
-    fn directory(
-        &mut self,
-        entries: &[(RelPath, Node)],
-        skip: usize,
-    ) -> Result<Digest, PathClash> {
+    fn directory(&mut self, entries: &[(RelPath, Node)], skip: usize) -> Result<Digest, PathClash> {
         let mut out = Directory::default();
         let mut rest = entries;
         while let Some(((path, node), tail)) = rest.split_first() {
@@ -101,11 +96,9 @@ impl Builder {
             }
             let name = name.to_owned();
             match node {
-                Node::File { digest, executable } => out.files.push(FileNode {
-                    name,
-                    digest: *digest,
-                    is_executable: *executable,
-                }),
+                Node::File { digest, executable } => {
+                    out.files.push(FileNode { name, digest: *digest, is_executable: *executable })
+                }
                 Node::Symlink { target } => {
                     out.symlinks.push(SymlinkNode { name, target: target.clone() });
                 }

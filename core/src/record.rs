@@ -16,7 +16,7 @@ pub struct RecordRequest {
     pub kind: String,
     /// The semantics number of the kind.
     pub semantics: u32,
-    /// What the far side sees, with context replaced by SHA-256 digests and the pinned identity added.
+    /// What the far side sees, with context as SHA-256 digests and the pinned identity added.
     pub request: Value,
     /// Tells apart several answers to the same request.
     pub sample: u32,
@@ -59,9 +59,7 @@ fn check_numbers(value: &Value) -> Result<(), RecordError> {
         Value::Number(n) => {
             let magnitude = n.as_u64().or(n.as_i64().map(i64::unsigned_abs));
             match magnitude {
-                Some(m) if m > SAFE => {
-                    Err(RecordError { why: format!("{n} is larger than 2^53") })
-                }
+                Some(m) if m > SAFE => Err(RecordError { why: format!("{n} is larger than 2^53") }),
                 _ => Ok(()),
             }
         }

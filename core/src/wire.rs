@@ -93,7 +93,8 @@ pub struct ActionResult {
     pub stdout_digest: Option<Digest>,
     /// Standard error, if any.
     pub stderr_digest: Option<Digest>,
-    /// Who ran it: `ExecutedActionMetadata.worker`. Keeps an otherwise empty result from encoding to nothing.
+    /// Who ran it: `ExecutedActionMetadata.worker`. Keeps an otherwise empty result from encoding
+    /// to nothing.
     pub worker: String,
     /// Wall time of the run in milliseconds: `virtual_execution_duration`.
     pub execution_ms: u64,
@@ -284,10 +285,9 @@ impl ActionResult {
                     let FileNode { name: path, digest, is_executable } = file;
                     out.output_files.push(OutputFile { path, digest, is_executable });
                 }
-                3 => out.output_directories.push(decode_output_directory(
-                    function,
-                    reader.bytes(value)?,
-                )?),
+                3 => out
+                    .output_directories
+                    .push(decode_output_directory(function, reader.bytes(value)?)?),
                 4 => out.exit_code = reader.number(value)? as i32,
                 6 => out.stdout_digest = Some(decode_digest(function, reader.bytes(value)?)?),
                 8 => out.stderr_digest = Some(decode_digest(function, reader.bytes(value)?)?),
@@ -371,8 +371,7 @@ fn decode_metadata(out: &mut ActionResult, bytes: &[u8]) -> Result<(), DecodeErr
                         _ => {}
                     }
                 }
-                out.execution_ms =
-                    seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
+                out.execution_ms = seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
             }
             _ => {}
         }
@@ -390,7 +389,8 @@ fn decode_digest(function: DigestFunction, bytes: &[u8]) -> Result<Digest, Decod
             _ => {}
         }
     }
-    Digest::from_hex(function, &hash, size).map_err(|_| reader.fail("the hash is not 64 hex digits"))
+    Digest::from_hex(function, &hash, size)
+        .map_err(|_| reader.fail("the hash is not 64 hex digits"))
 }
 
 /// Appends protobuf fields. Defaults are left out, as canonical encoders do.
@@ -502,7 +502,8 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let field = u32::try_from(tag >> 3).map_err(|_| self.fail("a field number is too large"))?;
+        let field =
+            u32::try_from(tag >> 3).map_err(|_| self.fail("a field number is too large"))?;
         let value = match tag & 7 {
             0 => Value::Number(self.varint()?),
             1 => Value::Bytes(self.take(8)?),
@@ -530,8 +531,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, rest) =
-            self.rest.split_at_checked(length).ok_or(self.fail("it is cut off"))?;
+        let (head, rest) = self.rest.split_at_checked(length).ok_or(self.fail("it is cut off"))?;
         self.rest = rest;
         Ok(head)
     }

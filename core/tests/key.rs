@@ -105,8 +105,7 @@ fn key_of(small: &Small) -> Prepared {
         timeout_ms: small.timeout_ms,
         hints: ExecutionHints { test: small.test, ..ExecutionHints::default() },
     };
-    let sandbox =
-        if small.sandbox_none { SandboxProfile::None } else { SandboxProfile::Hermetic };
+    let sandbox = if small.sandbox_none { SandboxProfile::None } else { SandboxProfile::Hermetic };
     let id = graph.add_action(spec).expect("well formed");
     let inputs = graph.inputs_of(id);
     let function = DigestFunction::Blake3;

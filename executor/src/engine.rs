@@ -156,11 +156,10 @@ impl Engine<'_> {
             at_ms: self.now_ms(),
         });
         let resolver = Resolver::new(self.graph, self.store, self.sources, self.toolchains);
-        let shared = Shared {
-            scheduler: Mutex::new(Scheduler::new(self.graph, plan, self.options.jobs)),
-            changed: Condvar::new(),
-        };
-        let network = limits::NETWORK_ACTIONS_MAX;
+        let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
+        // A thread that has nothing to wait for would only be woken by the end of each action.
+        let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);
+        let shared = Shared { scheduler: Mutex::new(scheduler), changed: Condvar::new() };
         std::thread::scope(|scope| {
             for slot in 0..self.options.jobs + network {
                 let (shared, resolver) = (&shared, &resolver);

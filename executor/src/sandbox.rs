@@ -35,15 +35,15 @@
 //!
 //! | rule | stops |
 //! |---|---|
-//! | the host's uid 0 is never mapped; root's actions become a dedicated user first | writes to what root owns, `/proc/sys` above all |
-//! | the mount namespace belongs to a user namespace above the action's own | remounting, unmounting, uncovering |
-//! | inputs lie under an overlay, never writable themselves | changing a blob through its hard link |
-//! | no capabilities, empty bounding set, no new privileges, `nosuid`, `nodev` | setuid programs, devices, mounts |
+//! | the host's uid 0 is never mapped; root becomes a dedicated user | writes to `/proc/sys` |
+//! | the mount namespace belongs to a user namespace further up | remounting, uncovering |
+//! | inputs lie under an overlay, never writable themselves | changing a blob by its hard link |
+//! | no capabilities, no new privileges, `nosuid`, `nodev` | setuid programs, devices, mounts |
 //! | `/proc` shows processes only; no `/sys` | kernel settings, and the host's facts |
-//! | own pid, ipc, net, uts, cgroup namespaces; only `lo` | seeing, killing, talking to the host |
-//! | the pid namespace is dead before outputs are looked at | swapping a folder for a link meanwhile |
-//! | outputs are opened beneath a descriptor, following no link | outputs that are links to the host |
-//! | the first process watches its server, the server its client | processes that stay behind |
+//! | own pid, ipc, net, uts, cgroup namespaces; only `lo` | seeing or killing host processes |
+//! | the pid namespace is dead before outputs are looked at | swapping a folder for a link |
+//! | outputs are opened beneath a descriptor, by no link | outputs that are links to the host |
+//! | the first process watches its server, that its client | processes that stay behind |
 //!
 //! Each has a test in `executor/tests/sandbox_attacks.rs`, run as root and as a normal user.
 //!

@@ -8,7 +8,7 @@ mod program;
 mod result;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maestro_core::{ActionGraph, ArtifactKind, Label, RelPath, Target as GraphTarget, TargetId};
@@ -260,10 +260,11 @@ impl<'u, 'h> Analyzer<'u, 'h> {
 
     fn add_target(&self, decl: &TargetDecl) -> TargetId {
         let mut target = plain_target(&decl.label, decl.rule.name(), location_of(decl));
+        let mut seen = HashSet::new();
         for (_, label) in decl.dependencies() {
             if let Some(Node::Rule(owner) | Node::Output(owner)) = self.universe.nodes.get(label)
                 && let Some(configured) = self.configured(&owner.label)
-                && !target.deps.contains(&configured.id)
+                && seen.insert(configured.id)
             {
                 target.deps.push(configured.id);
             }

@@ -54,7 +54,7 @@ impl fmt::Display for Location {
 /// One problem, or one remark, about the build files.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// The stable code, such as `MAE0121`; see `docs/errors/`.
+    /// The stable code, such as `MAE0121`; see `docs/reference/rules.md`.
     pub code: &'static str,
     /// How bad it is.
     pub severity: Severity,
@@ -92,6 +92,12 @@ impl Diagnostic {
         let mut diagnostic = Self::of(error, Some(Location::of(span)));
         diagnostic.snippet = snippet(span);
         diagnostic
+    }
+
+    /// The same as a warning, which stops nothing.
+    pub(crate) fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
     }
 
     /// A remark of `print`.

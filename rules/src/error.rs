@@ -62,6 +62,8 @@ codes! {
     TargetCycle = "MAE0123",
     /// A dependency is of the wrong kind.
     Dependency = "MAE0125",
+    /// A target is no longer to be used.
+    Deprecated = "MAE0126",
     /// A rule's implementation returned something wrong.
     Implementation = "MAE0130",
     /// An action is declared wrongly.
@@ -172,8 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn every_code_is_in_the_reference() {
+        let page = include_str!("../../docs/reference/rules.md");
+        for code in Code::ALL {
+            assert!(page.contains(&format!("| {code} |")), "{code} is not in the reference");
+        }
+    }
+
+    #[test]
     fn codes_are_unique() {
         let mut codes: Vec<&str> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), Code::ALL.len());
     }

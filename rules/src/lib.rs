@@ -65,7 +65,7 @@ pub struct Loaded {
     pub requested: Vec<TargetId>,
     /// How many packages were read.
     pub packages: usize,
-    /// What files printed.
+    /// What files printed, and warnings.
     pub remarks: Vec<Diagnostic>,
 }
 
@@ -109,15 +109,22 @@ fn load_here(
 }
 
 fn split(all: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Info)
+    all.into_iter().partition(|diagnostic| diagnostic.severity != Severity::Error)
 }
 
 /// Runs on a thread whose stack suits an interpreter that recurses.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
+    let mut work = Some(work);
+    let done = std::thread::scope(|scope| {
         let builder =
             std::thread::Builder::new().name("analysis".to_owned()).stack_size(STACK_BYTES);
-        let handle = builder.spawn_scoped(scope, work).expect("the machine can start a thread");
+        let handle = builder.spawn_scoped(scope, || work.take().map(|work| work())).ok()?;
         handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    });
+    match (done, work) {
+        (Some(done), _) => done,
+        // Without a thread of our own the caller's stack has to do.
+        (None, Some(work)) => work(),
+        (None, None) => unreachable!("the work is taken only by the thread that returns a value"),
+    }
 }

@@ -19,12 +19,14 @@ embedded! {
     "rules/basics.star" => "basics.star",
     "rules/cc.star" => "cc.star",
     "rules/py.star" => "py.star",
+    "rules/rust.star" => "rust.star",
     "rules/http.star" => "http.star",
     "rules/oci.star" => "oci.star",
     "rules/release.star" => "release.star",
     "rules/llm.star" => "llm.star",
     "rules/toolchain.star" => "toolchain.star",
     "toolchains/maestro.star" => "toolchains/maestro.star",
+    "toolchains/rust/maestro.star" => "toolchains/rust.star",
 }
 
 /// The text of an embedded file.

@@ -164,6 +164,7 @@ impl<'h> Universe<'h> {
         });
         match checked {
             Ok(Some(node)) => {
+                self.warn_if_deprecated(&node, from.as_ref());
                 if self.nodes.contains_key(&label) {
                     return;
                 }
@@ -191,6 +192,19 @@ impl<'h> Universe<'h> {
             Ok(None) => {}
             Err(error) => self.report(error, from),
         }
+    }
+
+    /// Says so where a target of another package is no longer to be used.
+    fn warn_if_deprecated(&mut self, node: &Node, from: Option<&(Arc<TargetDecl>, String)>) {
+        let (Node::Rule(decl), Some((user, _))) = (node, from) else { return };
+        let same = decl.label.repo == user.label.repo && decl.label.package == user.label.package;
+        let reason = decl.strings("deprecation").concat();
+        if same || reason.is_empty() {
+            return;
+        }
+        let message = format!("`{}` uses `{}`, which is deprecated", user.label, decl.label);
+        let error = RuleError::new(Code::Deprecated, message).hint(reason);
+        self.diagnostics.push(Diagnostic::at(error, &user.span).warning());
     }
 
     fn report(&mut self, mut error: RuleError, from: Option<(Arc<TargetDecl>, String)>) {

@@ -81,8 +81,10 @@ impl Visibility {
 
 fn parse_spec(text: &str, repo: &str, package: &str) -> Result<PackageSpec, RuleError> {
     let error = || {
-        RuleError::new(Code::Attribute, format!("`{}` is no visibility", text.escape_debug()))
-            .hint("use `//visibility:public`, `//visibility:private`, `//pkg:__pkg__` or `//pkg:__subpackages__`")
+        RuleError::new(Code::Attribute, format!("`{}` is no visibility", text.escape_debug())).hint(
+            "use `//visibility:public`, `//visibility:private`, `//pkg:__pkg__` or \
+             `//pkg:__subpackages__`",
+        )
     };
     if !text.starts_with("//") && !text.starts_with('@') && !text.starts_with(":__") {
         return Err(error());

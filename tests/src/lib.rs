@@ -182,6 +182,35 @@ impl Run {
     }
 }
 
+/// A copy of the golden product's workspace, with a cache of its own.
+pub fn golden_workspace() -> Workspace {
+    let ws = Workspace::new();
+    copy_tree(&golden_source(), &ws.root);
+    ws
+}
+
+/// Where the golden product lies.
+pub fn golden_source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/intelgraph")
+}
+
+/// Copies a folder without what was built in it.
+pub fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder can be made");
+    for entry in std::fs::read_dir(from).expect("the folder can be read") {
+        let entry = entry.expect("the entry can be read");
+        if entry.file_name() == "maestro-out" {
+            continue;
+        }
+        let (path, dest) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_tree(&path, &dest);
+        } else {
+            std::fs::copy(&path, &dest).expect("the file can be copied");
+        }
+    }
+}
+
 /// Polls until `done` says so or the time is over; tells whether it did.
 pub fn poll(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();

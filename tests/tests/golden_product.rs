@@ -3,17 +3,13 @@
 //! The tests share one cache, so that the product is compiled once; each has a copy of the
 //! workspace of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use maestro_tests::{Workspace, executed, poll};
+use maestro_tests::{Workspace, executed, golden_workspace, poll};
 use serde_json::Value;
-
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/intelgraph")
-}
 
 /// A cache that outlives the tests of this process only.
 fn shared_cache() -> &'static Path {
@@ -21,26 +17,18 @@ fn shared_cache() -> &'static Path {
     CACHE.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path()
 }
 
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder can be made");
-    for entry in std::fs::read_dir(from).expect("the folder can be read") {
-        let entry = entry.expect("the entry can be read");
-        if entry.file_name() == "maestro-out" {
-            continue;
-        }
-        let (path, dest) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy_tree(&path, &dest);
-        } else {
-            std::fs::copy(&path, &dest).expect("the file can be copied");
-        }
-    }
+fn workspace() -> Workspace {
+    golden_workspace().with_cache(&shared_cache().join("cache"))
 }
 
+/// A copy of the product, whose release is in the cache already.
 fn product() -> Workspace {
-    let ws = Workspace::new().with_cache(&shared_cache().join("cache"));
-    copy_tree(&source(), &ws.root);
-    ws
+    // The first test builds and the others wait, rather than compile the same things beside it.
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        workspace().ok(&["build", "//intelgraph:release"]);
+    });
+    workspace()
 }
 
 fn build(ws: &Workspace, label: &str) -> (Vec<String>, Value) {

@@ -51,8 +51,8 @@ const PRODUCT: &[&str] = &[
     "python3-minimal",
 ];
 
-/// Programs that tests run beside Maestro.
-const TEST: &[&str] = &["strace", "util-linux"];
+/// Programs that tests run beside Maestro, and the toolchain with which it builds itself.
+const TEST: &[&str] = &["strace", "util-linux", "rustc-web", "cargo-web"];
 
 /// More programs of tests, with the packages that bring them where nothing else has.
 const TEST_PROGRAMS: &[(&str, &[&str])] = &[("pip3", &["python3-pip"]), ("python3", &["python3"])];

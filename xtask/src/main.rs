@@ -5,6 +5,7 @@
 //! It has few dependencies, so that it builds on a machine where nothing is installed yet.
 
 mod bench;
+mod crates;
 mod demo;
 mod machine;
 mod peer;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   test      install what the tests need and run the whole suite
   peer      install the model that tests talk to, and print the variables that name it
   setup     install what building, testing and benchmarking need
+  crates    write the list of crates from which Maestro builds its own core
   tidy      check the rules of the house: crate edges, sizes, names, links, layout of the code
   bless     run the suite and rewrite the golden files that differ
   bench     compare Maestro with ninja and Bazel, write docs/performance.md
@@ -70,6 +72,10 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
             println!("export MAESTRO_MODEL_PEER={}", peer.folder.display());
             println!("export MAESTRO_MODEL={}", peer.model.display());
             println!("export PATH={}", peer.path.to_string_lossy());
+            Ok(ExitCode::SUCCESS)
+        }
+        "crates" => {
+            crates::write(&project)?;
             Ok(ExitCode::SUCCESS)
         }
         "tidy" => tidy::run(&project),

@@ -9,7 +9,8 @@ use maestro_core::{ActionGraph, ArtifactId};
 use crate::args::{BuildArgs, Global};
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::invocation::{Invocation, Request, Wanted, up_to_date};
+use crate::invocation::{Invocation, Request, Wanted};
+use crate::null_build::up_to_date;
 
 /// Builds targets.
 pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
@@ -21,12 +22,7 @@ pub fn test(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
     run(global, args, "test", true)
 }
 
-fn run(
-    global: &Global,
-    args: &BuildArgs,
-    command: &'static str,
-    tests: bool,
-) -> Result<ExitCode> {
+fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let patterns = args.patterns.clone();
     let request = Request { command, patterns, options: args.options.clone(), tests };

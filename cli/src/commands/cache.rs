@@ -12,10 +12,8 @@ use crate::exit::Failure;
 
 /// Runs the command.
 pub fn cache(global: &Global, command: &CacheCommand) -> Result<ExitCode> {
-    let store = Store::open(StoreOptions {
-        root: cache_dir(global)?,
-        function: DigestFunction::Blake3,
-    })?;
+    let store =
+        Store::open(StoreOptions { root: cache_dir(global)?, function: DigestFunction::Blake3 })?;
     let json = global.output == OutputFormat::Json;
     match command {
         CacheCommand::Stats => {

@@ -30,7 +30,8 @@ const FREE_BYTES_WANTED: u64 = 5 << 30;
 /// Runs the command. Exit code 3 where something must be mended.
 pub fn doctor(global: &Global) -> Result<ExitCode> {
     let cache = cache_dir(global)?;
-    let store = Store::open(StoreOptions { root: cache.clone(), function: DigestFunction::Blake3 })?;
+    let options = StoreOptions { root: cache.clone(), function: DigestFunction::Blake3 };
+    let store = Store::open(options)?;
     let mut checks = vec![namespaces(&store)?, disk(&cache)];
     checks.extend(toolchains(&store));
     let ok = checks.iter().all(|check| check.ok);
@@ -68,7 +69,11 @@ fn disk(cache: &Path) -> Check {
             Check {
                 name,
                 ok: true,
-                found: format!("`{}`, {:.1} GiB free", cache.display(), free as f64 / f64::powi(2.0, 30)),
+                found: format!(
+                    "`{}`, {:.1} GiB free",
+                    cache.display(),
+                    free as f64 / f64::powi(2.0, 30)
+                ),
                 hints: if enough { Vec::new() } else { vec![hint.into()] },
             }
         }

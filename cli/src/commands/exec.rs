@@ -166,8 +166,7 @@ fn declare_outputs(
             OutputEntry::Full(FullOutput { path, kind, optional }) => (path, *kind, *optional),
         };
         let path = RelPath::new(path).map_err(|e| e.to_string())?;
-        let artifact =
-            graph.declare_output(path, kind, owner).map_err(|e| e.to_string())?;
+        let artifact = graph.declare_output(path, kind, owner).map_err(|e| e.to_string())?;
         outputs.push(Output { artifact, optional });
     }
     Ok(outputs)

@@ -97,16 +97,14 @@ fn update(global: &Global, args: &LockArgs) -> Result<ExitCode> {
         date: jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date(),
         cost_usd_micros_max: args.budget.as_deref().map(parse_budget).transpose()?,
     };
-    let updater =
-        Arc::new(Updater::new(invocation.records.clone(), Arc::new(client), update));
+    let updater = Arc::new(Updater::new(invocation.records.clone(), Arc::new(client), update));
     invocation.live = Some(updater.clone());
     let loaded = invocation.load(&invocation.request.patterns.clone())?;
     let wanted = recorded(&loaded.graph, &loaded.requested)?;
     let built = invocation.build(&loaded.graph, wanted)?;
     // What succeeded is kept even where another step failed: live calls cost money.
-    let report = updater
-        .finish()
-        .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
+    let report =
+        updater.finish().map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
     for record in &report.recorded {
         eprintln!(
             "recorded {} ({}): {} + {} tokens, {}",
@@ -201,7 +199,8 @@ fn prune_orphans(global: &Global, args: &LockArgs) -> Result<ExitCode> {
 
 fn accept_edit(global: &Global, label: &str) -> Result<ExitCode> {
     let config = Config::load(global)?;
-    let label = Label::parse(label, "", &config.package).map_err(|e| Failure::input(e.to_string()))?;
+    let label =
+        Label::parse(label, "", &config.package).map_err(|e| Failure::input(e.to_string()))?;
     let accepted = accept(&config.workspace, &label).map_err(|e| Failure::input(chain(&e)))?;
     if accepted.is_empty() {
         println!("nothing to accept: the answers of {label} are as recorded");

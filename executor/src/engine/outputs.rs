@@ -23,7 +23,8 @@ pub struct WrittenFile {
     pub signature: StatSignature,
 }
 
-/// Which files of `maestro-out/` Maestro wrote, and how they looked then. Losing it costs time only.
+/// Which files of `maestro-out/` Maestro wrote, and how they looked then. Losing it costs time
+/// only.
 pub struct OutputIndex {
     path: std::path::PathBuf,
 }
@@ -99,7 +100,7 @@ pub struct OutputWriter<'a> {
 }
 
 impl OutputWriter<'_> {
-    /// Writes `artifacts` and returns every file of them, sorted by path; links are made but not listed.
+    /// Writes `artifacts` and returns every file of them, sorted by path; links are not listed.
     pub fn write(
         &self,
         artifacts: &[(ArtifactId, RelPath, Node)],
@@ -109,7 +110,9 @@ impl OutputWriter<'_> {
         for (id, path, node) in artifacts {
             match self.write_node(path, node, &mut written) {
                 Ok(()) => {}
-                Err(OutputError::Store(StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
+                Err(OutputError::Store(
+                    StoreError::Missing { .. } | StoreError::Corrupt { .. },
+                )) => {
                     lost.push(*id);
                 }
                 Err(error) => return Err(error),

@@ -140,6 +140,11 @@ impl<'e> Scheduler<'e> {
         self.plan
     }
 
+    /// How many actions wait for the network rather than use a processor.
+    pub fn network_actions(&self) -> usize {
+        self.entries.values().filter(|entry| entry.network).count()
+    }
+
     /// Gives a thread its next turn.
     pub fn next(&mut self, network: bool) -> Turn {
         if self.unfinished == 0 || (self.stopping && self.running == 0) {

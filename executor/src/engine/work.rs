@@ -178,7 +178,7 @@ impl Worker<'_, '_> {
             }
             None => {
                 slot = Some(self.slot);
-                self.run(action, spec, prepared.clone(), &mut finished)?
+                self.run(action, spec, &prepared, &mut finished)?
             }
         };
         finished.outputs = self.outputs(spec, &result)?;
@@ -220,7 +220,7 @@ impl Worker<'_, '_> {
         &self,
         action: ActionId,
         spec: &ActionSpec,
-        prepared: Prepared,
+        prepared: &Prepared,
         finished: &mut FinishedAction,
     ) -> Result<ActionResult, WorkError> {
         let engine = self.engine;
@@ -245,7 +245,7 @@ impl Worker<'_, '_> {
         let job = Job {
             graph: engine.graph,
             spec,
-            prepared: &prepared,
+            prepared,
             store: engine.store,
             slot: self.slot,
             toolchains: &toolchains,
@@ -257,7 +257,7 @@ impl Worker<'_, '_> {
                 return Err(error.into());
             }
             Err(error) => {
-                return Err(WorkError::Command { error, prepared: Box::new(prepared) });
+                return Err(WorkError::Command { error, prepared: Box::new(prepared.clone()) });
             }
         };
         // Before anything is stored: everything that was declared must be there.

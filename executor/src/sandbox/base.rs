@@ -7,10 +7,11 @@
 //! | `/cache` | the cache folder: toolchains, input trees | read-only, owners mapped |
 //! | `/lower` | the scratch folder once more: inputs of actions | read-only, owners mapped |
 //! | `/scratch` | the scratch folder: the writable layers | writable |
-//! | `/proc`, `/dev/*` | the host's `/proc` (the kernel lets an unprivileged user mount a new one only beside it); five devices | |
-//! | `/layer` | where an action's first process attaches its writable layer, if that is in memory | |
+//! | `/proc` | the host's: a normal user may mount a new one only where one is visible | |
+//! | `/dev/*` | five devices | |
+//! | `/layer` | where an action's first process attaches a writable layer in memory | |
 //! | `/skeleton`, `/links` | the folders and files of a root file system that are ours | |
-//! | `/roots/N` | for each list of toolchains that was asked for: overlay of skeleton, toolchains, links | read-only |
+//! | `/roots/N` | one per list of toolchains: overlay of skeleton, toolchains, links | read-only |
 //!
 //! So a mount namespace of an action copies a dozen mounts however many the host has, and nothing
 //! that a mistake could leave behind in an action's root leads to the host.

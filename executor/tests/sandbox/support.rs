@@ -248,17 +248,7 @@ impl Try<'_> {
     pub fn run_in(self, slot: u32) -> Result<Outcome, RunError> {
         let Self { world, script, inputs, outputs, env, timeout_ms, test, cancel, .. } = self;
         let mut graph = ActionGraph::default();
-        let label = Label::parse("//p:o", "", "").expect("valid");
-        let owner = graph.add_target(Target {
-            label,
-            rule: "test".to_owned(),
-            location: "maestro.star:1:1".to_owned(),
-            deps: Vec::new(),
-            files: Vec::new(),
-            executable: None,
-            test: None,
-            tags: Vec::new(),
-        });
+        let owner = graph.add_target(target());
         let mut known = Known(HashMap::new());
         let mut direct = Vec::new();
         for (path, input) in inputs {
@@ -363,6 +353,20 @@ impl World {
             }
         }
         out
+    }
+}
+
+/// The target that all actions belong to.
+fn target() -> Target {
+    Target {
+        label: Label::parse("//p:o", "", "").expect("valid"),
+        rule: "test".to_owned(),
+        location: "maestro.star:1:1".to_owned(),
+        deps: Vec::new(),
+        files: Vec::new(),
+        executable: None,
+        test: None,
+        tags: Vec::new(),
     }
 }
 

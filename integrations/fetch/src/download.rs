@@ -1,22 +1,20 @@
-//! One download: mirrors, attempts, and the stream from a server into the store.
+//! One download: attempts, and the stream from a server into the store.
 //!
-//! Order of trust: bytes go to a temporary file while their SHA-256 is taken; only a file with the
-//! pinned digest is handed to the store. A mismatch is not asked for again, since a mirror that
-//! serves another file goes on serving it.
+//! A mismatch is not asked for again, since a server that gives another file goes on giving it.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Write as _};
+use std::io;
 use std::time::{Duration, Instant};
 
 use maestro_cas::Store;
-use maestro_core::{Digest, DigestFunction};
-use maestro_executor::native::ScratchFile;
+use maestro_core::Digest;
 use maestro_executor::runner::Cancel;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, NoProxy, Proxy, Response, Url, redirect};
 use tokio::runtime::Runtime;
 
+use crate::intake::Intake;
 use crate::request::Download;
 use crate::{FetchError, FetchOptions};
 
@@ -42,41 +40,15 @@ impl Downloader {
         Ok(Self { options: options.clone(), client: client(options)?, runtime })
     }
 
-    /// Downloads, checks and stores the file.
+    /// Downloads, checks and stores the file that lies at `url`.
     pub(crate) fn run(
         &self,
+        url: &Url,
         download: &Download,
         store: &Store,
         cancel: &Cancel,
     ) -> Result<Digest, FetchError> {
-        self.runtime.block_on(self.mirrors(download, store, cancel))
-    }
-
-    async fn mirrors(
-        &self,
-        download: &Download,
-        store: &Store,
-        cancel: &Cancel,
-    ) -> Result<Digest, FetchError> {
-        let mut failures = Vec::new();
-        for url in &download.urls {
-            match self.mirror(url, download, store, cancel).await {
-                Ok(digest) => return Ok(digest),
-                Err(error) if error.is_of_the_mirror() => {
-                    tracing::debug!(%url, %error, "mirror failed");
-                    failures.push(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        match failures.pop() {
-            Some(only) if failures.is_empty() => Err(only),
-            Some(last) => {
-                failures.push(last);
-                Err(FetchError::Mirrors { failures })
-            }
-            None => Err(FetchError::Field { field: "urls", why: "at least one is needed".into() }),
-        }
+        self.runtime.block_on(self.mirror(url, download, store, cancel))
     }
 
     /// Asks one mirror until it answers well, definitely badly, or too often badly.
@@ -126,32 +98,16 @@ impl Downloader {
             .await?
             .map_err(|source| self.transfer(url, source))?;
         check_status(url, &response)?;
-        let too_large = || FetchError::TooLarge { url: url.to_string(), limit: download.bytes_max };
-        if response.content_length().is_some_and(|length| length > download.bytes_max) {
-            return Err(too_large());
-        }
+        let mut intake = Intake::new(download, url, store)?;
+        intake.expect(response.content_length().unwrap_or(0))?;
         let mut response = response;
-        let mut scratch = ScratchFile::create(store)?;
-        let mut hasher = DigestFunction::Sha256.hasher();
-        let mut received = 0u64;
         loop {
             let chunk = pace.wait(response.chunk()).await?;
             let Some(chunk) = chunk.map_err(|source| self.transfer(url, source))? else { break };
-            received += chunk.len() as u64;
             pace.count(chunk.len() as u64)?;
-            if received > download.bytes_max {
-                return Err(too_large());
-            }
-            hasher.update(&chunk);
-            scratch.write_all(&chunk).map_err(|error| scratch.error(error))?;
+            intake.push(&chunk)?;
         }
-        let actual = hasher.finish();
-        if actual.hash != download.hash {
-            let expected = Digest { hash: download.hash, ..actual }.hex();
-            let actual = actual.hex();
-            return Err(FetchError::Mismatch { url: url.to_string(), expected, actual });
-        }
-        Ok(scratch.adopt()?)
+        intake.finish()
     }
 
     fn transfer(&self, url: &Url, source: reqwest::Error) -> FetchError {

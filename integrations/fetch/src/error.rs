@@ -1,5 +1,7 @@
 //! Why a download gave no file, and whose fault that is.
 
+use std::path::PathBuf;
+
 use maestro_core::FailureKind;
 use maestro_executor::native::{ScratchError, error::chain};
 use maestro_executor::runner::RunError;
@@ -26,6 +28,25 @@ pub enum FetchError {
     Offline {
         /// The first mirror.
         url: String,
+    },
+    /// The cargo client has not downloaded a crate.
+    #[error("crate `{name}` {version} is not among the downloads of cargo{}", places(.folders))]
+    CrateAbsent {
+        /// The crate.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Where it was looked for.
+        folders: Vec<PathBuf>,
+    },
+    /// A download of the cargo client could not be read.
+    #[error("cannot read `{}`", .path.display())]
+    CrateIo {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
@@ -112,6 +133,11 @@ pub enum FetchError {
     Cancelled,
 }
 
+fn places(folders: &[PathBuf]) -> String {
+    let names: Vec<String> = folders.iter().map(|path| format!("`{}`", path.display())).collect();
+    if names.is_empty() { String::new() } else { format!(" below {}", names.join(", ")) }
+}
+
 fn lines(failures: &[FetchError]) -> String {
     failures.iter().map(|failure| format!("\n  {}", chain(failure))).collect()
 }
@@ -138,6 +164,8 @@ impl FetchError {
                 | Self::Stalled { .. }
                 | Self::TooLarge { .. }
                 | Self::Mismatch { .. }
+                | Self::CrateAbsent { .. }
+                | Self::CrateIo { .. }
         )
     }
 
@@ -145,7 +173,9 @@ impl FetchError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Shape { .. } => FailureKind::Internal,
-            Self::Field { .. } | Self::Offline { .. } => FailureKind::Input,
+            Self::Field { .. } | Self::Offline { .. } | Self::CrateAbsent { .. } => {
+                FailureKind::Input
+            }
             Self::Status { .. } if self.is_transient() => FailureKind::Environment,
             Self::Status { .. }
             | Self::Redirect { .. }
@@ -156,6 +186,7 @@ impl FetchError {
             | Self::Proxy { .. }
             | Self::Transfer { .. }
             | Self::Stalled { .. }
+            | Self::CrateIo { .. }
             | Self::Scratch(_) => FailureKind::Environment,
             // What the mirrors say counts more than what they do not say.
             Self::Mirrors { failures } => failures
@@ -171,6 +202,9 @@ impl FetchError {
         match self {
             Self::Offline { .. } => {
                 vec!["run once without `--offline`, or import a cache that has it".to_owned()]
+            }
+            Self::CrateAbsent { .. } => {
+                vec!["run `cargo fetch --locked`, which downloads all that `Cargo.lock` pins".into()]
             }
             Self::Mismatch { actual, .. } => {
                 vec![format!("if the file changed on purpose, pin `sha256 = \"{actual}\"`")]

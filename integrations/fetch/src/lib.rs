@@ -3,19 +3,22 @@
 //! A fetch is pure: its key holds the SHA-256 of the file, so whichever mirror answers, the result
 //! is the same, and nothing that has another digest is ever stored. It is the only pure step that
 //! needs the network; everything else here is patience with servers: several mirrors, bounded
-//! redirects, retries with backoff, and bounds on time and bytes.
+//! redirects, retries with backoff, and bounds on time and bytes. Crates of Rust are not asked
+//! for at all: they are taken out of what the cargo client has downloaded.
 //!
 //! This crate never reads the environment: proxies and `offline` come in [`FetchOptions`].
 
+mod crates;
 mod download;
 mod error;
+mod intake;
 mod options;
 pub mod request;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use maestro_core::How;
+use maestro_core::{Digest, How};
 use maestro_executor::native::{Made, one_output};
 use maestro_executor::runner::{Job, Outcome, RunError, Runner};
 
@@ -23,7 +26,7 @@ pub use error::FetchError;
 pub use options::{FetchOptions, ProxyOptions};
 
 use download::Downloader;
-use request::Download;
+use request::{Download, Place};
 
 /// The name of the kind in `How::Native`.
 pub const KIND: &str = "fetch";
@@ -51,6 +54,46 @@ impl FetchRunner {
         }
     }
 
+    /// The file from the first place that has it.
+    fn first(&self, download: &Download, job: &Job<'_>) -> Result<Digest, FetchError> {
+        let mut failures = Vec::new();
+        for place in &download.places {
+            match self.take(place, download, job) {
+                Ok(digest) => return Ok(digest),
+                Err(error) if error.is_of_the_mirror() => {
+                    tracing::debug!(?place, %error, "no file from here");
+                    failures.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match failures.pop() {
+            Some(only) if failures.is_empty() => Err(only),
+            Some(last) => {
+                failures.push(last);
+                Err(FetchError::Mirrors { failures })
+            }
+            None => Err(FetchError::Field { field: "urls", why: "at least one is needed".into() }),
+        }
+    }
+
+    fn take(
+        &self,
+        place: &Place,
+        download: &Download,
+        job: &Job<'_>,
+    ) -> Result<Digest, FetchError> {
+        match place {
+            Place::Crate(id) => {
+                id.take(download, &self.options.crate_folders, job.store, job.cancel)
+            }
+            Place::Http(url) if self.options.offline => {
+                Err(FetchError::Offline { url: url.to_string() })
+            }
+            Place::Http(url) => self.downloader()?.run(url, download, job.store, job.cancel),
+        }
+    }
+
     fn fetch(&self, job: &Job<'_>) -> Result<Made, RunError> {
         let How::Native { kind, semantics, request } = &job.spec.how else {
             let message = "a command was given to the fetch runner".to_owned();
@@ -62,11 +105,7 @@ impl FetchRunner {
             return Err(RunError::Internal { message });
         }
         let download = Download::parse(request)?;
-        if self.options.offline {
-            let url = download.urls.first().map(ToString::to_string).unwrap_or_default();
-            return Err(FetchError::Offline { url }.into());
-        }
-        let digest = self.downloader()?.run(&download, job.store, job.cancel)?;
+        let digest = self.first(&download, job)?;
         Ok(Made::File { digest, executable: download.executable })
     }
 }

@@ -1,5 +1,7 @@
 //! How downloads are made; every bound has a default and a name.
 
+use std::path::PathBuf;
+
 use maestro_core::limits;
 
 /// How downloads are made.
@@ -7,6 +9,8 @@ use maestro_core::limits;
 pub struct FetchOptions {
     /// Whether to refuse instead of asking the network.
     pub offline: bool,
+    /// Where the cargo client keeps downloaded crates, in a folder for each registry.
+    pub crate_folders: Vec<PathBuf>,
     /// Proxies, as the caller read them from its configuration.
     pub proxy: ProxyOptions,
     /// What is sent as `User-Agent`.
@@ -43,6 +47,7 @@ impl Default for FetchOptions {
     fn default() -> Self {
         Self {
             offline: false,
+            crate_folders: Vec::new(),
             proxy: ProxyOptions::default(),
             user_agent: "maestro".to_owned(),
             attempts_max: limits::DOWNLOAD_ATTEMPTS_MAX,

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::FetchError;
+use crate::crates::{self, CrateId};
 
 /// The request of a `fetch` action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
-    /// Mirrors of the file, tried in order.
+    /// Where the file is, tried in order: `http:` and `https:` URLs, or `crate:NAME/VERSION`.
     pub urls: Vec<String>,
     /// The SHA-256 of the file in lower-case hex.
     #[serde(default)]
@@ -29,11 +30,20 @@ pub struct Fetch {
     pub bytes_max: Option<u64>,
 }
 
+/// Where a file may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a server.
+    Http(Url),
+    /// Among the downloads of the cargo client.
+    Crate(CrateId),
+}
+
 /// A request whose values were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Download {
-    /// Mirrors, at least one.
-    pub(crate) urls: Vec<Url>,
+    /// Where the file may be, at least one place.
+    pub(crate) places: Vec<Place>,
     /// The SHA-256 of the file.
     pub(crate) hash: [u8; 32],
     /// The execute bit of the output.
@@ -56,9 +66,9 @@ impl Download {
             (None, Some(text)) => parse_integrity(&text)?,
             _ => return Err(field("sha256", "exactly one of `sha256` and `integrity` is needed")),
         };
-        let urls = urls.iter().map(|url| parse_url(url)).collect::<Result<_, _>>()?;
+        let places = urls.iter().map(|url| parse_place(url)).collect::<Result<_, _>>()?;
         let bytes_max = bytes_max.unwrap_or(u64::MAX).min(limits::DOWNLOAD_BYTES_MAX);
-        Ok(Self { urls, hash, executable, bytes_max })
+        Ok(Self { places, hash, executable, bytes_max })
     }
 }
 
@@ -66,10 +76,18 @@ fn field(field: &'static str, why: impl Into<String>) -> FetchError {
     FetchError::Field { field, why: why.into() }
 }
 
+fn parse_place(text: &str) -> Result<Place, FetchError> {
+    let Some(id) = text.strip_prefix(crates::SCHEME) else {
+        return parse_url(text).map(Place::Http);
+    };
+    let why = || format!("`{text}` is not of the form `crate:NAME/VERSION`");
+    CrateId::parse(id).map(Place::Crate).ok_or_else(|| field("urls", why()))
+}
+
 fn parse_url(text: &str) -> Result<Url, FetchError> {
     let url = Url::parse(text).map_err(|error| field("urls", format!("`{text}`: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") {
-        let why = format!("`{text}`: only `http:` and `https:` are fetched");
+        let why = format!("`{text}`: only `http:`, `https:` and `crate:` are fetched");
         return Err(field("urls", why));
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -131,7 +149,7 @@ mod tests {
         );
         check(
             json!({"urls": ["file:///etc/passwd"], "sha256": HEX}),
-            "field `urls`: `file:///etc/passwd`: only `http:` and `https:` are fetched",
+            "field `urls`: `file:///etc/passwd`: only `http:`, `https:` and `crate:` are fetched",
         );
         check(
             json!({"urls": ["https://me:secret@h/a"], "sha256": HEX}),
@@ -140,6 +158,10 @@ mod tests {
         check(
             json!({"urls": ["not a url"], "sha256": HEX}),
             "field `urls`: `not a url`: relative URL without a base",
+        );
+        check(
+            json!({"urls": ["crate:../../etc/passwd"], "sha256": HEX}),
+            "field `urls`: `crate:../../etc/passwd` is not of the form `crate:NAME/VERSION`",
         );
         let unknown = Download::parse(&json!({"urls": ["http://h/a"], "sha256": HEX, "md5": ""}));
         assert!(matches!(unknown, Err(FetchError::Shape { .. })));

@@ -223,7 +223,7 @@ macro_rules! label_attribute {
 label_attribute! { builder,
     label_attribute, label, Label, "A dependency.";
     label_list_attribute, label_list, LabelList, "Dependencies.";
-    label_keyed_string_dict_attribute, label_keyed_string_dict, LabelKeyedStringDict, "Dependencies, each with a text.";
+    label_dict_attribute, label_keyed_string_dict, LabelKeyedStringDict, "Labels with texts.";
 }
 
 /// The members of `attr`.

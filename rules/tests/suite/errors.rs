@@ -1,6 +1,6 @@
 //! Diagnostics: code, sentence, place, advice.
 
-use crate::workspace::{Memory, errors_of};
+use crate::workspace::{Memory, errors_of, loaded, render};
 
 fn check(files: &[(&str, &str)], patterns: &[&str], expect: &str) {
     let got = errors_of(&Memory::new(files), patterns);
@@ -164,6 +164,29 @@ hint: add `visibility = [\"//app:__pkg__\"]` to `//lib:l`",
   | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: add `exports_files([\"f\"])` to package `//lib`",
     );
+}
+
+#[test]
+fn tests_and_deprecated_targets_are_marked() {
+    let lib = genrules(
+        "genrule(name = \"t\", outs = [\"t.txt\"], cmd = \"true\", testonly = True)
+genrule(name = \"old\", outs = [\"old.txt\"], cmd = \"true\", deprecation = \"use `new`\", visibility = [\"//...\"])
+",
+    );
+    let bad = genrules("genrule(name = \"x\", srcs = [\":t\"], outs = [\"y\"], cmd = \"true\")\n");
+    let both = format!("{lib}{}", bad.trim_start_matches(GENRULE));
+    let got = errors_of(&Memory::new(&[("maestro.star", &both)]), &["//:x"]);
+    assert!(got.contains("attribute `srcs`: `//:t` is for tests only"), "{got}");
+    let app =
+        genrules("genrule(name = \"x\", srcs = [\"//lib:old\"], outs = [\"y\"], cmd = \"true\")\n");
+    let files = [("lib/maestro.star", lib.as_str()), ("app/maestro.star", app.as_str())];
+    let loaded = loaded(&files, &["//app:x"]);
+    let remarks = render(&loaded.remarks);
+    assert!(
+        remarks.starts_with("warning[MAE0126]: `//app:x` uses `//lib:old`, which is deprecated"),
+        "{remarks}"
+    );
+    assert!(remarks.ends_with("hint: use `new`"), "{remarks}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The built-in rules: what they declare, and that they have no privileges.
 
-use crate::workspace::{actions, keys, loaded};
+use maestro_core::TargetPattern;
+use maestro_rules::LoadOptions;
+
+use crate::workspace::{Memory, actions, keys, loaded, render};
 
 const PACKAGE: &str = "
 load(\"BASICS\", \"genrule\", \"tar\", \"tree\", \"copy_file\", \"write_file\", \"filegroup\")
@@ -76,6 +79,21 @@ fn copied_rules_give_the_same_keys() {
     let (original, copied) = (keys(&load(false).graph), keys(&load(true).graph));
     assert_eq!(original, copied);
     assert!(original.len() > 30, "{}", original.len());
+}
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    let files = workspace(true);
+    let files: Vec<(&str, &str)> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+    let host = Memory::new(&files);
+    let text = |threads| {
+        let patterns = vec![(false, TargetPattern::parse("//...", "").expect("a pattern"))];
+        match maestro_rules::load(LoadOptions { host: &host, patterns, threads }) {
+            Ok(loaded) => actions(&loaded.graph),
+            Err(errors) => panic!("{}", render(&errors)),
+        }
+    };
+    assert_eq!(text(1), text(8));
 }
 
 #[test]

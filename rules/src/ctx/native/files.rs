@@ -1,0 +1,184 @@
+//! Steps that make one file or copy one: `write`, `expand_template`, `copy` and its kin.
+
+use maestro_core::{Arg, Item};
+use serde_json::{Value as Json, json};
+use starlark::environment::MethodsBuilder;
+use starlark::eval::Evaluator;
+use starlark::starlark_module;
+use starlark::values::Value;
+use starlark::values::none::NoneType;
+
+use super::request::{add, checked_output, object};
+use crate::ctx::actions::Actions;
+use crate::ctx::draft::expect_file;
+use crate::error::{Code, RuleError};
+use crate::scope::RuleScope;
+use crate::values::args::Args;
+use crate::values::wrong_type;
+
+#[starlark_module]
+pub(crate) fn file_methods(builder: &mut MethodsBuilder) {
+    /// Writes a small file.
+    ///
+    /// Args:
+    ///   output: the file.
+    ///   content: its text, or `args()`, of which each argument becomes a line.
+    ///   is_executable: whether it is a program.
+    fn write<'v>(
+        this: &Actions,
+        output: Value<'v>,
+        content: Value<'v>,
+        #[starlark(default = false)] is_executable: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        let output = checked_output(output, false)?;
+        let content = match (content.unpack_str(), Args::from_value(content)) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(args)) => args_text(args, RuleScope::of(eval)?)?,
+            (None, None) => return wrong_type("content", "a string or `args()`", content).raise(),
+        };
+        add(eval, "write", json!({"content": content, "executable": is_executable}), output, vec![])
+    }
+
+    /// Copies a template, with texts replaced in one pass; the longest match wins.
+    ///
+    /// Args:
+    ///   template: the template.
+    ///   output: the file.
+    ///   substitutions: a dict from texts to what replaces them.
+    ///   is_executable: whether it is a program.
+    fn expand_template<'v>(
+        this: &Actions,
+        #[starlark(require = named)] template: Value<'v>,
+        #[starlark(require = named)] output: Value<'v>,
+        #[starlark(require = named)] substitutions: Value<'v>,
+        #[starlark(require = named, default = false)] is_executable: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        let output = checked_output(output, false)?;
+        let template = expect_file(template, "template")?;
+        let substitutions = object(Some(substitutions), "substitutions")?;
+        let request = json!({
+            "template": template.path(),
+            "substitutions": substitutions,
+            "executable": is_executable,
+        });
+        add(eval, "expand-template", request, output, vec![template.artifact()])
+    }
+
+    /// Makes a file or tree that is the same as another. No bytes are copied.
+    ///
+    /// Args:
+    ///   output: the copy.
+    ///   source: what is copied.
+    ///   executable: whether the copy is a program; as the source where `None`.
+    ///   path: what is copied out of `source`, if that is a tree.
+    fn copy<'v>(
+        this: &Actions,
+        #[starlark(require = named)] output: Value<'v>,
+        #[starlark(require = named)] source: Value<'v>,
+        #[starlark(require = named)] executable: Option<Value<'v>>,
+        #[starlark(require = named, default = "")] path: &str,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        copy_action(eval, output, source, executable, path)
+    }
+
+    /// As `copy`, under the name that Bazel has.
+    fn symlink<'v>(
+        this: &Actions,
+        #[starlark(require = named)] output: Value<'v>,
+        #[starlark(require = named)] target_file: Value<'v>,
+        #[starlark(require = named, default = false)] is_executable: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        let executable = is_executable.then(|| Value::new_bool(true));
+        copy_action(eval, output, target_file, executable, "")
+    }
+
+    /// As `copy`, for trees.
+    fn copy_tree<'v>(
+        this: &Actions,
+        #[starlark(require = named)] output: Value<'v>,
+        #[starlark(require = named)] source: Value<'v>,
+        #[starlark(require = named, default = "")] path: &str,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        checked_output(output, true)?;
+        copy_action(eval, output, source, None, path)
+    }
+}
+
+fn copy_action<'v>(
+    eval: &Evaluator<'v, '_, '_>,
+    output: Value<'v>,
+    source: Value<'v>,
+    executable: Option<Value<'v>>,
+    path: &str,
+) -> starlark::Result<NoneType> {
+    let output = expect_file(output, "output")?;
+    let source = expect_file(source, "source")?;
+    if path.is_empty() && output.is_tree() != source.is_tree() {
+        let what = |tree: bool| if tree { "a tree" } else { "a file" };
+        let message = format!(
+            "`{}` is {}, but `{}` is {}",
+            output.path(),
+            what(output.is_tree()),
+            source.path(),
+            what(source.is_tree()),
+        );
+        return RuleError::new(Code::Action, message).raise();
+    }
+    let from = match path {
+        "" => source.path().to_string(),
+        _ => format!("{}/{path}", source.path()),
+    };
+    let bit = executable.filter(|value| !value.is_none());
+    let bit = match bit.map(|value| value.unpack_bool().ok_or(value)) {
+        None => Json::Null,
+        Some(Ok(bit)) => Json::Bool(bit),
+        Some(Err(value)) => return wrong_type("executable", "a bool or `None`", value).raise(),
+    };
+    let request = json!({"from": from, "executable": bit});
+    add(eval, "copy", request, output, vec![source.artifact()])
+}
+
+/// The text of an `args()`, one argument a line; trees cannot be expanded here.
+fn args_text(args: &Args, scope: &RuleScope) -> Result<String, RuleError> {
+    let graph = scope.graph.borrow();
+    let item = |item: &Item| match item {
+        Item::Text(text) => text.to_string(),
+        Item::Artifact(id) => graph.artifact(*id).path.to_string(),
+    };
+    let mut out = String::new();
+    for arg in args.to_args() {
+        let lines: Vec<String> = match &arg {
+            Arg::One(parts) => vec![parts.iter().map(item).collect()],
+            Arg::Many(many) => {
+                let set = many.set.map(|set| graph.sets.flatten(set)).unwrap_or_default();
+                let values = many.direct.iter().chain(set).map(item);
+                let format = many.format_each.as_deref().unwrap_or("%s");
+                let values: Vec<String> =
+                    values.map(|value| format.replacen("%s", &value, 1)).collect();
+                match &many.join_with {
+                    Some(separator) => vec![values.join(separator)],
+                    None => values,
+                }
+            }
+            Arg::ParamFile { .. } => {
+                let message = "`content` cannot use a param file";
+                return Err(RuleError::new(Code::Action, message));
+            }
+        };
+        for line in lines {
+            out.push_str(&line);
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,196 @@
+//! What users get wrong in build files, names and the lock: each is refused before anything runs,
+//! with exit code 2 where the text is wrong and 1 where a step cannot go on, the place, and advice.
+
+use maestro_tests::{Workspace, golden_workspace};
+
+const RULES: &str = "load(\"@maestro//rules:basics.star\", \"filegroup\", \"genrule\")\n";
+
+/// A workspace whose root package says `text`.
+fn package(text: &str) -> Workspace {
+    let ws = Workspace::new();
+    ws.write("maestro.star", format!("{RULES}{text}"));
+    ws
+}
+
+/// Expects the exit code and every part in standard error.
+fn check(ws: &Workspace, code: i32, args: &[&str], parts: &[&str]) {
+    let error = ws.fails(code, args);
+    for part in parts {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
+}
+
+#[test]
+fn syntax_errors_show_the_place() {
+    let ws = package("genrule(name = \"x\",, cmd = \"\")\n");
+    let place = "maestro.star:2:19";
+    check(&ws, 2, &["build", "//:x"], &["error[MAE0100]", place, "2 | genrule(", "^"]);
+    assert!(!ws.root.join("maestro-out").exists());
+}
+
+#[test]
+fn type_errors_show_the_place_and_what_was_expected() {
+    for (text, parts) in [
+        (
+            "genrule(name = \"x\", outs = \"y\", cmd = \"\")\n",
+            &["maestro.star:2:1", "`outs`", "hint: write `outs = [\"y\"]`"][..],
+        ),
+        ("genrule(name = \"x\", outs = [\"y\"], cmd = 1 + \"a\")\n", &["maestro.star:2:", "int"]),
+        ("genrule(name = \"x\", out = [\"y\"], cmd = \"\")\n", &["did you mean `outs`?"]),
+        ("genrul(name = \"x\")\n", &["error[MAE0101]", "maestro.star:2:1", "`genrul`"]),
+    ] {
+        check(&package(text), 2, &["build", "//:x"], parts);
+    }
+}
+
+#[test]
+fn every_broken_package_is_reported_at_once() {
+    let ws = Workspace::new();
+    ws.write("a/maestro.star", "x = (\n");
+    ws.write("b/maestro.star", "y = nothing\n");
+    let parts = ["a/maestro.star:", "b/maestro.star:1:5", "2 problems in the build files"];
+    check(&ws, 2, &["build", "//..."], &parts);
+}
+
+#[test]
+fn cycles_among_targets_show_the_whole_way() {
+    let ws = package(
+        "genrule(name = \"a\", srcs = [\":b\"], outs = [\"a.txt\"], cmd = \"cp $< $@\")\n\
+         genrule(name = \"b\", srcs = [\":c\"], outs = [\"b.txt\"], cmd = \"cp $< $@\")\n\
+         genrule(name = \"c\", srcs = [\":a\"], outs = [\"c.txt\"], cmd = \"cp $< $@\")\n",
+    );
+    check(&ws, 2, &["build", "//:a"], &["cycle", "//:a", "//:b", "//:c", "maestro.star:2:1"]);
+}
+
+#[test]
+fn cycles_among_build_files_show_the_whole_way() {
+    let ws = Workspace::new();
+    ws.write("maestro.star", "load(\":a.star\", \"a\")\n");
+    ws.write("a.star", "load(\":b.star\", \"b\")\na = b\n");
+    ws.write("b.star", "load(\":a.star\", \"a\")\nb = a\n");
+    check(&ws, 2, &["build", "//..."], &["cycle", "a.star", "b.star"]);
+}
+
+#[test]
+fn what_does_not_exist_is_compared_with_what_does() {
+    let ws = package(
+        "genrule(name = \"x\", srcs = [\"grpah.cc\"], outs = [\"y\"], cmd = \"cp $< $@\")\n\
+         filegroup(name = \"ok\", srcs = [\"graph.cc\"])\n\
+         filegroup(name = \"far\", srcs = [\":okk\"])\n",
+    );
+    ws.write("graph.cc", "");
+    ws.write("lib/maestro.star", "");
+    check(&ws, 2, &["build", "//:x"], &["grpah.cc", "graph.cc", "did you mean"]);
+    check(&ws, 2, &["build", "//:far"], &["did you mean `:ok`?"]);
+    check(&ws, 2, &["build", "//lip:x"], &["did you mean `//lib`?"]);
+    check(&ws, 2, &["build", "//:okk"], &["`:ok`"]);
+    check(&ws, 2, &["build", "//a//b"], &["//a//b"]);
+    check(&ws, 2, &["build", "//../x:y"], &["//../x:y"]);
+}
+
+#[test]
+fn a_source_that_vanishes_after_loading_is_named() {
+    let ws = Workspace::new();
+    ws.write_graph(&serde_json::json!({
+        "actions": [maestro_tests::shell("//t:a", "cp grpah.cc out/a", &["grpah.cc"], &["out/a"])],
+    }));
+    ws.write("graph.cc", "");
+    check(&ws, 2, &["exec", "graph.json"], &["`grpah.cc` does not exist", "did you mean `graph.cc`?"]);
+}
+
+#[test]
+fn project_files_are_checked() {
+    let ws = package("");
+    for (text, parts) in [
+        ("job = 4\n", &["job", "maestro.toml"][..]),
+        ("jobs = \"many\"\n", &["jobs", "maestro.toml"]),
+        ("jobs = [\n", &["maestro.toml"]),
+    ] {
+        ws.write("maestro.toml", text);
+        check(&ws, 2, &["build", "//..."], parts);
+    }
+}
+
+#[test]
+fn unpinned_downloads_do_not_load() {
+    let ws = Workspace::new();
+    ws.write(
+        "maestro.star",
+        "load(\"@maestro//rules:http.star\", \"http_file\")\n\
+         http_file(name = \"x\", urls = [\"https://docs.example.com/x\"], sha256 = \"\")\n",
+    );
+    check(&ws, 2, &["build", "//:x"], &["sha256", "maestro.star:2:1"]);
+}
+
+// --- the lock
+
+const PLAN: &str = "//intelgraph:test_plan";
+
+/// Where the recorded answer of [`PLAN`] stands.
+fn plan_file(ws: &Workspace) -> String {
+    let lock = ws.read("maestro.lock");
+    let (_, block) = lock.split_once(PLAN).expect("the plan is recorded");
+    let (_, rest) = block.split_once("content_file = \"").expect("as text");
+    rest.split_once('"').expect("a text").0.to_owned()
+}
+
+#[test]
+fn a_lock_that_was_edited_by_hand_is_refused_with_its_line() {
+    for (from, to, parts) in [
+        ("version = 1", "version = 99", &["maestro.lock", "99"][..]),
+        ("sample = 0", "sample = \"0\"", &["maestro.lock", "sample"]),
+        ("kind = \"llm\"", "knid = \"llm\"", &["maestro.lock", "knid"]),
+        ("[[record]]", "<<<<<<< HEAD\n[[record]]", &["maestro.lock"]),
+        ("maestro.lock.d/", "../../etc/", &["maestro.lock"]),
+    ] {
+        let ws = golden_workspace();
+        let text = ws.read("maestro.lock");
+        assert!(text.contains(from), "the lock no longer has `{from}`");
+        ws.write("maestro.lock", text.replacen(from, to, 1));
+        check(&ws, 2, &["build", PLAN], parts);
+    }
+}
+
+#[test]
+fn an_edited_answer_is_refused_until_it_is_accepted() {
+    let ws = golden_workspace();
+    let file = plan_file(&ws);
+    let text = ws.read(&file);
+    assert!(text.contains("\"unit\""), "{text}");
+    ws.write(&file, text.replacen("\"unit\"", "\"both\"", 1));
+    let error = ws.run(&["build", PLAN]);
+    assert_ne!(error.code, 0, "{}", error.stderr);
+    let advice = format!("maestro lock accept {PLAN}");
+    assert!(error.stderr.contains(&file) && error.stderr.contains(&advice), "{}", error.stderr);
+    assert_eq!(ws.run(&["lock", "accept", PLAN]).code, 0);
+    ws.ok(&["build", PLAN]);
+    assert!(ws.read("maestro.lock").contains("edited = true"));
+}
+
+#[test]
+fn an_answer_that_does_not_fit_its_schema_is_not_accepted() {
+    let ws = golden_workspace();
+    let file = plan_file(&ws);
+    let text = ws.read(&file);
+    ws.write(&file, text.replacen("\"unit\"", "\"none\"", 1));
+    // Whoever accepts the bytes does not thereby accept that they break the schema.
+    ws.run(&["lock", "accept", PLAN]);
+    let run = ws.run(&["build", PLAN]);
+    assert_ne!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("schema"), "{}", run.stderr);
+    assert!(!ws.root.join("maestro-out/shared/intelgraph/test_plan.json").exists());
+}
+
+#[test]
+fn a_record_whose_schema_changed_is_stale() {
+    let ws = golden_workspace();
+    let rules = ws.read("intelgraph/answers.star");
+    assert!(rules.contains("\"medium\", "), "{rules}");
+    ws.write("intelgraph/answers.star", rules.replacen("\"medium\", ", "", 1));
+    check(&ws, 1, &["build", PLAN], &[PLAN, "maestro lock --update"]);
+    // The old answer may be taken on request, but only where it fits the new schema.
+    ws.write("intelgraph/answers.star", rules.replace("\"high\", ", ""));
+    let run = ws.run(&["build", PLAN, "--stale-records=allow"]);
+    assert_ne!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("schema"), "{}", run.stderr);
+}
