@@ -20,12 +20,13 @@ const USAGE: &str = "\
 usage: maestro-bench --maestro PROGRAM [OPTION..]
 
   --maestro PROGRAM   the binary to measure, built in release
-  --size N,..         numbers of actions; default 1000,10000,100000
+  --size N,..         numbers of actions; default 1k,10k,100k
   --runs N            runs of each size up to 10000, larger ones run once; default 3
   --seed N            seed of the generated graphs; default 1
   --out FILE          where the page goes; default standard output
   --work DIR          where graphs and caches are made and removed; default a temporary folder
-  --only TOOL,..      maestro, ninja, bazel; default all";
+  --only TOOL,..      maestro, ninja, bazel; default all
+  --bazel-max N       Bazel takes part up to this size; default 10k";
 
 /// What to measure, and with what.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ struct Options {
     out: Option<PathBuf>,
     work: PathBuf,
     only: Vec<tool::Kind>,
+    bazel_max: usize,
 }
 
 fn main() -> ExitCode {
@@ -60,17 +62,21 @@ fn options(arguments: &[String]) -> Result<Options> {
         out: None,
         work,
         only: vec![tool::Kind::Maestro, tool::Kind::Ninja, tool::Kind::Bazel],
+        bazel_max: 10_000,
     };
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let value = rest.next().with_context(|| format!("`{flag}` needs a value\n{USAGE}"))?;
         match flag.as_str() {
             "--maestro" => options.maestro = std::path::absolute(value)?,
-            "--size" => options.sizes = list(value, |size| size.parse().ok())?,
+            "--size" => options.sizes = list(value, size)?,
             "--runs" => options.runs = value.parse().context("`--runs` takes a number")?,
             "--seed" => options.seed = value.parse().context("`--seed` takes a number")?,
             "--out" => options.out = Some(PathBuf::from(value)),
             "--work" => options.work = std::path::absolute(value)?,
+            "--bazel-max" => {
+                options.bazel_max = size(value).context("`--bazel-max` takes a number")?
+            }
             "--only" => options.only = list(value, tool::Kind::parse)?,
             other => bail!("`{other}` is not an option\n{USAGE}"),
         }
@@ -82,6 +88,14 @@ fn options(arguments: &[String]) -> Result<Options> {
         bail!("sizes and runs start at 1\n{USAGE}");
     }
     Ok(options)
+}
+
+/// A number of actions: `1000` or `1k`.
+fn size(text: &str) -> Option<usize> {
+    match text.strip_suffix('k') {
+        Some(thousands) => thousands.parse::<usize>().ok()?.checked_mul(1000),
+        None => text.parse().ok(),
+    }
 }
 
 fn list<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
@@ -112,4 +126,19 @@ fn measure_sizes(options: &Options) -> Result<String> {
     }
     let machine = machine::describe(&options.maestro)?;
     Ok(report::page(&report::Results { machine, seed: options.seed, start_ms, sizes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_may_count_thousands() {
+        let check = |text: &str, expect: Option<usize>| assert_eq!(size(text), expect, "{text}");
+        check("250", Some(250));
+        check("10k", Some(10_000));
+        check("k", None);
+        check("1m", None);
+        check("99999999999999999999k", None);
+    }
 }

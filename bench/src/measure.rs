@@ -13,8 +13,6 @@ use crate::tool::{Kind, Timing, Tool};
 
 /// Sizes beyond this are measured once: a run takes many minutes.
 const SIZE_REPEATED_MAX: usize = 10_000;
-/// Bazel is not asked for more.
-const BAZEL_SIZE_MAX: usize = 10_000;
 /// Null builds in one run: they are short, and vary.
 const NULL_BUILDS: usize = 5;
 /// Starts of `maestro --version` that are timed.
@@ -62,7 +60,7 @@ pub(crate) fn size(options: &Options, actions: usize) -> Result<Size> {
     let edited = graph.typical_edit();
     let mut tools = Vec::new();
     for kind in &options.only {
-        if *kind == Kind::Bazel && actions > BAZEL_SIZE_MAX {
+        if *kind == Kind::Bazel && actions > options.bazel_max {
             continue;
         }
         let tool = Tool::new(*kind, &options.maestro, &work);

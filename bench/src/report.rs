@@ -32,7 +32,7 @@ Tools take turns within each run. Figures are medians of wall time, start of the
 
 | scenario | before it |
 |---|---|
-| cold | no outputs, no cache; Bazel's server runs already, which is to its advantage |
+| cold | no outputs, no cache: former ones are moved away, since ext4 searches long for an inode after large removals; Bazel's server runs already, which is to its advantage |
 | null | nothing changed; five in each run |
 | edit | one source file changed, with consequences for about one percent of the actions |
 | restore | outputs cleaned, caches full; ninja has no cache |

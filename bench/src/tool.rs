@@ -45,6 +45,8 @@ pub(crate) struct Tool {
     program: PathBuf,
     /// Its cache, and what else it keeps outside the workspace.
     state: PathBuf,
+    /// Where former states wait for their removal.
+    aside: PathBuf,
     log: PathBuf,
 }
 
@@ -69,6 +71,7 @@ impl Tool {
             workspace: work.join(kind.name()),
             program,
             state: work.join(format!("{}-state", kind.name())),
+            aside: work.join(format!("{}-aside", kind.name())),
             log: work.join(format!("{}.log", kind.name())),
         }
     }
@@ -114,14 +117,37 @@ impl Tool {
         self.finish(&mut command).map(drop)
     }
 
-    /// Removes outputs and caches. Bazel's server runs from here on, which is to its advantage.
+    /// Puts outputs and caches out of reach. Bazel's server runs from here on, which is to its
+    /// advantage.
     pub(crate) fn forget(&self) -> Result<()> {
-        self.clean()?;
         match self.kind {
-            Kind::Maestro => remove(&self.state),
-            Kind::Ninja => Ok(()),
-            Kind::Bazel => remove(&self.state.join("disk")),
+            Kind::Maestro => {
+                self.put_aside(&self.workspace.join("maestro-out"))?;
+                self.put_aside(&self.state)
+            }
+            Kind::Ninja => {
+                self.put_aside(&self.workspace.join("out"))?;
+                self.clean()
+            }
+            Kind::Bazel => {
+                self.clean()?;
+                self.put_aside(&self.state.join("disk"))
+            }
         }
+    }
+
+    /// Moves a folder away instead of removing it. Ext4 does not use inodes again that were freed
+    /// in the last minutes, and searches long where there are many: a build right after a large
+    /// removal would pay for that.
+    fn put_aside(&self, folder: &Path) -> Result<()> {
+        if folder.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let all = |path: &Path| format!("cannot move things to {}", path.display());
+        std::fs::create_dir_all(&self.aside).with_context(|| all(&self.aside))?;
+        let number = std::fs::read_dir(&self.aside).with_context(|| all(&self.aside))?.count();
+        let to = self.aside.join(number.to_string());
+        std::fs::rename(folder, &to).with_context(|| all(&to))
     }
 
     /// How many outputs lie where they should.

@@ -23,6 +23,7 @@ pub struct Console {
     phase: &'static str,
     counts: ActionCounts,
     running: BTreeMap<u32, (String, Instant)>,
+    toolchains: Vec<(String, Instant)>,
     saved_usd_micros: u64,
 }
 
@@ -41,6 +42,7 @@ impl Console {
             phase: "loading",
             counts: ActionCounts::default(),
             running: BTreeMap::new(),
+            toolchains: Vec::new(),
             saved_usd_micros: 0,
         }
     }
@@ -53,6 +55,13 @@ impl Console {
                 self.phase = "building";
                 self.counts = ActionCounts { total: *actions, ..ActionCounts::default() };
                 self.running.clear();
+            }
+            Event::ToolchainStarted { name } => {
+                let text = format!("Preparing toolchain {name}");
+                self.toolchains.push((text, Instant::now()));
+            }
+            Event::ToolchainFinished { .. } => {
+                self.toolchains.pop(); // one at a time: the engine holds a lock over it
             }
             Event::ActionStarted { action, label, mnemonic, progress, .. } => {
                 let text = if progress.is_empty() {
@@ -134,7 +143,8 @@ impl Console {
                 out.push_str(&format!(", {count} {what}"));
             }
         }
-        let mut running: Vec<&(String, Instant)> = self.running.values().collect();
+        let mut running: Vec<&(String, Instant)> =
+            self.running.values().chain(&self.toolchains).collect();
         running.sort_by_key(|(_, since)| *since);
         let more = running.len().saturating_sub(2);
         for (text, since) in running.iter().take(2) {
@@ -162,7 +172,7 @@ impl Console {
             return;
         };
         let head = self.paint("31;1", "error:");
-        let mut text = format!("{head} {mnemonic} of {label} {message}\n  --> {location}");
+        let mut text = format!("{head} {mnemonic} of {label}: {message}\n  --> {location}");
         if !log.is_empty() {
             text.push_str(&format!("\n{log}"));
         }
@@ -171,8 +181,8 @@ impl Console {
         }
         if let Some(command) = command {
             text.push_str(&format!("\ncommand: {command}"));
+            text.push_str(&format!("\nto run it again: maestro build {label}"));
         }
-        text.push_str(&format!("\nto run it again: maestro build {label}"));
         for hint in hints {
             text.push_str(&format!("\n{} {hint}", self.paint("36", "hint:")));
         }

@@ -1,6 +1,7 @@
 //! Errors that end a command: what the user reads, and the exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use maestro_core::FailureKind;
@@ -65,13 +66,34 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         }
     }
     eprintln!("{text}");
-    for hint in failure.map(|f| f.hints.as_slice()).unwrap_or_default() {
+    for hint in failure.map_or_else(|| hints_of(error), |failure| failure.hints.clone()) {
         eprintln!("hint: {hint}");
     }
     if kind == FailureKind::Internal {
         eprintln!("hint: this is a bug in Maestro; please report it with the lines above");
     }
     ExitCode::from(kind.exit_code())
+}
+
+/// Advice for errors that nobody gave any.
+fn hints_of(error: &anyhow::Error) -> Vec<String> {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<maestro_cas::StoreError>() {
+            return error.hint().into_iter().collect();
+        }
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let advice = match kind {
+            Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+                "change its owner or permissions; `--cache DIR` names another cache"
+            }
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                "free space, or run `maestro cache gc` with a smaller size"
+            }
+            _ => continue,
+        };
+        return vec![advice.to_owned()];
+    }
+    Vec::new()
 }
 
 /// Errors of the system are the machine's fault; the rest that nobody classified is ours.

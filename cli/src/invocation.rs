@@ -342,22 +342,25 @@ impl Invocation {
         wanted: &[Wanted],
         report: &Report,
     ) -> Result<Vec<Vec<WrittenFile>>, OutputError> {
-        let mut files = Vec::with_capacity(wanted.len());
-        let mut lost = Vec::new();
-        for want in wanted {
-            let known = want.artifacts.iter().filter_map(|id| {
-                let path: &RelPath = &graph.artifact(*id).path;
-                let made = graph.producer(*id).is_some();
-                let node: &Node = report.nodes.get(id).filter(|_| made)?;
-                Some((*id, path.clone(), node.clone()))
-            });
-            match writer.write(&known.collect::<Vec<_>>()) {
-                Ok(written) => files.push(written),
-                Err(OutputError::Lost(more)) => lost.extend(more),
-                Err(error) => return Err(error),
-            }
-        }
-        if lost.is_empty() { Ok(files) } else { Err(OutputError::Lost(lost)) }
+        let mut ids: Vec<ArtifactId> = wanted.iter().flat_map(|w| &w.artifacts).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let known = ids.into_iter().filter_map(|id| {
+            let path: &RelPath = &graph.artifact(id).path;
+            let made = graph.producer(id).is_some();
+            let node: &Node = report.nodes.get(&id).filter(|_| made)?;
+            Some((id, path.clone(), node.clone()))
+        });
+        let threads = self.config.jobs(self.request.options.jobs);
+        let written = writer.write(&known.collect::<Vec<_>>(), threads)?;
+        let of_target = |want: &Wanted| {
+            let files = want.artifacts.iter().filter_map(|id| written.get(id)).flatten();
+            let mut files: Vec<WrittenFile> = files.cloned().collect();
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            files.dedup_by(|a, b| a.path == b.path);
+            files
+        };
+        Ok(wanted.iter().map(of_target).collect())
     }
 
     fn test_verdicts(

@@ -35,7 +35,9 @@ struct Remembered {
     tests: Vec<TestVerdict>,
 }
 
-/// Reports a request that is done already, without evaluating, hashing or writing anything.
+/// Reports a request that is done already, without evaluating anything. Nothing is hashed or
+/// written but for files that were edited just before the build: those are hashed until they are
+/// old, and the snapshot then is written once without their marks.
 pub fn up_to_date(global: &Global, config: &Config, request: &Request) -> Result<Option<ExitCode>> {
     let started = Instant::now();
     let Ok(state_dir) = workspace::state_dir(&config.cache, &config.workspace) else {
@@ -51,6 +53,9 @@ pub fn up_to_date(global: &Global, config: &Config, request: &Request) -> Result
     let Ok(remembered) = serde_json::from_str::<Remembered>(snapshot.payload()) else {
         return Ok(None);
     };
+    if let Err(error) = snapshot.settle(&path) {
+        tracing::debug!(%error, "racy files will be read again");
+    }
     let Remembered { mut summary, tests } = remembered;
     summary.invocation_id = uuid::Uuid::now_v7().to_string();
     summary.wall_ms = millis(started);

@@ -41,6 +41,16 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// A toolchain is looked for, and copied where it is new or changed.
+    ToolchainStarted {
+        /// Its name.
+        name: String,
+    },
+    /// A toolchain lies ready, or cannot be had.
+    ToolchainFinished {
+        /// Its name.
+        name: String,
+    },
     /// An action that could not be reused begins to run.
     ActionStarted {
         /// Its number in the graph.

@@ -169,7 +169,8 @@ proptest! {
         }
         let has = |digest: Digest| prepared.blobs.iter().any(|(d, _)| *d == digest);
         prop_assert!(has(prepared.key.0));
-        prop_assert!(has(prepared.tree.root));
+        let root = prepared.tree.directories.iter().find(|(d, _)| *d == prepared.tree.root);
+        prop_assert!(root.is_some_and(|(d, bytes)| *d == d.function.digest(bytes)));
     }
 }
 

@@ -433,21 +433,33 @@ fn a_hard_link_to_an_input_is_a_copy() {
     assert_eq!(files.get("out").map(String::as_str), Some(text));
 }
 
-#[test]
-fn attributes_are_no_hidden_channel() {
-    let set =
-        "perl -e '@a = (\"out\", \"user.hidden\", \"evil\", 4, 0); exit(syscall(188, @a) != 0)'";
+/// Has an action hide things beside the content of its output, and another one look for them.
+fn check_nothing_beside_content(text: &str) {
+    // An attribute, an inode flag (where the layer has them), a hole.
+    let hide = "@a = (\"out\", \"user.hidden\", \"evil\", 4, 0); syscall(188, @a) and die $!;
+        open F, \"+<\", \"out\" or die $!; $f = \"\\0\" x 8; ioctl F, 0x80086601, $f;
+        $f = pack \"Q\", 0x40 | unpack \"Q\", $f; ioctl F, 0x40086602, $f;
+        truncate F, 1 << 20 or die $!";
     let world = world();
     let outcome = world
-        .script(&format!("echo attributes > out; {set}"))
+        .script(&format!("echo {text} > out; perl -e '{hide}'"))
         .file("out")
         .run()
         .unwrap_or_else(|error| panic!("{}", world.explain(&error)));
     let file = outcome.result.output_files.first().expect("one");
     let (digest, executable) = (file.digest, file.is_executable);
-    let read = "perl -e '@a = (\"p/a\", \"-\" x 100, 100); print syscall(194, @a)'";
-    let stdout = world.script(read).node("p/a", Node::File { digest, executable }).stdout();
-    assert_eq!(stdout, "0", "the next action sees attributes");
+    let look = "@a = (\"p/a\", $b = \"-\" x 100, 100); $n = syscall(194, @a);
+        open F, \"<\", \"p/a\" or die $!; $f = \"\\0\" x 8; ioctl F, 0x80086601, $f;
+        printf \"attributes: %d [%s], flag: %d, hole: %d\", $n, substr($b, 0, $n),
+            0x40 & unpack(\"Q\", $f), (stat F)[12] * 512 < -s F";
+    let look = world.script(&format!("perl -e '{look}'"));
+    let stdout = look.node("p/a", Node::File { digest, executable }).stdout();
+    assert_eq!(stdout, "attributes: 0 [], flag: 0, hole: 0", "the next action sees more");
+}
+
+#[test]
+fn attributes_are_no_hidden_channel() {
+    check_nothing_beside_content("attributes");
 }
 
 #[test]
@@ -467,6 +479,8 @@ fn an_action_that_writes_too_much_for_memory_runs_on_disk() {
     let files = world().script(script).file("out").timeout_ms(300_000).files();
     let volatile = files.get("out").map(String::as_str);
     assert_eq!(volatile, Some("1\n"), "only a layer on disk is volatile");
+    // From now on actions like that one start on disk, where outputs are moved, not copied.
+    check_nothing_beside_content("attributes on disk");
 }
 
 #[test]

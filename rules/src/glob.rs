@@ -185,7 +185,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let folder = if folder.is_empty() { "." } else { folder };
-        let name = path.rsplit('/').next().unwrap_or(path).escape_debug();
+        let name = path.rsplit('/').next().unwrap_or(path); // escaped by the host
         let message = format!("the name `{name}` in folder `{folder}` cannot stand in a build");
         Err(RuleError::new(Code::Glob, message)
             .hint("names are UTF-8 without control characters; rename the file or exclude it"))

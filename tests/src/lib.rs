@@ -45,7 +45,12 @@ pub struct Run {
 impl Workspace {
     /// An empty workspace.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// An empty workspace below `parent`.
+    pub fn new_in(parent: &Path) -> Self {
+        let dir = tempfile::tempdir_in(parent).expect("a temporary folder can be made");
         // The sandbox's user must be able to reach the cache when tests run as root.
         open_for_all(dir.path());
         let root = dir.path().join("ws");
@@ -76,7 +81,8 @@ impl Workspace {
     /// Writes a file and the folders above it.
     pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.root.join(path);
-        std::fs::create_dir_all(path.parent().expect("not the root")).expect("a folder can be made");
+        std::fs::create_dir_all(path.parent().expect("not the root"))
+            .expect("a folder can be made");
         std::fs::write(&path, content).expect("a file can be written");
     }
 
@@ -153,6 +159,47 @@ impl Workspace {
         let events_arg = format!("--events={}", events.display());
         let summary = self.ok(&["exec", "graph.json", &events_arg]);
         (executed(&events), summary)
+    }
+}
+
+/// The user that [`Workspace::command_as_user`] runs as where the tests run as root.
+const USER: &str = "12345";
+
+impl Workspace {
+    /// A command of a user who is not root, in the workspace: `program` and its arguments follow.
+    /// Everything below [`Self::outside`] belongs to that user from then on.
+    pub fn command_as_user(&self) -> Command {
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|metadata| {
+            use std::os::unix::fs::MetadataExt;
+            metadata.uid() == 0
+        });
+        let mut command = if is_root {
+            let owner = format!("{USER}:{USER}");
+            let status = Command::new("chown").args(["-R", &owner]).arg(self.outside()).status();
+            assert!(status.is_ok_and(|status| status.success()), "`chown` failed");
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={USER}"), &format!("--regid={USER}")]);
+            command.args(["--clear-groups", "--"]);
+            command
+        } else {
+            Command::new("env")
+        };
+        command
+            .current_dir(&self.root)
+            .env_remove("CI")
+            .env_remove("MAESTRO_LOG")
+            .env("MAESTRO_CACHE", &self.cache)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The binary under test, where every user can reach it.
+    pub fn reachable_bin(&self) -> PathBuf {
+        let copy = self.outside().join("maestro-bin");
+        if !copy.exists() {
+            std::fs::copy(maestro_bin(), &copy).expect("the binary can be copied");
+        }
+        copy
     }
 }
 
@@ -250,6 +297,16 @@ pub fn shell(label: &str, script: &str, inputs: &[&str], outputs: &[&str]) -> Va
         "outputs": outputs,
         "toolchains": ["base"],
     })
+}
+
+/// The keys of the actions of an events file, sorted; equal actions have equal keys.
+pub fn keys(events: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(events).expect("events were written");
+    let events = text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
+    let finished = events.filter(|event: &Value| event["event"] == "action-finished");
+    let mut keys: Vec<String> = finished.map(|event| event["key"].to_string()).collect();
+    keys.sort();
+    keys
 }
 
 /// Every file below `dir`, sorted, with its bytes.

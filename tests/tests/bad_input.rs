@@ -23,7 +23,7 @@ fn check(ws: &Workspace, code: i32, args: &[&str], parts: &[&str]) {
 #[test]
 fn syntax_errors_show_the_place() {
     let ws = package("genrule(name = \"x\",, cmd = \"\")\n");
-    let place = "maestro.star:2:19";
+    let place = "maestro.star:2:20";
     check(&ws, 2, &["build", "//:x"], &["error[MAE0100]", place, "2 | genrule(", "^"]);
     assert!(!ws.root.join("maestro-out").exists());
 }
@@ -95,7 +95,39 @@ fn a_source_that_vanishes_after_loading_is_named() {
         "actions": [maestro_tests::shell("//t:a", "cp grpah.cc out/a", &["grpah.cc"], &["out/a"])],
     }));
     ws.write("graph.cc", "");
-    check(&ws, 2, &["exec", "graph.json"], &["`grpah.cc` does not exist", "did you mean `graph.cc`?"]);
+    check(
+        &ws,
+        2,
+        &["exec", "graph.json"],
+        &["`grpah.cc` does not exist", "did you mean `graph.cc`?"],
+    );
+}
+
+#[test]
+fn names_that_no_tree_can_have_are_refused_where_a_glob_finds_them() {
+    use std::os::unix::ffi::OsStrExt;
+    for (name, shown) in [(&b"bad\xff.txt"[..], "bad\\xff.txt"), (b"bad\n.txt", "bad\\n.txt")] {
+        let ws = package("filegroup(name = \"x\", srcs = glob([\"data/**\"]))\n");
+        ws.write("data/good.txt", "");
+        let path = ws.root.join("data").join(std::ffi::OsStr::from_bytes(name));
+        std::fs::write(path, "").expect("the file system takes it");
+        check(&ws, 2, &["build", "//:x"], &[shown, "data"]);
+    }
+}
+
+#[test]
+fn sources_that_lead_out_of_the_workspace_are_refused() {
+    let ws = package("genrule(name = \"x\", srcs = [\"l\"], outs = [\"y\"], cmd = \"cp $< $@\")\n");
+    ws.write("../secret", "");
+    std::os::unix::fs::symlink("../secret", ws.root.join("l")).expect("a link can be made");
+    check(&ws, 2, &["build", "//:x"], &["`l`", "workspace", "hint:"]);
+    assert!(!ws.root.join("maestro-out").exists());
+}
+
+#[test]
+fn an_events_file_that_cannot_be_made_is_named() {
+    let ws = package("");
+    check(&ws, 3, &["build", "//...", "--events=no/such/events"], &["`no/such/events`"]);
 }
 
 #[test]
@@ -138,7 +170,7 @@ fn plan_file(ws: &Workspace) -> String {
 fn a_lock_that_was_edited_by_hand_is_refused_with_its_line() {
     for (from, to, parts) in [
         ("version = 1", "version = 99", &["maestro.lock", "99"][..]),
-        ("sample = 0", "sample = \"0\"", &["maestro.lock", "sample"]),
+        ("sample = 0", "sample = \"0\"", &["maestro.lock:", "invalid type"]),
         ("kind = \"llm\"", "knid = \"llm\"", &["maestro.lock", "knid"]),
         ("[[record]]", "<<<<<<< HEAD\n[[record]]", &["maestro.lock"]),
         ("maestro.lock.d/", "../../etc/", &["maestro.lock"]),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use maestro_tests::{Run, Workspace, maestro_bin};
+use maestro_tests::{Run, Workspace};
 use serde_json::Value;
 
 fn copy(ws: &Workspace, to: &Path) {
@@ -20,7 +20,7 @@ fn copy(ws: &Workspace, to: &Path) {
 /// Builds the release below `root` with this prefix before the command, and a cold cache.
 fn build(ws: &Workspace, root: &Path, cache: &str, prefix: &[&str], env: &[(&str, &str)]) -> Value {
     let (program, args) = prefix.split_first().map_or((None, prefix), |(p, a)| (Some(*p), a));
-    let bin = maestro_bin();
+    let bin = ws.reachable_bin();
     let mut command = match program {
         Some(program) => {
             let mut command = Command::new(program);
@@ -39,6 +39,14 @@ fn build(ws: &Workspace, root: &Path, cache: &str, prefix: &[&str], env: &[(&str
     let run = Run::of(output);
     assert_eq!(run.code, 0, "{}", run.stderr);
     run.json()["targets"].clone()
+}
+
+/// Lets the user that stands in for "somebody else" own everything, where we are root.
+fn give_away(ws: &Workspace) {
+    if rustix::process::geteuid().is_root() {
+        let status = Command::new("chown").args(["-R", "12345:12345"]).arg(ws.outside()).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
 }
 
 #[test]
@@ -60,8 +68,15 @@ fn circumstances_do_not_reach_the_bytes() {
         ("USER", "somebody"),
         ("PYTHONHASHSEED", "7"),
     ];
-    let script = "umask 077; hostname elsewhere; exec taskset -c 0 \"$0\" \"$@\"";
-    let prefix = ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script];
+    // Another user where we may become one; where not, one who is root in a namespace.
+    let run = "taskset -c 0 \"$0\" \"$@\"";
+    let (namespaces, user): (&[&str], _) = match rustix::process::geteuid().is_root() {
+        true => (&["--uts"], "setpriv --reuid=12345 --regid=12345 --clear-groups"),
+        false => (&["--user", "--map-root-user", "--uts"], ""),
+    };
+    let script = format!("umask 077; hostname elsewhere; exec {user} {run}");
+    let prefix = [&["unshare"], namespaces, &["sh", "-c", &script]].concat();
+    give_away(&ws);
     let second = build(&ws, &deep, "cache-b", &prefix, &other);
     assert_eq!(first, second);
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use maestro_tests::{Workspace, poll, shell};
+use maestro_tests::{Workspace, executed, poll, shell};
 use serde_json::json;
 
 /// How long the output of `//t:a` is: the source, 24 digits and the end of the line.
@@ -73,11 +73,67 @@ fn lost_blobs_are_made_again_even_where_the_producer_varies() {
     assert_eq!(ran, ["//t:a", "//t:b", "//t:c"]);
     let second = ws.read("out/c");
     assert_ne!(first, second);
-    let middle = blobs_where(&ws.cache, |bytes| {
-        is_number(bytes) && second.as_bytes().starts_with(bytes)
-    });
+    let middle =
+        blobs_where(&ws.cache, |bytes| is_number(bytes) && second.as_bytes().starts_with(bytes));
     assert!(!middle.is_empty(), "what `c` was made of is in the store");
+    // The result of the former `b` names what was deleted. No build asks for it any more, and it
+    // would be a miss if one did; maintenance finds it.
+    let run = ws.run(&["cache", "verify"]);
+    assert_eq!((run.code, run.stdout.matches("lacks blob").count()), (1, 1), "{}", run.stdout);
+    assert!(!run.stdout.contains("damaged:"), "{}", run.stdout);
+    assert_eq!(ws.run(&["cache", "verify", "--repair"]).code, 0);
     verify_clean(&ws);
+    assert!(ws.exec().0.is_empty(), "nothing that is of use was taken away");
+}
+
+/// What is done to a blob while a build that needs it runs.
+fn harm_while_building(harm: impl Fn(&Path)) {
+    let ws = Workspace::new();
+    ws.write("a.txt", "1");
+    let random = "cat a.txt > out/a; head -c 18 /dev/urandom | base64 >> out/a";
+    // `b` holds the build up until the blob that `a` made is harmed; `c` needs both.
+    let wait = "i=0; while [ $i -lt 30 ]; do i=$((i+1)); sleep 0.1; done; wc -c < out/a > out/b";
+    ws.write_graph(&json!({
+        "actions": [
+            shell("//t:a", random, &["a.txt"], &["out/a"]),
+            shell("//t:b", wait, &["out/a"], &["out/b"]),
+            shell("//t:c", "cat out/a out/b > out/c", &["out/a", "out/b"], &["out/c"]),
+        ],
+        "requested": ["out/c"],
+    }));
+    let events = ws.outside().join("events.jsonl");
+    let child = ws.spawn(&["exec", "graph.json", &format!("--events={}", events.display())]);
+    let begun = || {
+        let text = std::fs::read_to_string(&events).unwrap_or_default();
+        text.contains("\"action-started\"") && text.contains("//t:b")
+    };
+    assert!(poll(Duration::from_secs(60), begun), "`b` never began");
+    let is_number = |bytes: &[u8]| bytes.len() == UNSTABLE_BYTES && bytes.starts_with(b"1");
+    let made = blobs_where(&ws.cache, is_number);
+    assert!(!made.is_empty());
+    made.iter().for_each(|blob| harm(blob));
+    let run = maestro_tests::Run::of(child.wait_with_output().expect("it ends"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // `a` ran again and made something else, so `b` ran again too, on the same bytes as `c`.
+    let ran = executed(&events);
+    assert_eq!(ran, ["//t:a", "//t:a", "//t:b", "//t:b", "//t:c"]);
+    let text = ws.read("out/c");
+    assert!(text.starts_with('1') && text.ends_with("\n26\n"), "{text}");
+    let number = text.strip_suffix("26\n").unwrap_or_default().as_bytes().to_vec();
+    assert_eq!(blobs_where(&ws.cache, |bytes| bytes == number).len(), 1);
+    assert!(ws.exec().0.is_empty());
+    ws.ok(&["cache", "verify", "--repair"]); // the first result of `b` names what is gone
+    verify_clean(&ws);
+}
+
+#[test]
+fn blobs_that_vanish_during_a_build_are_made_again() {
+    harm_while_building(|blob| std::fs::remove_file(blob).expect("ours"));
+}
+
+#[test]
+fn blobs_that_are_damaged_during_a_build_are_made_again() {
+    harm_while_building(|blob| overwrite(blob, &[b'x'; UNSTABLE_BYTES]));
 }
 
 #[test]
@@ -299,7 +355,9 @@ fn builds_and_gc_share_a_cache_while_being_killed() {
 
 #[test]
 fn a_hundred_thousand_files_in_one_folder() {
-    let ws = Workspace::new();
+    // In memory where possible: removing so many files from some disks takes minutes.
+    let memory = Path::new("/dev/shm");
+    let ws = if memory.is_dir() { Workspace::new_in(memory) } else { Workspace::new() };
     ws.write_graph(&json!({"actions": [{
         "label": "//t:many",
         "command": ["/bin/sh", "-c", "mkdir out/t && cd out/t && seq 100000 | split -l 1 -a 5 -"],

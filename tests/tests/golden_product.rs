@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use maestro_tests::{Workspace, executed, golden_workspace, poll};
+use maestro_tests::{Workspace, copy_tree, executed, golden_workspace, keys, poll};
 use serde_json::Value;
 
 /// A cache that outlives the tests of this process only.
@@ -99,7 +99,17 @@ fn recorded_steps_depend_on_sources_only() {
     let ws = product();
     let run = ws.run(&["lock", "--check"]);
     assert_eq!(run.code, 0, "{}\n{}", run.stdout, run.stderr);
-    // Another toolchain: the rules' declaration is replaced by one without packages to be found.
+    // Another machine: its package database, hence every toolchain's fingerprint, is another.
+    let script = "mount -t tmpfs none /var/lib/dpkg && exec \"$0\" lock --check";
+    let run = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(maestro_tests::maestro_bin())
+        .current_dir(&ws.root)
+        .env("MAESTRO_CACHE", &ws.cache)
+        .output()
+        .expect("unshare runs");
+    let run = maestro_tests::Run::of(run);
+    assert_eq!(run.code, 0, "{}\n{}", run.stdout, run.stderr);
     let sources = ws.run(&["query", "deps(//intelgraph:test_plan)", "--label-kind"]);
     assert_eq!(sources.code, 0, "{}", sources.stderr);
     for line in sources.stdout.lines() {
@@ -201,8 +211,13 @@ fn get(port: u16, path: &str) -> String {
 #[test]
 fn offline_and_locked_from_an_empty_cache() {
     let ws = product().with_cache(&tempfile::tempdir().expect("a folder").keep());
+    // Root needs no user namespace for this, and has no user to run actions as in one of its own.
+    let alone: &[&str] = match rustix::process::geteuid().is_root() {
+        true => &["--net"],
+        false => &["--user", "--map-current-user", "--net"],
+    };
     let run = Command::new("unshare")
-        .args(["--user", "--map-current-user", "--net"])
+        .args(alone)
         .arg(maestro_tests::maestro_bin())
         .args(["build", "//intelgraph:offline", "--locked", "--output=json"])
         .current_dir(&ws.root)
@@ -213,6 +228,39 @@ fn offline_and_locked_from_an_empty_cache() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(run.json()["cost_usd_micros"], 0);
     std::fs::remove_dir_all(&ws.cache).expect("ours");
+}
+
+/// Makes every build file below `dir` load its rules from `//tools/rules`.
+fn use_copied_rules(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
+        if path.is_dir() {
+            use_copied_rules(&path);
+        } else if path.extension().is_some_and(|extension| extension == "star") {
+            let text = std::fs::read_to_string(&path).expect("text");
+            let text = text.replace("@maestro//rules:", "//tools/rules:");
+            std::fs::write(&path, text).expect("ours");
+        }
+    }
+}
+
+#[test]
+fn built_in_rules_that_are_copied_give_the_same_keys() {
+    let ws = product();
+    let events = ws.outside().join("events.jsonl");
+    let flag = format!("--events={}", events.display());
+    ws.ok(&["test", "//intelgraph/...", &flag]);
+    let built_in = keys(&events);
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/library");
+    let copy = ws.root.join("tools/rules");
+    copy_tree(&library, &copy);
+    std::fs::remove_dir_all(copy.join("toolchains")).expect("ours");
+    ws.write("tools/rules/maestro.star", "");
+    use_copied_rules(&ws.root);
+    assert!(ws.read("intelgraph/maestro.star").contains("//tools/rules:llm.star"));
+    let summary = ws.ok(&["test", "//intelgraph/...", &flag]);
+    assert_eq!(summary["actions"]["executed"], 0);
+    assert_eq!(keys(&events), built_in);
 }
 
 #[test]

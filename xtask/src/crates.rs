@@ -114,7 +114,7 @@ mod tests {
         let project = Project::find().expect("the repository is found");
         let kept = fs::read_to_string(project.root.join(LIST)).expect("the list is there");
         let fresh = list(&project).expect("cargo reduces the lock");
-        assert!(kept == fresh, "run `cargo xtask crates`; `{LIST}` should be:\n{fresh}");
+        assert!(kept == fresh, "`{LIST}` is out of step: run `cargo xtask crates`");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | folder, in a tree | a directory message; empty ones are kept |
 //! | link inside its tree | a link; absolute and escaping ones are errors |
 //! | socket, pipe, device | an error |
-//! | extended attributes | nothing: a file that has some is copied, not moved, into the store |
+//! | attributes, flags, holes | nothing: a file that has some is copied, not moved |
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,6 +26,9 @@ use maestro_core::wire::{
 use maestro_core::{ArtifactKind, Digest, RelPath, limits};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+/// Inode flags that ext4 sets by itself: huge file, extents, inline data.
+const FILE_SYSTEM_FLAGS: u32 = 0x0004_0000 | 0x0008_0000 | 0x1000_0000;
 
 /// An output that an action declares.
 #[derive(Clone, Debug)]
@@ -434,12 +437,25 @@ fn store_file(
     let file = rustix::fs::openat(folder, name, flags, Mode::empty())
         .map_err(|errno| io_error(path, errno))?;
     let file = File::from(file);
-    // Attributes would go into the store with the inode, and be seen by whoever gets a link to it.
-    let plain = matches!(rustix::fs::flistxattr(&file, &mut [0u8; 0]), Ok(0) | Err(Errno::NOTSUP));
-    if plain {
+    if is_plain(&file) {
         return Ok(store.adopt_file(folder, name, &file)?);
     }
     Ok(store.put_file(&file)?)
+}
+
+/// Whether nothing but content and mode comes with the inode, so that the store may have it.
+///
+/// Whatever else the action can set on an inode would be seen by all who get a link to it, and is
+/// in no digest. What cannot be asked for counts as set, unless the file system has no such thing.
+fn is_plain(file: &File) -> bool {
+    // With an empty buffer, `flistxattr` answers 0 whatever there is; only this one asks.
+    let no_attributes = matches!(rustix::fs::flistxattr_query(file), Ok(0) | Err(Errno::NOTSUP));
+    let no_flags = match rustix::fs::ioctl_getflags(file) {
+        Ok(flags) => flags.bits() & !FILE_SYSTEM_FLAGS == 0,
+        Err(errno) => matches!(errno, Errno::NOTTY | Errno::NOTSUP),
+    };
+    let no_holes = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_blocks * 512 >= stat.st_size);
+    no_attributes && no_flags && no_holes
 }
 
 /// Opens a folder of the layer, following no link on the way.

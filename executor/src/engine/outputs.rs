@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use maestro_cas::{StatSignature, Store, StoreError};
 use maestro_core::{ArtifactId, Digest, Node, RelPath};
@@ -100,30 +101,45 @@ pub struct OutputWriter<'a> {
 }
 
 impl OutputWriter<'_> {
-    /// Writes `artifacts` and returns every file of them, sorted by path; links are not listed.
+    /// Writes `artifacts`, each of which stands there once, with several threads. Returns the
+    /// files of each; links are made but not listed.
     pub fn write(
         &self,
         artifacts: &[(ArtifactId, RelPath, Node)],
-    ) -> Result<Vec<WrittenFile>, OutputError> {
-        let mut written = Vec::new();
-        let mut lost = Vec::new();
-        for (id, path, node) in artifacts {
-            match self.write_node(path, node, &mut written) {
-                Ok(()) => {}
-                Err(OutputError::Store(
-                    StoreError::Missing { .. } | StoreError::Corrupt { .. },
-                )) => {
-                    lost.push(*id);
+        threads: usize,
+    ) -> Result<HashMap<ArtifactId, Vec<WrittenFile>>, OutputError> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut results = Vec::new();
+            while let Some((id, path, node)) = artifacts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut files = Vec::new();
+                let result = self.write_node(path, node, &mut files);
+                if result.as_ref().is_err_and(|error| !is_loss(error)) {
+                    next.store(artifacts.len(), Ordering::Relaxed);
                 }
+                results.push((*id, result.map(|()| files)));
+            }
+            results
+        };
+        let results = std::thread::scope(|scope| {
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            // Where no thread can be had, this one does it all.
+            let others: Vec<_> = (1..threads.min(artifacts.len())).filter_map(spawn).collect();
+            let mut results = work();
+            for other in others {
+                results.extend(other.join().expect("writing outputs does not panic"));
+            }
+            results
+        });
+        let (mut written, mut lost) = (HashMap::with_capacity(results.len()), Vec::new());
+        for (id, result) in results {
+            match result {
+                Ok(files) => drop(written.insert(id, files)),
+                Err(error) if is_loss(&error) => lost.push(id),
                 Err(error) => return Err(error),
             }
         }
-        if !lost.is_empty() {
-            return Err(OutputError::Lost(lost));
-        }
-        written.sort_by(|a, b| a.path.cmp(&b.path));
-        written.dedup_by(|a, b| a.path == b.path);
-        Ok(written)
+        if lost.is_empty() { Ok(written) } else { Err(OutputError::Lost(lost)) }
     }
 
     fn write_node(
@@ -222,7 +238,11 @@ impl OutputWriter<'_> {
             let mut above = parent;
             while above.starts_with(self.workspace) && above != self.workspace {
                 if std::fs::symlink_metadata(above).is_ok_and(|m| !m.is_dir()) {
-                    std::fs::remove_file(above).map_err(|e| io(above, e))?;
+                    match std::fs::remove_file(above) {
+                        // Another thread was first, and may have made the folder already.
+                        Err(error) if !is_gone(&error) => return Err(io(above, error)),
+                        _ => {}
+                    }
                 }
                 let Some(next) = above.parent() else { break };
                 above = next;
@@ -258,6 +278,70 @@ fn remove_others(
     Ok(())
 }
 
+/// Whether blobs of the artifact are gone, so that making it again helps.
+fn is_loss(error: &OutputError) -> bool {
+    let OutputError::Store(error) = error else { return false };
+    matches!(error, StoreError::Missing { .. } | StoreError::Corrupt { .. })
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory)
+}
+
 fn io(path: &Path, source: std::io::Error) -> OutputError {
     OutputError::Io { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use maestro_cas::StoreOptions;
+    use maestro_core::DigestFunction;
+
+    use super::*;
+
+    /// Writes twenty files, of which those in `lost` have no blob, where `in_the_way` is a file.
+    fn check(in_the_way: &str, lost: &[usize], expect: Result<usize, usize>) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let function = DigestFunction::Blake3;
+        let store = Store::open(StoreOptions { root: dir.path().join("cache"), function })
+            .expect("a store");
+        let workspace = dir.path().join("ws");
+        std::fs::create_dir_all(workspace.join("maestro-out")).expect("a folder");
+        std::fs::write(workspace.join(in_the_way), "in the way").expect("writable");
+        let artifact = |index: usize| {
+            let text = format!("content {index}");
+            let digest = match lost.contains(&index) {
+                true => function.digest(text.as_bytes()),
+                false => store.put_bytes(text.as_bytes()).expect("stored"),
+            };
+            let path = RelPath::new(&format!("maestro-out/a/b{}/{index}", index % 3));
+            let node = Node::File { digest, executable: index % 2 == 0 };
+            (ArtifactId::from_index(index), path.expect("valid"), node)
+        };
+        let artifacts: Vec<_> = (0..20).map(artifact).collect();
+        let writer = OutputWriter { workspace: &workspace, store: &store, before: HashMap::new() };
+        let found = match writer.write(&artifacts, 4) {
+            Ok(written) => {
+                for (id, path, _) in &artifacts {
+                    let [file] = written.get(id).expect("written").as_slice() else {
+                        panic!("{path} is one file")
+                    };
+                    assert_eq!(file.path, path.as_str());
+                    let text = std::fs::read_to_string(workspace.join(path)).expect("there");
+                    assert_eq!(text, format!("content {}", id.index()));
+                }
+                Ok(written.len())
+            }
+            Err(OutputError::Lost(ids)) => Err(ids.len()),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn threads_share_the_writing() {
+        check("other", &[], Ok(20));
+        check("maestro-out/a", &[], Ok(20));
+        check("maestro-out/a", &[3, 7], Err(2));
+    }
 }

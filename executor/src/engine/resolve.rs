@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use maestro_cas::Store;
+use maestro_core::event::{Event, EventSink};
 use maestro_core::key::Resolved;
 use maestro_core::{
     ActionGraph, ActionId, ArtifactId, Digest, Node, Origin, RelPath, Toolchain,
@@ -65,6 +66,7 @@ pub struct Resolver<'e> {
     store: &'e Store,
     sources: &'e Sources,
     toolchains: &'e dyn Toolchains,
+    events: &'e dyn EventSink,
     slots: RwLock<Vec<Slot>>,
     mounts: Mutex<HashMap<ArtifactId, ToolchainMount>>,
 }
@@ -76,9 +78,10 @@ impl<'e> Resolver<'e> {
         store: &'e Store,
         sources: &'e Sources,
         toolchains: &'e dyn Toolchains,
+        events: &'e dyn EventSink,
     ) -> Self {
         let slots = RwLock::new(vec![Slot::default(); graph.artifact_count()]);
-        Self { graph, store, sources, toolchains, slots, mounts: Mutex::default() }
+        Self { graph, store, sources, toolchains, events, slots, mounts: Mutex::default() }
     }
 
     /// Makes sure that an input which no action makes is hashed and in the store.
@@ -168,7 +171,11 @@ impl<'e> Resolver<'e> {
         if let Some(mount) = mounts.get(&id).filter(|_| !refresh) {
             return Ok(Node::Tree { root: mount.root });
         }
-        let mount = self.toolchains.resolve(toolchain, refresh)?;
+        let name = || toolchain.name.clone();
+        self.events.emit(Event::ToolchainStarted { name: name() });
+        let resolved = self.toolchains.resolve(toolchain, refresh);
+        self.events.emit(Event::ToolchainFinished { name: name() });
+        let mount = resolved?;
         let root = mount.root;
         mounts.insert(id, mount);
         Ok(Node::Tree { root })

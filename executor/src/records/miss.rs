@@ -282,6 +282,8 @@ impl FindError {
     /// Whose fault it is.
     pub fn kind(&self) -> FailureKind {
         match self {
+            // Any edit of what a step reads leads here: the step fails, as a compiler would.
+            Self::Miss(_) => FailureKind::Build,
             Self::Lock(error) => error.kind(),
             Self::Store { source } => source.kind(),
             Self::Question(QuestionError::Store { source, .. }) => source.kind(),

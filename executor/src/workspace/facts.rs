@@ -117,6 +117,13 @@ impl From<&StatSignature> for Signature {
     }
 }
 
+impl From<Signature> for StatSignature {
+    fn from(signature: Signature) -> Self {
+        let Signature { device, inode, size, mode, mtime_ns, ctime_ns } = signature;
+        Self { device, inode, size, mode, mtime_ns, ctime_ns }
+    }
+}
+
 impl From<Digest> for PlainDigest {
     fn from(digest: Digest) -> Self {
         let Digest { function, hash, size } = digest;
@@ -162,6 +169,25 @@ impl FactTable {
         Self { folders }
     }
 
+    /// Takes the racy mark from facts that were checked at `checked_at_ns` or later and held, and
+    /// whose signature was old by then. Says whether there were any.
+    pub(super) fn settle(&mut self, checked_at_ns: i64) -> bool {
+        let mut settled = false;
+        let entries = self.folders.iter_mut().flat_map(|folder| &mut folder.entries);
+        for (_, fact) in entries {
+            let (Fact::Content(Content { signature, racy, .. })
+            | Fact::Listing(Listing { signature, racy, .. })) = fact
+            else {
+                continue;
+            };
+            if *racy && !StatSignature::from(*signature).is_racy(checked_at_ns) {
+                *racy = false;
+                settled = true;
+            }
+        }
+        settled
+    }
+
     /// How many facts there are.
     pub fn len(&self) -> usize {
         self.folders.iter().map(|folder| folder.entries.len()).sum()
@@ -198,6 +224,15 @@ impl ArchivedFactTable {
     /// Whether there is no fact at all.
     pub fn is_empty(&self) -> bool {
         self.folders.is_empty()
+    }
+
+    /// Whether a fact must be settled by reading although its signature is the same.
+    pub(super) fn has_racy(&self) -> bool {
+        self.folders.iter().flat_map(|folder| folder.entries.iter()).any(|entry| match &entry.1 {
+            ArchivedFact::Content(content) => content.racy,
+            ArchivedFact::Listing(listing) => listing.racy,
+            ArchivedFact::Absent | ArchivedFact::Type(_) | ArchivedFact::Link { .. } => false,
+        })
     }
 
     /// The content facts with their paths.

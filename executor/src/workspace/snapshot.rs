@@ -132,7 +132,7 @@ pub struct SnapshotError {
     pub source: io::Error,
 }
 
-#[derive(rkyv::Archive, rkyv::Serialize)]
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Stored {
     facts: FactTable,
     env: Vec<(String, Option<String>)>,
@@ -145,17 +145,19 @@ struct Stored {
 #[derive(Debug)]
 pub struct Snapshot {
     sealed: Sealed,
+    opened_at_ns: i64,
 }
 
 impl Snapshot {
     /// Reads a snapshot, or `None` where there is none that can be used.
     pub fn open(path: &Path) -> Result<Option<Self>, SnapshotError> {
+        let opened_at_ns = now_ns();
         let sealed = sealed_file::read(path, FORMAT)
             .map_err(|source| SnapshotError { path: path.to_owned(), source })?;
         let usable = |sealed: &Sealed| {
             rkyv::access::<ArchivedStored, rancor::Error>(sealed.payload()).is_ok()
         };
-        Ok(sealed.filter(usable).map(|sealed| Self { sealed }))
+        Ok(sealed.filter(usable).map(|sealed| Self { sealed, opened_at_ns }))
     }
 
     /// The text that the command line stored.
@@ -189,6 +191,26 @@ impl Snapshot {
             check_toolchain(toolchain.0.as_str(), toolchain.1.plain())?;
         }
         Ok(())
+    }
+
+    /// To be called once [`Self::check`] held: writes the snapshot again without the marks of racy
+    /// files that were read and are old by now, so that the next check does not read them.
+    /// Does nothing where there are none, which is so from the second time on.
+    ///
+    /// A build that writes the same snapshot meanwhile may lose: facts that no longer hold are
+    /// found by the next check, as in any old snapshot.
+    pub fn settle(&self, path: &Path) -> Result<(), SnapshotError> {
+        if !self.stored().facts.has_racy() {
+            return Ok(());
+        }
+        let Ok(mut stored) = rkyv::deserialize::<Stored, rancor::Error>(self.stored()) else {
+            return Ok(());
+        };
+        if !stored.facts.settle(self.opened_at_ns) {
+            return Ok(());
+        }
+        sealed_file::write(path, FORMAT, &to_archive(&stored))
+            .map_err(|source| SnapshotError { path: path.to_owned(), source })
     }
 
     fn stored(&self) -> &ArchivedStored {
@@ -375,6 +397,27 @@ mod tests {
         check(|root| fs::write(root.join(output), "TEXT").expect("ok"), path(output));
         check(|root| fs::remove_file(root.join(output)).expect("ok"), path(output));
         check(|root| fs::remove_dir_all(root.join("maestro-out")).expect("ok"), path(output));
+    }
+
+    #[test]
+    fn racy_files_are_read_until_they_are_old() {
+        let fixture = Fixture::new();
+        let path = fixture.request(&["//a".to_owned()]);
+        let open = || Snapshot::open(&path).expect("readable").expect("whole");
+        let bytes = || fs::read(&path).expect("there");
+        let (young, before) = (open(), bytes());
+        assert!(young.stored().facts.has_racy());
+        young.settle(&path).expect("writable");
+        assert_eq!(bytes(), before, "nothing is old enough");
+        Snapshot { opened_at_ns: i64::MAX, ..open() }.settle(&path).expect("writable");
+        let settled = open();
+        assert!(!settled.stored().facts.has_racy());
+        assert_eq!(settled.payload(), young.payload());
+        let env = |name: &str| (name == "SET").then(|| "1".to_owned());
+        let check = || settled.check(&fixture.root(), &env, &|_| Some("fast".to_owned()));
+        assert_eq!(check(), Ok(()));
+        fs::write(fixture.root().join("maestro.star"), "TEXT").expect("writable");
+        assert_eq!(check(), Err(Stale::Path("maestro.star".into())));
     }
 
     #[test]

@@ -139,4 +139,46 @@ mod tests {
         check("serde/1.0/2", None);
         check(&format!("{}/1", "a".repeat(255)), None);
     }
+
+    /// Takes `crate:a/1.0.0`, pinned to the text `right`, out of registries with these files.
+    fn take(registries: &[(&str, &str)]) -> Result<Vec<u8>, String> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let cache = dir.path().join("cache");
+        for (registry, content) in registries {
+            let folder = cache.join(registry);
+            fs::create_dir_all(&folder).expect("a folder can be made");
+            fs::write(folder.join("a-1.0.0.crate"), content).expect("a file can be written");
+        }
+        let root = dir.path().join("store");
+        let function = maestro_core::DigestFunction::Sha256;
+        let store = Store::open(maestro_cas::StoreOptions { root, function }).expect("a store");
+        let mut hasher = function.hasher();
+        hasher.update(b"right");
+        let request = serde_json::json!({
+            "urls": ["crate:a/1.0.0"],
+            "sha256": hasher.finish().hex(),
+        });
+        let download = Download::parse(&request).expect("valid");
+        let id = CrateId::parse("a/1.0.0").expect("valid");
+        let taken = id.take(&download, &[cache.clone()], &store, &Cancel::default());
+        let digest = taken
+            .map_err(|error| error.to_string().replace(&*dir.path().to_string_lossy(), "DIR"))?;
+        Ok(store.read(&digest).expect("it is in the store"))
+    }
+
+    #[test]
+    fn the_pinned_file_is_taken_whichever_registry_has_it() {
+        assert_eq!(take(&[("one", "right")]).as_deref(), Ok(&b"right"[..]));
+        let both = take(&[("one", "wrong"), ("two", "right")]);
+        assert_eq!(both.as_deref(), Ok(&b"right"[..]));
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let error = take(&[]).expect_err("there is none");
+        let absent = "crate `a` 1.0.0 is not among the downloads of cargo below `DIR/cache`";
+        assert_eq!(error, absent);
+        let error = take(&[("one", "wrong")]).expect_err("it is another");
+        assert!(error.starts_with("`DIR/cache/one/a-1.0.0.crate`: the file has the SHA-256"));
+    }
 }

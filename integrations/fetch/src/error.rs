@@ -204,7 +204,9 @@ impl FetchError {
                 vec!["run once without `--offline`, or import a cache that has it".to_owned()]
             }
             Self::CrateAbsent { .. } => {
-                vec!["run `cargo fetch --locked`, which downloads all that `Cargo.lock` pins".into()]
+                vec![
+                    "run `cargo fetch --locked`, which downloads all that `Cargo.lock` pins".into(),
+                ]
             }
             Self::Mismatch { actual, .. } => {
                 vec![format!("if the file changed on purpose, pin `sha256 = \"{actual}\"`")]

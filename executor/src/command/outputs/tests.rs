@@ -6,6 +6,7 @@ use std::path::Path;
 
 use maestro_cas::StoreOptions;
 use maestro_core::{DigestFunction, Node};
+use rustix::fs::IFlags;
 
 use super::*;
 
@@ -221,17 +222,39 @@ fn hard_links_become_files_of_their_own() {
     }
 }
 
-#[test]
-fn extended_attributes_do_not_reach_the_store() {
+/// Stores a file that `change` was done to; says whether the store got its very inode.
+fn check_taken(change: impl Fn(&fs::File), moved: bool) {
     let fixture = Fixture::new();
     let path = fixture.layer().join("a");
     fs::write(&path, "text").expect("a file");
-    let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(&path, "user.hidden", b"channel", flags).expect("supported here");
+    let file = fs::File::options().write(true).open(&path).expect("there");
+    change(&file);
+    // The blocks of what was written are counted at once.
+    file.sync_all().expect("written");
+    let inode = file.metadata().expect("open").ino();
     let collected = fixture.collect(&[("a", F)]).expect("there");
-    let file = collected.files.first().expect("one file");
-    let blob = fixture.store.open_blob(&file.digest).expect("stored");
-    assert_eq!(rustix::fs::flistxattr(&blob, &mut [0u8; 0]), Ok(0));
+    let output = collected.files.first().expect("one file");
+    let blob = fixture.store.open_blob(&output.digest).expect("stored");
+    let stat = blob.metadata().expect("open");
+    assert_eq!(stat.ino() == inode, moved);
+    assert_eq!(rustix::fs::flistxattr_query(&blob), Ok(0));
+    let flags = rustix::fs::ioctl_getflags(&blob).unwrap_or(IFlags::empty());
+    assert!(!flags.contains(IFlags::NODUMP), "{flags:?}");
+    assert!(stat.blocks() * 512 >= stat.len(), "{stat:?}");
+}
+
+#[test]
+fn only_content_and_mode_reach_the_store() {
+    check_taken(|_| {}, true);
+    let flags = rustix::fs::XattrFlags::empty();
+    let attribute = |file: &fs::File| rustix::fs::fsetxattr(file, "user.hidden", b"evil", flags);
+    check_taken(|file| attribute(file).expect("supported here"), false);
+    let flag = |file: &fs::File| {
+        let before = rustix::fs::ioctl_getflags(file)?;
+        rustix::fs::ioctl_setflags(file, before | IFlags::NODUMP)
+    };
+    check_taken(|file| flag(file).expect("supported here"), false);
+    check_taken(|file| file.set_len(1 << 20).expect("a hole"), false);
 }
 
 #[test]
