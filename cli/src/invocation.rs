@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecords};
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
-use crate::exit::Failure;
+use crate::exit::{Failure, chain};
 use crate::null_build;
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::runners::{Runners, ToolchainFinder};
@@ -484,20 +484,6 @@ pub fn print_summary(
         println!("{}", serde_json::to_string(summary)?);
     }
     Ok(())
-}
-
-/// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(&format!(": {cause_text}"));
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Milliseconds since an instant.

@@ -12,8 +12,8 @@ use maestro_executor::workspace::build_log::{
     ActionRecord, BuildLog, Entry, InvocationRecord, RecordRef, RecordedOutput,
 };
 
-use crate::exit::Failure;
-use crate::invocation::{Invocation, chain, unix_ms};
+use crate::exit::{Failure, chain};
+use crate::invocation::{Invocation, unix_ms};
 
 /// Opens the log of a workspace.
 pub fn open_log(state_dir: &Path) -> Result<BuildLog> {

@@ -16,7 +16,8 @@ use maestro_executor::workspace::toolchain::{
 use maestro_fetch::{FetchOptions, FetchRunner, ProxyOptions};
 
 use crate::config::{cargo_downloads, non_empty};
-use crate::invocation::{Invocation, chain, sandbox};
+use crate::exit::chain;
+use crate::invocation::{Invocation, sandbox};
 
 /// The runners of one build.
 pub struct Runners {

@@ -155,13 +155,8 @@ impl Engine<'_> {
             actions: u32::try_from(plan.order.len()).unwrap_or(u32::MAX),
             at_ms: self.now_ms(),
         });
-        let resolver = Resolver::new(
-            self.graph,
-            self.store,
-            self.sources,
-            self.toolchains,
-            self.events,
-        );
+        let resolver =
+            Resolver::new(self.graph, self.store, self.sources, self.toolchains, self.events);
         let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
         // A thread that has nothing to wait for would only be woken by the end of each action.
         let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);

@@ -433,28 +433,33 @@ fn a_hard_link_to_an_input_is_a_copy() {
     assert_eq!(files.get("out").map(String::as_str), Some(text));
 }
 
-/// Has an action hide things beside the content of its output, and another one look for them.
+/// Has actions hide things beside the content of their output, and others look for them.
 fn check_nothing_beside_content(text: &str) {
-    // An attribute, an inode flag (where the layer has them), a hole.
-    let hide = "@a = (\"out\", \"user.hidden\", \"evil\", 4, 0); syscall(188, @a) and die $!;
-        open F, \"+<\", \"out\" or die $!; $f = \"\\0\" x 8; ioctl F, 0x80086601, $f;
-        $f = pack \"Q\", 0x40 | unpack \"Q\", $f; ioctl F, 0x40086602, $f;
-        truncate F, 1 << 20 or die $!";
+    let hidden = [
+        ("attribute", r#"@a = ("out", "user.hidden", "evil", 4, 0); syscall(188, @a) and die $!"#),
+        // Not every layer has flags.
+        ("flag", r#"$f = pack "Q", 0x40 | unpack "Q", $f; ioctl F, 0x40086602, $f"#),
+        ("hole", "truncate F, 1 << 20 or die $!"),
+    ];
+    let flags = r#"$f = "\0" x 8; ioctl F, 0x80086601, $f"#;
+    let look = r#"@a = ("p/a", "-" x 100, 100); $n = syscall(194, @a); $s = substr($a[1], 0, $n);
+        printf "attributes: %d [%s], flag: %d, hole: %d", $n, $s, 0x40 & unpack("Q", $f),
+        (stat F)[12] * 512 < -s F"#;
     let world = world();
-    let outcome = world
-        .script(&format!("echo {text} > out; perl -e '{hide}'"))
-        .file("out")
-        .run()
-        .unwrap_or_else(|error| panic!("{}", world.explain(&error)));
-    let file = outcome.result.output_files.first().expect("one");
-    let (digest, executable) = (file.digest, file.is_executable);
-    let look = "@a = (\"p/a\", $b = \"-\" x 100, 100); $n = syscall(194, @a);
-        open F, \"<\", \"p/a\" or die $!; $f = \"\\0\" x 8; ioctl F, 0x80086601, $f;
-        printf \"attributes: %d [%s], flag: %d, hole: %d\", $n, substr($b, 0, $n),
-            0x40 & unpack(\"Q\", $f), (stat F)[12] * 512 < -s F";
-    let look = world.script(&format!("perl -e '{look}'"));
-    let stdout = look.node("p/a", Node::File { digest, executable }).stdout();
-    assert_eq!(stdout, "attributes: 0 [], flag: 0, hole: 0", "the next action sees more");
+    for (name, hide) in hidden {
+        let outcome = world
+            .script(&format!(
+                "echo {text}, {name} > out; perl -e 'open F, \"+<\", \"out\"; {flags}; {hide}'"
+            ))
+            .file("out")
+            .run()
+            .unwrap_or_else(|error| panic!("{}", world.explain(&error)));
+        let file = outcome.result.output_files.first().expect("one");
+        let (digest, executable) = (file.digest, file.is_executable);
+        let look = world.script(&format!("perl -e 'open F, \"p/a\"; {flags}; {look}'"));
+        let stdout = look.node("p/a", Node::File { digest, executable }).stdout();
+        assert_eq!(stdout, "attributes: 0 [], flag: 0, hole: 0", "seen by the next action: {name}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! The tests share one cache, so that the product is compiled once; each has a copy of the
 //! workspace of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
@@ -11,14 +11,20 @@ use std::time::Duration;
 use maestro_tests::{Workspace, copy_tree, executed, golden_workspace, keys, poll};
 use serde_json::Value;
 
-/// A cache that outlives the tests of this process only.
+/// The cache of all tests of this process; what an earlier one left is removed first.
 fn shared_cache() -> &'static Path {
-    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    CACHE.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path()
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("golden-product");
+        if path.exists() {
+            std::fs::remove_dir_all(&path).expect("ours");
+        }
+        path
+    })
 }
 
 fn workspace() -> Workspace {
-    golden_workspace().with_cache(&shared_cache().join("cache"))
+    golden_workspace().with_cache(shared_cache())
 }
 
 /// A copy of the product, whose release is in the cache already.
@@ -210,7 +216,7 @@ fn get(port: u16, path: &str) -> String {
 
 #[test]
 fn offline_and_locked_from_an_empty_cache() {
-    let ws = product().with_cache(&tempfile::tempdir().expect("a folder").keep());
+    let ws = golden_workspace(); // with a cache of its own
     // Root needs no user namespace for this, and has no user to run actions as in one of its own.
     let alone: &[&str] = match rustix::process::geteuid().is_root() {
         true => &["--net"],
@@ -227,7 +233,6 @@ fn offline_and_locked_from_an_empty_cache() {
     let run = maestro_tests::Run::of(run);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(run.json()["cost_usd_micros"], 0);
-    std::fs::remove_dir_all(&ws.cache).expect("ours");
 }
 
 /// Makes every build file below `dir` load its rules from `//tools/rules`.

@@ -18,7 +18,7 @@ const MEMBERS: [&str; 1] = ["core"];
 /// The list, below the root of the repository.
 const LIST: &str = "third_party/crates.star";
 
-const HEAD: &str = r#""""The crates that `//core` needs on any system, with the SHA-256 of `Cargo.lock`.
+const HEAD: &str = r#""""The crates that `//core` needs, each with the SHA-256 of `Cargo.lock`.
 
 Written by `cargo xtask crates`; edits are lost.
 """

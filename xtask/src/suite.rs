@@ -38,6 +38,8 @@ pub(crate) const USER_SETTINGS: [&str; 5] =
 /// Runs the whole suite.
 pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
     machine::install(Purpose::Test)?;
+    // Maestro builds itself out of cargo's downloads, those for other systems included.
+    process::run(project.cargo().args(["fetch", "--locked"]))?;
     let binary = project.build_tests()?;
     let peer = peer::prepare(project)?;
     let mut tally = Tally::default();

@@ -10,8 +10,7 @@ use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 
 use crate::args::{CleanArgs, Global};
 use crate::config::Config;
-use crate::exit::Failure;
-use crate::invocation::chain;
+use crate::exit::{Failure, chain};
 
 /// Runs the command.
 pub fn clean(global: &Global, args: &CleanArgs) -> Result<ExitCode> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::{Global, OutputFormat};
 use crate::config::cache_dir;
-use crate::invocation::chain;
+use crate::exit::chain;
 
 /// One thing that was looked at.
 #[derive(Serialize)]

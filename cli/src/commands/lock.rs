@@ -14,8 +14,8 @@ use maestro_llm::{LlmClient, LlmOptions, Price};
 
 use crate::args::{Global, LockArgs, LockCommand};
 use crate::config::{Config, non_empty};
-use crate::exit::Failure;
-use crate::invocation::{Invocation, Request, Wanted, chain};
+use crate::exit::{Failure, chain};
+use crate::invocation::{Invocation, Request, Wanted};
 
 /// Records older than this are reported by `--check`, in days.
 const AGE_DAYS_MAX: u32 = 365;

@@ -17,8 +17,8 @@ use maestro_executor::workspace::toolchain::ToolchainList;
 
 use crate::args::{Global, ProvenanceArgs};
 use crate::config::{Config, PROJECT_FILE};
-use crate::exit::Failure;
-use crate::invocation::{chain, open_store};
+use crate::exit::{Failure, chain};
+use crate::invocation::open_store;
 
 /// Runs the command.
 pub fn provenance(global: &Global, args: &ProvenanceArgs) -> Result<ExitCode> {

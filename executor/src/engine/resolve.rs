@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use maestro_cas::Store;
 use maestro_core::event::{Event, EventSink};
 use maestro_core::key::Resolved;
-use maestro_core::{
-    ActionGraph, ActionId, ArtifactId, Digest, Node, Origin, RelPath, Toolchain,
-};
+use maestro_core::{ActionGraph, ActionId, ArtifactId, Digest, Node, Origin, RelPath, Toolchain};
 
 use crate::runner::ToolchainMount;
 use crate::workspace::sources::{SourceError, Sources};
@@ -93,9 +91,7 @@ impl<'e> Resolver<'e> {
         let artifact = self.graph.artifact(id);
         let node = match &artifact.origin {
             Origin::Action(_) => return Ok(()),
-            Origin::Source if slot.lost => {
-                self.sources.ensure(&artifact.path, self.store)?
-            }
+            Origin::Source if slot.lost => self.sources.ensure(&artifact.path, self.store)?,
             Origin::Source => self.sources.digest(&artifact.path, self.store)?,
             Origin::Builtin(bytes) => {
                 Node::File { digest: self.store.put_bytes(bytes)?, executable: false }
@@ -154,9 +150,10 @@ impl<'e> Resolver<'e> {
     /// All that is known, for the report.
     pub fn known_nodes(&self) -> HashMap<ArtifactId, Node> {
         let slots = self.slots();
-        let known = slots.iter().enumerate().filter_map(|(index, slot)| {
-            Some((ArtifactId::from_index(index), slot.node.clone()?))
-        });
+        let known = slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| Some((ArtifactId::from_index(index), slot.node.clone()?)));
         known.collect()
     }
 

@@ -169,13 +169,7 @@ impl<'e> Scheduler<'e> {
 
     /// An action has its result. `changed` says that its outputs differ from an earlier result in
     /// this build; `stale` that an input changed while it ran, so that it must run again.
-    pub fn done(
-        &mut self,
-        action: ActionId,
-        finished: FinishedAction,
-        changed: bool,
-        stale: bool,
-    ) {
+    pub fn done(&mut self, action: ActionId, finished: FinishedAction, changed: bool, stale: bool) {
         if let Some(entry) = self.entries.get_mut(&action) {
             entry.skip_cache = false;
         }

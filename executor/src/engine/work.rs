@@ -107,9 +107,7 @@ impl WorkError {
         };
         match error {
             RunError::Failed { stdout, stderr, .. } => (TestStatus::Failed, logs(stdout, stderr)),
-            RunError::Timeout { stdout, stderr, .. } => {
-                (TestStatus::Timeout, logs(stdout, stderr))
-            }
+            RunError::Timeout { stdout, stderr, .. } => (TestStatus::Timeout, logs(stdout, stderr)),
             _ => (TestStatus::NotBuilt, Vec::new()),
         }
     }
