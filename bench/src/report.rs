@@ -46,7 +46,8 @@ pub(crate) fn page(results: &Results) -> String {
         "# Performance\n\n\
          Written by `cargo xtask bench`; do not edit.\n\
          Absolute times are those of one machine; the ratios are what counts.\n\
-         Where the time goes, and what the figures are worth: [performance notes](design/performance-notes.md).\n\n",
+         Where the time goes, and what the figures are worth: \
+         [performance notes](design/performance-notes.md).\n\n",
     );
     text.push_str("| | |\n|---|---|\n");
     for (what, value) in &results.machine {
