@@ -315,7 +315,7 @@ mod tests {
                 false => store.put_bytes(text.as_bytes()).expect("stored"),
             };
             let path = RelPath::new(&format!("maestro-out/a/b{}/{index}", index % 3));
-            let node = Node::File { digest, executable: index % 2 == 0 };
+            let node = Node::File { digest, executable: index.is_multiple_of(2) };
             (ArtifactId::from_index(index), path.expect("valid"), node)
         };
         let artifacts: Vec<_> = (0..20).map(artifact).collect();

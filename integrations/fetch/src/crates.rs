@@ -160,7 +160,7 @@ mod tests {
         });
         let download = Download::parse(&request).expect("valid");
         let id = CrateId::parse("a/1.0.0").expect("valid");
-        let taken = id.take(&download, &[cache.clone()], &store, &Cancel::default());
+        let taken = id.take(&download, std::slice::from_ref(&cache), &store, &Cancel::default());
         let digest = taken
             .map_err(|error| error.to_string().replace(&*dir.path().to_string_lossy(), "DIR"))?;
         Ok(store.read(&digest).expect("it is in the store"))
