@@ -1,6 +1,6 @@
 //! Where this repository, its build folder and its lasting caches are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -21,7 +21,9 @@ pub(crate) struct Project {
 impl Project {
     /// Finds the folders; nothing is made.
     pub(crate) fn find() -> Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // As cargo tells it now: two checkouts may share a target folder, and so this program.
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest.parent().context("the folder of xtask has no parent")?.to_path_buf();
         let home = std::env::var_os("HOME").map(PathBuf::from).context("`HOME` is not set")?;
         let cache = home.join(".cache/maestro-build");
