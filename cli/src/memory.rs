@@ -7,7 +7,7 @@ use maestro_core::event::Outcome;
 use maestro_core::graph::ActionGraph;
 use maestro_core::{Digest, DigestFunction, Node};
 use maestro_executor::engine::{FinishedAction, Report};
-use maestro_executor::records::RecordUse;
+use maestro_executor::records::{FoundIn, RecordUse};
 use maestro_executor::workspace::build_log::{
     ActionRecord, BuildLog, Entry, InvocationRecord, RecordRef, RecordedOutput,
 };
@@ -105,5 +105,6 @@ fn record_ref(used: &RecordUse) -> Option<RecordRef> {
         subject: record.model.clone(),
         identity: Some(record.identity.clone()),
         attested: record.is_attested(),
+        stale: used.found_in == FoundIn::Stale,
     })
 }

@@ -101,6 +101,19 @@ fn an_edit_of_the_patch_stops_the_build_and_says_how_to_go_on() {
 }
 
 #[test]
+fn an_answer_to_an_older_input_is_used_on_demand_only_and_marked() {
+    let ws = product();
+    let patch = ws.read("intelgraph/changes.patch");
+    ws.write("intelgraph/changes.patch", format!("{patch}\n"));
+    let run = ws.run(&["build", "//intelgraph:test_plan", "--stale-records=allow"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("`//intelgraph:test_plan` is stale"), "{}", run.stderr);
+    let run = ws.run(&["provenance", "//intelgraph:test_plan"]);
+    assert!(run.stdout.contains("\"stale\": true"), "{}", run.stdout);
+    ws.fails(1, &["build", "//intelgraph:test_plan"]);
+}
+
+#[test]
 fn recorded_steps_depend_on_sources_only() {
     let ws = product();
     let run = ws.run(&["lock", "--check"]);

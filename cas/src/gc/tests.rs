@@ -197,7 +197,7 @@ fn old_damaged_files_and_dead_scratch_go() {
     let old = clock::now_ns() - QUARANTINE_NS - 1;
     fs::write(fixture.path(&format!("quarantine/{old}-x")), "").expect("written");
     fs::write(fixture.path(&format!("quarantine/{}-y", clock::now_ns())), "").expect("written");
-    fs::create_dir_all(fixture.path("scratch/1-2-0/work/deep")).expect("made");
+    fs::create_dir_all(fixture.path("scratch/1-2-0/layer/deep")).expect("made");
     let mine = fixture.store.scratch_dir();
     fixture.store.gc(GcOptions::default()).expect("collected");
     assert_eq!(fs::read_dir(fixture.path("quarantine")).expect("listed").count(), 1);

@@ -6,7 +6,7 @@
 //! A failed, cancelled or transient result is never stored.
 
 use maestro_cas::StoreError;
-use maestro_core::event::{Event, Outcome, TestStatus};
+use maestro_core::event::{Event, Outcome, Severity, TestStatus};
 use maestro_core::graph::Plan;
 use maestro_core::key::{PrepareError, Prepared, prepare};
 use maestro_core::wire::ActionResult;
@@ -167,6 +167,9 @@ impl Worker<'_, '_> {
         let result = match self.look_up(spec, &prepared, skip_cache)? {
             Some(Hit::Cached(result)) => result,
             Some(Hit::Recorded(found)) => {
+                if found.record.found_in == FoundIn::Stale {
+                    self.warn_of_stale(spec, &found);
+                }
                 if found.record.found_in != FoundIn::Cache {
                     finished.outcome = Outcome::Locked;
                 }
@@ -275,6 +278,19 @@ impl Worker<'_, '_> {
         finished.memory_bytes = outcome.memory_bytes;
         finished.cost_usd_micros = outcome.cost_usd_micros;
         Ok(outcome.result)
+    }
+
+    /// Says that an answer to an older input was used, on the user's demand.
+    fn warn_of_stale(&self, spec: &ActionSpec, found: &Found) {
+        let label = &self.engine.graph.target(spec.owner).label;
+        let date = found.record.record.date;
+        self.engine.events.emit(Event::Message {
+            severity: Severity::Warning,
+            text: format!(
+                "`{label}` is stale: its answer of {date} is to an older input, and so is all that \
+                 is made from it"
+            ),
+        });
     }
 
     /// Shows what a successful command wrote, such as warnings. Tests have log files instead.

@@ -136,7 +136,7 @@ impl Walk<'_> {
             date: locked.map(|record| record.date.to_string()),
             attested: used.attested,
             edited: locked.is_some_and(|record| record.edited),
-            stale: false,
+            stale: used.stale,
         }));
     }
 
@@ -389,6 +389,7 @@ mod tests {
             subject: "m".into(),
             identity: Some("name:m-2026-01-01".into()),
             attested: false,
+            stale: false,
         });
         let (object, plan) = (log.put("out/a.o"), log.put("out/plan"));
         log.action("out/all", "@maestro//tar", &[("in/out/a.o", object), ("in/out/plan", plan)]);

@@ -22,7 +22,7 @@ use super::framed_log::{FramedLog, Frames};
 use super::sealed_file::Format;
 
 const FILE: &str = "build-log";
-const FORMAT: Format = Format { magic: *b"MAEBLOG\0", version: 1 };
+const FORMAT: Format = Format { magic: *b"MAEBLOG\0", version: 2 };
 /// The log is rewritten when it is this many times larger than what counts in it.
 const COMPACT_RATIO: u64 = 2;
 /// Logs smaller than this are left as they are, in bytes.
@@ -109,6 +109,8 @@ pub struct RecordRef {
     pub identity: Option<String>,
     /// Whether the answer is as its recorder signed it.
     pub attested: bool,
+    /// Whether it answers an older input than the one it was used for.
+    pub stale: bool,
 }
 
 /// One build as a whole.
