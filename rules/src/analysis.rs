@@ -1,7 +1,6 @@
 //! Analysis: runs the implementations of the rules that a request needs, dependencies first.
 //!
-//! A target is analyzed at most once. The walk keeps its own stack, so that a chain of a hundred
-//! thousand targets is no problem, and a cycle is reported with the whole path.
+//! A configured target is analyzed at most once, in the order that [`ConfiguredGraph`] found.
 
 mod context;
 mod program;
@@ -17,25 +16,19 @@ use starlark::eval::Evaluator;
 use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
 use crate::attr::{AttrKind, AttrValue};
+use crate::configured::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Via};
 use crate::ctx::actions::declare;
-use crate::ctx::out_dir;
+use crate::ctx::out_root;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
 use crate::library;
 use crate::limits::{UNCHECKED_HEAP_BYTES, check_value};
 use crate::load::file::{display, path_of};
 use crate::package::TargetDecl;
-use crate::resolve::{Node, Universe, location_of, test_toolchain};
+use crate::resolve::{Universe, location_of};
 use crate::rule::RuleSpec;
 use crate::scope::{Current, Prints, RuleScope};
 use crate::values::file::{FileOrigin, FileValue};
-
-/// What is known about a target.
-enum Status {
-    InProgress,
-    Done(Configured),
-    Failed,
-}
 
 /// An analyzed target.
 #[derive(Clone)]
@@ -48,23 +41,19 @@ pub(crate) struct Configured {
 /// Analyzes targets into one graph.
 pub(crate) struct Analyzer<'u, 'h> {
     universe: &'u Universe<'h>,
+    configured: &'u ConfiguredGraph,
     scope: RuleScope,
-    status: HashMap<Label, Status>,
-    /// Files that targets name as outputs.
-    outputs: HashMap<Label, FileValue>,
+    /// The node whose implementation runs.
+    current: NodeId,
+    done: HashMap<NodeId, Configured>,
+    /// Files that targets name as outputs, by the target and the name.
+    outputs: HashMap<(NodeId, Arc<str>), FileValue>,
     implementations: HashMap<*const RuleSpec, OwnedFrozenValue>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-/// One target on the way down.
-struct Frame {
-    decl: Arc<TargetDecl>,
-    dependencies: Vec<Label>,
-    next: usize,
-}
-
 impl<'u, 'h> Analyzer<'u, 'h> {
-    pub(crate) fn new(universe: &'u Universe<'h>) -> Self {
+    pub(crate) fn new(universe: &'u Universe<'h>, configured: &'u ConfiguredGraph) -> Self {
         let scope = RuleScope {
             graph: RefCell::new(ActionGraph::default()),
             runnables: RefCell::default(),
@@ -72,8 +61,10 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         };
         Self {
             universe,
+            configured,
             scope,
-            status: HashMap::new(),
+            current: NodeId::default(),
+            done: HashMap::new(),
             outputs: HashMap::new(),
             implementations: HashMap::new(),
             diagnostics: Vec::new(),
@@ -85,130 +76,82 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         self.scope.graph.into_inner()
     }
 
-    /// Analyzes a requested label; `None` if that failed, which is reported.
-    pub(crate) fn request(&mut self, label: &Label) -> Option<TargetId> {
-        let node = self.universe.nodes.get(label)?.clone();
-        match node {
-            Node::Rule(decl) => {
-                self.walk(decl);
-                self.configured(label).map(|configured| configured.id)
-            }
-            Node::Output(decl) => {
-                self.walk(decl.clone());
-                let owner = self.configured(&decl.label)?.id;
-                let file = self.outputs.get(label)?.clone();
-                Some(self.file_target(label, &file, "generated file", location_of(&decl), owner))
-            }
-            Node::Source => {
-                let file = self.source(label).ok()?;
-                let location = file.path().to_string();
-                let mut graph = self.scope.graph.borrow_mut();
-                let target = plain_target(label, "source file", location);
-                let id = graph.add_target(target);
-                graph.target_mut(id).files = vec![file.artifact()];
-                Some(id)
-            }
-        }
-    }
-
-    fn file_target(
-        &self,
-        label: &Label,
-        file: &FileValue,
-        rule: &str,
-        location: String,
-        owner: TargetId,
-    ) -> TargetId {
-        let mut target = plain_target(label, rule, location);
-        target.deps = vec![owner];
-        target.files = vec![file.artifact()];
-        self.scope.graph.borrow_mut().add_target(target)
-    }
-
-    fn configured(&self, label: &Label) -> Option<&Configured> {
-        match self.status.get(label) {
-            Some(Status::Done(configured)) => Some(configured),
-            _ => None,
-        }
-    }
-
-    /// Analyzes a target after everything that it depends on.
-    fn walk(&mut self, root: Arc<TargetDecl>) {
-        if self.status.contains_key(&root.label) {
-            return;
-        }
-        let mut stack = vec![self.enter(root)];
-        while let Some(frame) = stack.last_mut() {
-            let Some(label) = frame.dependencies.get(frame.next) else {
-                let decl = frame.decl.clone();
-                stack.pop();
-                self.leave(&decl);
+    /// Analyzes everything that was found, dependencies first. A failure is reported once, and
+    /// what depends on it is left out.
+    pub(crate) fn analyze(&mut self) {
+        for id in self.configured.order() {
+            let node = self.configured.node(*id);
+            let NodeKind::Rule(decl) = &node.kind else { continue };
+            if !node.edges.iter().all(|edge| self.is_ready(edge)) {
                 continue;
-            };
-            frame.next += 1;
-            let owner = match self.universe.nodes.get(label) {
-                Some(Node::Rule(decl) | Node::Output(decl)) => decl.clone(),
-                Some(Node::Source) | None => continue,
-            };
-            match self.status.get(&owner.label) {
-                None => {
-                    let next = self.enter(owner);
-                    stack.push(next);
+            }
+            self.current = *id;
+            match self.configure(node, decl) {
+                Ok(configured) => {
+                    self.done.insert(*id, configured);
                 }
-                Some(Status::InProgress) => {
-                    let error = cycle(&stack, &owner);
-                    self.diagnostics.push(error);
-                    // Everyone on the cycle fails with it; the rest of the stack follows.
-                    for frame in stack.drain(..) {
-                        self.status.insert(frame.decl.label.clone(), Status::Failed);
-                    }
-                }
-                Some(Status::Done(_) | Status::Failed) => {}
+                Err(error) => self.diagnostics.push(*error),
             }
         }
     }
 
-    fn enter(&mut self, decl: Arc<TargetDecl>) -> Frame {
-        self.status.insert(decl.label.clone(), Status::InProgress);
-        let mut dependencies: Vec<Label> =
-            decl.dependencies().map(|(_, label)| label.clone()).collect();
-        if decl.rule.test {
-            dependencies.extend(test_toolchain());
-        }
-        Frame { decl, dependencies, next: 0 }
+    fn is_ready(&self, edge: &Edge) -> bool {
+        self.owner(self.configured.target(edge)).is_none_or(|owner| self.done.contains_key(&owner))
     }
 
-    fn leave(&mut self, decl: &Arc<TargetDecl>) {
-        let ready = |label: &Label| match self.universe.nodes.get(label) {
-            Some(Node::Source) => true,
-            Some(Node::Rule(owner) | Node::Output(owner)) => {
-                self.configured(&owner.label).is_some()
+    /// The node whose analysis makes what a node stands for; a source has none.
+    fn owner(&self, id: NodeId) -> Option<NodeId> {
+        let node = self.configured.node(id);
+        match &node.kind {
+            NodeKind::Rule(_) => Some(id),
+            NodeKind::Output(_) => node.edges.first().map(|edge| self.configured.target(edge)),
+            NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => None,
+        }
+    }
+
+    /// The target of a requested node; `None` if its analysis failed, which is reported.
+    pub(crate) fn requested(&self, id: NodeId) -> Option<TargetId> {
+        let node = self.configured.node(id);
+        let label = &node.label;
+        match &node.kind {
+            NodeKind::Rule(_) => self.done.get(&id).map(|configured| configured.id),
+            NodeKind::Output(decl) => {
+                let owner = self.owner(id)?;
+                let file = self.outputs.get(&(owner, label.name.clone()))?;
+                let mut target = plain_target(label, "generated file", location_of(decl));
+                target.deps = vec![self.done.get(&owner)?.id];
+                target.files = vec![file.artifact()];
+                Some(self.scope.graph.borrow_mut().add_target(target))
             }
-            None => false,
-        };
-        let toolchain = decl.rule.test.then(test_toolchain).flatten();
-        let mut needed = decl.dependencies().map(|(_, label)| label).chain(&toolchain);
-        let status = if !needed.all(ready) {
-            Status::Failed // the dependency's error is reported already
-        } else {
-            match self.configure(decl) {
-                Ok(configured) => Status::Done(configured),
-                Err(error) => {
-                    self.diagnostics.push(*error);
-                    Status::Failed
-                }
+            NodeKind::Source => {
+                let file = self.source(label).ok()?;
+                let mut target = plain_target(label, "source file", file.path().to_string());
+                target.files = vec![file.artifact()];
+                Some(self.scope.graph.borrow_mut().add_target(target))
             }
-        };
-        self.status.insert(decl.label.clone(), status);
+            NodeKind::Unknown | NodeKind::Failed(_) => None,
+        }
+    }
+
+    /// What an attribute of the node under analysis leads to, in its order.
+    fn edges_of(&self, via: Via) -> impl Iterator<Item = NodeId> + '_ {
+        let edges = &self.configured.node(self.current).edges;
+        edges.iter().filter(move |edge| edge.via == via).map(|edge| self.configured.target(edge))
     }
 
     /// Runs the implementation of a target whose dependencies are analyzed.
-    fn configure(&mut self, decl: &Arc<TargetDecl>) -> Result<Configured, Box<Diagnostic>> {
+    fn configure(
+        &mut self,
+        node: &Node,
+        decl: &Arc<TargetDecl>,
+    ) -> Result<Configured, Box<Diagnostic>> {
         let at = |error: RuleError| Box::new(Diagnostic::at(error, &decl.span));
-        let id = self.add_target(decl);
-        let current = Current { label: decl.label.clone(), target: id };
+        let id = self.add_target(node, decl);
+        let out_root = out_root(&self.configured.trims.get(node.trimmed).root);
+        let current = Current { label: decl.label.clone(), target: id, out_root };
+        let folder = current.out_dir();
         self.scope.current.replace(Some(current));
-        self.declare_outputs(decl).map_err(at)?;
+        self.declare_outputs(decl, &folder).map_err(at)?;
         let implementation = self.implementation(&decl.rule).map_err(at)?;
         let prints = Prints::new(&display(&decl.rule.file));
         let frozen = Module::with_temp_heap(|module| {
@@ -258,12 +201,12 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         Ok(value)
     }
 
-    fn add_target(&self, decl: &TargetDecl) -> TargetId {
+    fn add_target(&self, node: &Node, decl: &TargetDecl) -> TargetId {
         let mut target = plain_target(&decl.label, decl.rule.name(), location_of(decl));
         let mut seen = HashSet::new();
-        for (_, label) in decl.dependencies() {
-            if let Some(Node::Rule(owner) | Node::Output(owner)) = self.universe.nodes.get(label)
-                && let Some(configured) = self.configured(&owner.label)
+        for edge in node.edges.iter().filter(|edge| edge.via != Via::TestToolchain) {
+            if let Some(owner) = self.owner(self.configured.target(edge))
+                && let Some(configured) = self.done.get(&owner)
                 && seen.insert(configured.id)
             {
                 target.deps.push(configured.id);
@@ -273,15 +216,14 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         self.scope.graph.borrow_mut().add_target(target)
     }
 
-    fn declare_outputs(&mut self, decl: &TargetDecl) -> Result<(), RuleError> {
-        let folder = out_dir(&decl.label);
+    fn declare_outputs(&mut self, decl: &TargetDecl, folder: &str) -> Result<(), RuleError> {
         for ((_, spec), value) in decl.rule.attrs.iter().zip(&decl.attrs) {
             if !matches!(spec.kind, AttrKind::Output | AttrKind::OutputList) {
                 continue;
             }
             for label in value.labels() {
-                let file = declare(&self.scope, &folder, &label.name, ArtifactKind::File)?;
-                self.outputs.insert(label.clone(), file);
+                let file = declare(&self.scope, folder, &label.name, ArtifactKind::File)?;
+                self.outputs.insert((self.current, label.name.clone()), file);
             }
         }
         Ok(())
@@ -329,24 +271,6 @@ fn plain_target(label: &Label, rule: &str, location: String) -> GraphTarget {
         test: None,
         tags: Vec::new(),
     }
-}
-
-/// The error for targets that depend on each other, with the path from `again` back to itself.
-fn cycle(stack: &[Frame], again: &TargetDecl) -> Diagnostic {
-    let start = stack.iter().position(|frame| frame.decl.label == again.label).unwrap_or(0);
-    let path = stack.get(start..).unwrap_or_default();
-    let steps: String = path
-        .iter()
-        .map(|frame| {
-            let decl = &frame.decl;
-            format!("\n  `{}` ({}) needs", decl.label, location_of(decl))
-        })
-        .collect();
-    let message =
-        format!("targets depend on each other in a cycle:{steps}\n  `{}` again", again.label);
-    let error = RuleError::new(Code::TargetCycle, message)
-        .hint("split one of them, so that what both need is a target of its own");
-    Diagnostic::at(error, &again.span)
 }
 
 /// The texts of an attribute that is a dict.

@@ -24,7 +24,7 @@ use self::expand::{Expander, Variable};
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::depset::{Depset, expect_depset};
-use crate::values::file::{FileOrigin, FileValue, OUTPUT_ROOT};
+use crate::values::file::{FileOrigin, FileValue, OUTPUT_FOLDER};
 use crate::values::label::LabelValue;
 use crate::values::runfiles::Runfiles;
 use crate::values::target::Target;
@@ -36,6 +36,9 @@ pub(crate) struct Ctx<'v> {
     #[trace(static)]
     #[allocative(skip)]
     pub(crate) label: Label,
+    /// The folder of outputs of its configuration, such as `maestro-out/shared`.
+    #[trace(static)]
+    pub(crate) out_root: String,
     pub(crate) attr: Value<'v>,
     pub(crate) files: Value<'v>,
     pub(crate) file: Value<'v>,
@@ -68,11 +71,16 @@ fn this_ctx<'v>(this: Value<'v>) -> Result<&'v Ctx<'v>, RuleError> {
     this.downcast_ref::<Ctx<'v>>().ok_or_else(|| wrong_type("this", "a ctx", this))
 }
 
-/// Where outputs of a package go.
-pub(crate) fn out_dir(label: &Label) -> String {
+/// The folder of the outputs of a configuration, whose name is given.
+pub(crate) fn out_root(root: &str) -> String {
+    format!("{OUTPUT_FOLDER}/{root}")
+}
+
+/// Where outputs of a package go, below a folder of [`out_root`].
+pub(crate) fn out_dir(out_root: &str, label: &Label) -> String {
     match label.package_dir() {
-        folder if folder.is_empty() => OUTPUT_ROOT.to_owned(),
-        folder => format!("{OUTPUT_ROOT}/{folder}"),
+        folder if folder.is_empty() => out_root.to_owned(),
+        folder => format!("{out_root}/{folder}"),
     }
 }
 
@@ -124,21 +132,21 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
     /// The folder of the target's outputs.
     #[starlark(attribute)]
     fn out_dir<'v>(this: Value<'v>) -> starlark::Result<String> {
-        Ok(crate::ctx::out_dir(&this_ctx(this)?.label))
+        let ctx = this_ctx(this)?;
+        Ok(crate::ctx::out_dir(&ctx.out_root, &ctx.label))
     }
 
     /// The folder of all outputs.
     #[starlark(attribute)]
     fn out_root<'v>(this: Value<'v>) -> starlark::Result<String> {
-        this_ctx(this)?;
-        Ok(OUTPUT_ROOT.to_owned())
+        Ok(this_ctx(this)?.out_root.clone())
     }
 
     /// The folder of all outputs, as Bazel calls it.
     #[starlark(attribute)]
     fn bin_dir<'v>(this: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
-        this_ctx(this)?;
-        Ok(heap.alloc(AllocStruct([("path", OUTPUT_ROOT)])))
+        let root = this_ctx(this)?.out_root.as_str();
+        Ok(heap.alloc(AllocStruct([("path", root)])))
     }
 
     /// The name of the workspace in runfiles.

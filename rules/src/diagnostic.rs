@@ -52,7 +52,7 @@ impl fmt::Display for Location {
 }
 
 /// One problem, or one remark, about the build files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The stable code, such as `MAE0121`; see `docs/reference/rules.md`.
     pub code: &'static str,

@@ -4,9 +4,10 @@
 //! asked from [`maestro_core::host::Host`], which records it; no process runs, nothing is written,
 //! and time and environment cannot be seen.
 //!
-//! [`load()`] does three things: `load` evaluates files into packages of plain data, `resolve`
-//! finds the targets that a request needs, `analysis` runs the implementations of their rules,
-//! which add actions to the graph. [`query()`] answers questions about targets after the second.
+//! [`load()`] does three things: `load` evaluates files into packages of plain data, `configured`
+//! finds the targets that a request needs and what each is built for, `analysis` runs the
+//! implementations of their rules, which add actions to the graph. [`query()`] answers questions
+//! about targets before they are configured.
 //! Errors leave as [`Diagnostic`]s.
 //!
 //! What is not here: keys, caches, processes, and everything that knows what a rule is for. The
@@ -14,6 +15,8 @@
 
 mod analysis;
 mod attr;
+mod config;
+mod configured;
 mod ctx;
 mod diagnostic;
 mod error;
@@ -33,9 +36,11 @@ mod visibility;
 
 use maestro_core::event::Severity;
 use maestro_core::host::Host;
-use maestro_core::{ActionGraph, TargetId, TargetPattern};
+use maestro_core::{ActionGraph, Label, TargetId, TargetPattern};
 
 use crate::analysis::Analyzer;
+use crate::config::{ConfigId, Configurations, host_platform};
+use crate::configured::ConfiguredGraph;
 use crate::load::loader::STACK_BYTES;
 use crate::load::packages::Packages;
 use crate::resolve::Universe;
@@ -91,14 +96,21 @@ fn load_here(
     let packages = Packages::new(options.host, options.threads, limits);
     let mut universe = Universe::new(packages);
     let labels = universe.expand(&options.patterns);
-    universe.close(&labels);
+    let requested: Vec<(Label, ConfigId)> =
+        labels.into_iter().map(|label| (label, ConfigId::DEFAULT)).collect();
+    let configurations = Configurations::new(host_platform());
+    let configured = ConfiguredGraph::discover(&mut universe, configurations, &requested);
     let (mut remarks, errors) = split(std::mem::take(&mut universe.diagnostics));
     if !errors.is_empty() {
         return Err(errors);
     }
-    let mut analyzer = Analyzer::new(&universe);
-    let requested: Vec<TargetId> =
-        labels.iter().filter_map(|label| analyzer.request(label)).collect();
+    let mut analyzer = Analyzer::new(&universe, &configured);
+    analyzer.analyze();
+    let requested: Vec<TargetId> = requested
+        .iter()
+        .filter_map(|(label, config)| configured.find(label, *config))
+        .filter_map(|node| analyzer.requested(node))
+        .collect();
     let (more, errors) = split(std::mem::take(&mut analyzer.diagnostics));
     if !errors.is_empty() {
         return Err(errors);

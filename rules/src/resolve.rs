@@ -6,6 +6,7 @@ use std::sync::Arc;
 use maestro_core::host::FileType;
 use maestro_core::{Label, TargetPattern};
 
+use crate::configured::in_attribute;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError, nearest};
 use crate::glob::{list, stat};
@@ -107,7 +108,14 @@ impl<'h> Universe<'h> {
         Ok(out)
     }
 
-    fn load(&mut self, wanted: BTreeSet<(Arc<str>, Arc<str>)>) -> Result<(), RuleError> {
+    /// Whether the package of a label was asked for, with whatever result.
+    pub(crate) fn is_loaded(&self, label: &Label) -> bool {
+        // Looking a pair up takes owned halves; they are shared texts.
+        self.loaded.contains(&(label.repo.clone(), label.package.clone()))
+    }
+
+    /// Loads packages that were not asked for before.
+    pub(crate) fn load(&mut self, wanted: BTreeSet<(Arc<str>, Arc<str>)>) -> Result<(), RuleError> {
         let new: Vec<_> = wanted.into_iter().filter(|key| !self.loaded.contains(key)).collect();
         if new.is_empty() {
             return Ok(());
@@ -164,7 +172,10 @@ impl<'h> Universe<'h> {
         });
         match checked {
             Ok(Some(node)) => {
-                self.warn_if_deprecated(&node, from.as_ref());
+                if let Some((user, _)) = &from {
+                    let warning = self.deprecation(&node, user);
+                    self.diagnostics.extend(warning);
+                }
                 if self.nodes.contains_key(&label) {
                     return;
                 }
@@ -194,33 +205,29 @@ impl<'h> Universe<'h> {
         }
     }
 
-    /// Says so where a target of another package is no longer to be used.
-    fn warn_if_deprecated(&mut self, node: &Node, from: Option<&(Arc<TargetDecl>, String)>) {
-        let (Node::Rule(decl), Some((user, _))) = (node, from) else { return };
+    /// The warning where a target of another package is no longer to be used.
+    pub(crate) fn deprecation(&self, node: &Node, user: &TargetDecl) -> Option<Diagnostic> {
+        let Node::Rule(decl) = node else { return None };
         let same = decl.label.repo == user.label.repo && decl.label.package == user.label.package;
         let reason = decl.strings("deprecation").concat();
         if same || reason.is_empty() {
-            return;
+            return None;
         }
         let message = format!("`{}` uses `{}`, which is deprecated", user.label, decl.label);
         let error = RuleError::new(Code::Deprecated, message).hint(reason);
-        self.diagnostics.push(Diagnostic::at(error, &user.span).warning());
+        Some(Diagnostic::at(error, &user.span).warning())
     }
 
-    fn report(&mut self, mut error: RuleError, from: Option<(Arc<TargetDecl>, String)>) {
+    fn report(&mut self, error: RuleError, from: Option<(Arc<TargetDecl>, String)>) {
         let diagnostic = match from {
             None => Diagnostic::of(error, None),
-            Some((user, attribute)) => {
-                error.message =
-                    format!("target `{}`, attribute `{attribute}`: {}", user.label, error.message);
-                Diagnostic::at(error, &user.span)
-            }
+            Some((user, attribute)) => in_attribute(error, &user, &attribute),
         };
         self.diagnostics.push(diagnostic);
     }
 
     /// What a label names; `None` where its package could not be evaluated.
-    fn resolve(&self, label: &Label) -> Result<Option<Node>, RuleError> {
+    pub(crate) fn resolve(&self, label: &Label) -> Result<Option<Node>, RuleError> {
         let Some(package) = self.packages.get(&label.repo, &label.package) else {
             if self.packages.failed(&label.repo, &label.package) {
                 return Ok(None);
@@ -284,7 +291,12 @@ impl<'h> Universe<'h> {
     }
 
     /// Checks that `user` may depend on what `label` names.
-    fn check_use(&self, label: &Label, node: &Node, user: &TargetDecl) -> Result<(), RuleError> {
+    pub(crate) fn check_use(
+        &self,
+        label: &Label,
+        node: &Node,
+        user: &TargetDecl,
+    ) -> Result<(), RuleError> {
         if label.repo == user.label.repo && label.package == user.label.package {
             return self.check_testonly(node, user);
         }

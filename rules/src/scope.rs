@@ -12,6 +12,7 @@ use starlark::any::{AnyLifetime, ProvidesStaticType};
 use starlark::codemap::FileSpan;
 use starlark::eval::Evaluator;
 
+use crate::ctx::out_dir;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
 use crate::package::Package;
@@ -70,6 +71,15 @@ pub(crate) struct Runnable {
 pub(crate) struct Current {
     pub(crate) label: Label,
     pub(crate) target: TargetId,
+    /// The folder of outputs of its configuration, such as `maestro-out/shared`.
+    pub(crate) out_root: String,
+}
+
+impl Current {
+    /// The folder of the target's outputs.
+    pub(crate) fn out_dir(&self) -> String {
+        out_dir(&self.out_root, &self.label)
+    }
 }
 
 /// The graph under construction and the target that adds to it.

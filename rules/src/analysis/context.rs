@@ -10,10 +10,10 @@ use starlark::values::{Heap, Value};
 
 use super::Analyzer;
 use crate::attr::{AllowFiles, AttrKind, AttrSpec, AttrValue};
+use crate::configured::{Node, NodeId, NodeKind, Via};
 use crate::ctx::{Ctx, files_of};
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
-use crate::resolve::Node;
 use crate::values::depset::Depset;
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, ProviderType, builtins};
@@ -29,6 +29,14 @@ struct Fields<'v, 'd> {
     outputs: Vec<(&'d str, Value<'v>)>,
 }
 
+/// What a target says about one attribute of labels.
+struct Given<'d> {
+    name: &'d str,
+    spec: &'d AttrSpec,
+    value: &'d AttrValue,
+    via: Via,
+}
+
 impl Analyzer<'_, '_> {
     /// The context of a target whose dependencies are analyzed.
     pub(super) fn context<'v>(
@@ -37,10 +45,11 @@ impl Analyzer<'_, '_> {
         heap: Heap<'v>,
     ) -> Result<Value<'v>, RuleError> {
         let mut fields = Fields::default();
-        for ((name, spec), value) in decl.rule.attrs.iter().zip(&decl.attrs) {
+        for (at, ((name, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate() {
             match spec.kind {
                 AttrKind::Label | AttrKind::LabelList | AttrKind::LabelKeyedStringDict => {
-                    self.dependency(decl, name, spec, value, heap, &mut fields)?;
+                    let given = Given { name, spec, value, via: Via::attribute(at) };
+                    self.dependency(decl, &given, heap, &mut fields)?;
                 }
                 AttrKind::Output | AttrKind::OutputList => {
                     fields.attr.push((name, value.alloc(heap)));
@@ -54,6 +63,7 @@ impl Analyzer<'_, '_> {
         }
         let ctx = Ctx {
             label: decl.label.clone(),
+            out_root: self.scope.current()?.out_root,
             attr: heap.alloc(AllocStruct(fields.attr)),
             files: heap.alloc(AllocStruct(fields.files)),
             file: heap.alloc(AllocStruct(fields.file)),
@@ -66,7 +76,7 @@ impl Analyzer<'_, '_> {
     fn output_files<'v>(&self, spec: &AttrSpec, value: &AttrValue, heap: Heap<'v>) -> Value<'v> {
         let labels = value.labels();
         let files: Vec<FileValue> =
-            labels.iter().filter_map(|label| self.outputs.get(*label).cloned()).collect();
+            labels.iter().filter_map(|label| self.output(&label.name).cloned()).collect();
         match spec.kind {
             AttrKind::Output => {
                 files.into_iter().next().map_or_else(Value::new_none, |file| heap.alloc(file))
@@ -78,23 +88,23 @@ impl Analyzer<'_, '_> {
     fn dependency<'v, 'd>(
         &self,
         decl: &'d TargetDecl,
-        name: &'d str,
-        spec: &AttrSpec,
-        value: &AttrValue,
+        given: &Given<'d>,
         heap: Heap<'v>,
         fields: &mut Fields<'v, 'd>,
     ) -> Result<(), RuleError> {
+        let Given { name, spec, value, via } = *given;
         let mut targets = Vec::new();
         let mut files: Vec<FileValue> = Vec::new();
         let mut programs = Vec::new();
-        for label in value.labels() {
+        for node in self.edges_of(via) {
+            let label = &self.configured.node(node).label;
             let (target, found) = self
-                .target_value(label, heap)
+                .target_value(node, heap)
                 .and_then(|target| {
                     let inner = Target::from_value(target)
                         .ok_or_else(|| RuleError::new(Code::Internal, "a target is no target"))?;
                     let found = files_of(inner)?;
-                    self.check_dependency(label, spec, inner, &found)?;
+                    self.check_dependency(node, spec, inner, &found)?;
                     if spec.executable {
                         programs.push(program_of(label, inner, &found)?);
                     }
@@ -134,21 +144,30 @@ impl Analyzer<'_, '_> {
         Ok(())
     }
 
+    /// An output of the target under analysis that one of its attributes names.
+    pub(super) fn output(&self, name: &Arc<str>) -> Option<&FileValue> {
+        self.outputs.get(&(self.current, name.clone()))
+    }
+
     /// A dependency as implementations see it.
     pub(super) fn target_value<'v>(
         &self,
-        label: &Label,
+        id: NodeId,
         heap: Heap<'v>,
     ) -> Result<Value<'v>, RuleError> {
+        let Node { label, kind, .. } = self.configured.node(id);
         let lost = || RuleError::new(Code::Internal, format!("`{label}` is not analyzed"));
-        let file = match self.universe.nodes.get(label) {
-            Some(Node::Rule(_)) => {
-                let configured = self.configured(label).ok_or_else(lost)?;
+        let file = match kind {
+            NodeKind::Rule(_) => {
+                let configured = self.done.get(&id).ok_or_else(lost)?;
                 return Ok(heap.access_owned_frozen_value(&configured.value));
             }
-            Some(Node::Output(_)) => self.outputs.get(label).cloned().ok_or_else(lost)?,
-            Some(Node::Source) => self.source(label)?,
-            None => return Err(lost()),
+            NodeKind::Output(_) => {
+                let owner = self.owner(id).ok_or_else(lost)?;
+                self.outputs.get(&(owner, label.name.clone())).cloned().ok_or_else(lost)?
+            }
+            NodeKind::Source => self.source(label)?,
+            NodeKind::Unknown | NodeKind::Failed(_) => return Err(lost()),
         };
         let sets = &mut self.scope.graph.borrow_mut().sets;
         let file = heap.alloc(file);
@@ -164,12 +183,13 @@ impl Analyzer<'_, '_> {
 
     fn check_dependency(
         &self,
-        label: &Label,
+        id: NodeId,
         spec: &AttrSpec,
         target: &Target<'_>,
         files: &[FileValue],
     ) -> Result<(), RuleError> {
-        let is_file = !matches!(self.universe.nodes.get(label), Some(Node::Rule(_)));
+        let Node { label, kind, .. } = self.configured.node(id);
+        let is_file = !matches!(kind, NodeKind::Rule(_));
         if is_file {
             check_file(label, spec)?;
         } else if !spec.providers.is_empty() {

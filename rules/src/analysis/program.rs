@@ -12,13 +12,13 @@ use starlark::values::{Heap, Value};
 
 use super::{Analyzer, dict_of};
 use crate::attr::AttrKind;
+use crate::configured::Via;
 use crate::ctx::actions::declare;
 use crate::ctx::draft::Draft;
 use crate::ctx::expand::Expander;
-use crate::ctx::{files_of, out_dir};
+use crate::ctx::files_of;
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
-use crate::resolve::test_toolchain;
 use crate::scope::Runnable;
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, builtins};
@@ -171,12 +171,14 @@ impl Analyzer<'_, '_> {
             return Ok(args);
         }
         let mut targets = Vec::new();
-        for ((_, spec), value) in decl.rule.attrs.iter().zip(&decl.attrs) {
-            let takes = matches!(spec.kind, AttrKind::Label | AttrKind::LabelList);
-            for label in value.labels().into_iter().filter(|_| takes) {
-                let value = self.target_value(label, heap)?;
+        for (at, (_, spec)) in decl.rule.attrs.iter().enumerate() {
+            if !matches!(spec.kind, AttrKind::Label | AttrKind::LabelList) {
+                continue;
+            }
+            for node in self.edges_of(Via::attribute(at)) {
+                let value = self.target_value(node, heap)?;
                 let files = Target::from_value(value).map_or(Ok(Vec::new()), files_of)?;
-                targets.push((label.clone(), files));
+                targets.push((self.configured.node(node).label.clone(), files));
             }
         }
         let expander =
@@ -196,7 +198,7 @@ impl Analyzer<'_, '_> {
             let message = format!("test `{}` must be an output, not a source", program.path());
             return Err(RuleError::new(Code::Implementation, message));
         };
-        let folder = format!("{}/{}.test", out_dir(&decl.label), decl.label.name);
+        let folder = format!("{}/{}.test", self.scope.current()?.out_dir(), decl.label.name);
         let xml = declare(&self.scope, &folder, "test.xml", ArtifactKind::File)?;
         let extra = declare(&self.scope, &folder, "outputs", ArtifactKind::Tree)?;
         let text = |text: &str| Arg::One(vec![Item::Text(text.into())]);
@@ -244,8 +246,8 @@ impl Analyzer<'_, '_> {
 
     /// The toolchain with the shell that starts tests.
     fn test_toolchain(&self, heap: Heap<'_>) -> Result<Option<ArtifactId>, RuleError> {
-        let Some(label) = test_toolchain() else { return Ok(None) };
-        let value = self.target_value(&label, heap)?;
+        let Some(node) = self.edges_of(Via::TestToolchain).next() else { return Ok(None) };
+        let value = self.target_value(node, heap)?;
         let info = Target::from_value(value)
             .and_then(|target| target.provider(&builtins().toolchain.ty))
             .and_then(ProviderInstance::from_value);

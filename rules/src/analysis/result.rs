@@ -123,7 +123,7 @@ impl Analyzer<'_, '_> {
             });
         outputs
             .flat_map(|(_, value)| value.labels())
-            .filter_map(|label| self.outputs.get(label))
+            .filter_map(|label| self.output(&label.name))
             .map(|file| heap.alloc(file.clone()))
             .collect()
     }

@@ -15,7 +15,7 @@ use starlark::values::{
 
 use super::draft::{Draft, add_program, expect_file, graph_error, output_path};
 use super::native::native_methods;
-use super::{out_dir, string_dict};
+use super::string_dict;
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::args::Args;
@@ -72,7 +72,7 @@ fn declare_beside<'v>(
 ) -> starlark::Result<FileValue> {
     let scope = RuleScope::of(eval)?;
     let folder = match sibling.filter(|value| !value.is_none()) {
-        None => out_dir(&scope.current()?.label),
+        None => scope.current()?.out_dir(),
         Some(value) => {
             let sibling = expect_file(value, "sibling")?;
             if sibling.is_source() {

@@ -16,8 +16,9 @@ use starlark::values::{
 
 use super::label::LabelValue;
 
-/// The folder of all outputs, below the execution root.
-pub(crate) const OUTPUT_ROOT: &str = "maestro-out/shared";
+/// The folder of all outputs, below the execution root. Below it there is a folder for each
+/// trimmed configuration.
+pub(crate) const OUTPUT_FOLDER: &str = "maestro-out";
 
 /// What a [`FileValue`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl FileValue {
     /// The path without the output folder: where the file would be if it were a source.
     pub(crate) fn short_path(&self) -> &str {
         let path = self.inner.path.as_str();
-        path.strip_prefix(OUTPUT_ROOT).and_then(|p| p.strip_prefix('/')).unwrap_or(path)
+        let below = path.strip_prefix(OUTPUT_FOLDER).and_then(|p| p.strip_prefix('/'));
+        below.and_then(|p| p.split_once('/')).map_or(path, |(_configuration, p)| p)
     }
 
     /// Where the file stands in a runfiles tree: below `main/`, or below its repository's name.
