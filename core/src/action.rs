@@ -34,7 +34,7 @@ impl ActionClass {
 }
 
 /// A file or tree that actions read or make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Artifact {
     /// Where it stands below the execution root. Toolchains have a display path instead.
     pub path: RelPath,
@@ -55,7 +55,7 @@ pub enum ArtifactKind {
 }
 
 /// Where an artifact comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Origin {
     /// A file of the workspace, read from `<workspace>/<path>`.
     Source,
@@ -84,7 +84,7 @@ pub struct Toolchain {
 }
 
 /// What an argument list or set is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Item {
     /// Text that is used as it is.
     Text(Arc<str>),
@@ -102,7 +102,7 @@ impl fmt::Display for Item {
 }
 
 /// One part of a command line, expanded when the action's inputs are known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Arg {
     /// One argument: the concatenation of its parts, where artifacts become their paths.
     One(Vec<Item>),
@@ -122,7 +122,7 @@ pub enum Arg {
 }
 
 /// How arguments are written into a param file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ParamFileFormat {
     /// One argument a line, as it is.
     Multiline,
@@ -131,7 +131,7 @@ pub enum ParamFileFormat {
 }
 
 /// Arguments made from items, in the manner of Starlark's `args.add_all` and `add_joined`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sequence {
     /// Items that come first.
     pub direct: Vec<Item>,
@@ -170,7 +170,7 @@ impl Default for Sequence {
 }
 
 /// What an action does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum How {
     /// Runs a program in the sandbox.
     Command {
@@ -185,12 +185,13 @@ pub enum How {
         semantics: u32,
         /// The parameters; a closed object whose shape the kind defines.
         /// Paths in it are execution paths of inputs and outputs.
+        #[serde(with = "json_text")]
         request: serde_json::Value,
     },
 }
 
 /// An output that an action declares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// The artifact, whose kind says file or tree.
     pub artifact: ArtifactId,
@@ -199,7 +200,7 @@ pub struct Output {
 }
 
 /// Scheduling data of an action; does not change its bytes and is not keyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionHints {
     /// Processors, in thousandths.
     pub cpu_millis: u32,
@@ -216,7 +217,7 @@ impl Default for ExecutionHints {
 }
 
 /// A whole action.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActionSpec {
     /// The target that declared it.
     pub owner: TargetId,
@@ -242,4 +243,24 @@ pub struct ActionSpec {
     pub timeout_ms: Option<u64>,
     /// Scheduling data.
     pub hints: ExecutionHints,
+}
+
+/// JSON as text, for formats that cannot tell what they read without being told.
+mod json_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &serde_json::Value,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.to_string())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<serde_json::Value, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        serde_json::from_str(&text).map_err(D::Error::custom)
+    }
 }

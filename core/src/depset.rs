@@ -3,15 +3,31 @@
 //! The arena owns every node; a [`SetId`] is valid for the arena that made it.
 //! A set can only name sets that exist already, so there are no cycles by construction.
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::Item;
+use crate::graph::layer::Layer;
+use crate::graph::stored::Stored;
 
 /// Names a set of a [`SetArena`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SetId(u32);
+
+impl SetId {
+    /// The position in the arena.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The id at a position; valid only for an arena that has it.
+    pub fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("fewer than 2^32 sets fit in memory"))
+    }
+}
 
 /// The order in which a set is flattened; the first occurrence of an item counts,
 /// except in [`Order::Topological`], where the last does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Order {
     /// Sets first, then direct items (Bazel's `default` and `postorder`).
     #[default]
@@ -22,17 +38,22 @@ pub enum Order {
     Topological,
 }
 
-#[derive(Debug)]
-struct SetNode {
-    order: Order,
-    direct: Box<[Item]>,
-    transitive: Box<[SetId]>,
+/// One set: what it names itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetNode {
+    /// How it is flattened.
+    pub order: Order,
+    /// Its own items.
+    pub direct: Box<[Item]>,
+    /// The sets in it.
+    pub transitive: Box<[SetId]>,
 }
 
 /// Owns sets of items.
 #[derive(Debug, Default)]
 pub struct SetArena {
-    nodes: Vec<SetNode>,
+    stored: Option<Stored>,
+    nodes: Layer<SetNode>,
 }
 
 impl SetArena {
@@ -45,9 +66,28 @@ impl SetArena {
         {
             return *only;
         }
-        let id = u32::try_from(self.nodes.len()).expect("fewer than 2^32 sets fit in memory");
-        self.nodes.push(SetNode { order, direct: direct.into(), transitive: transitive.into() });
-        SetId(id)
+        let node = SetNode { order, direct: direct.into(), transitive: transitive.into() };
+        SetId::from_index(self.nodes.push(node))
+    }
+
+    /// The sets of an opened graph, and those that were added to it later.
+    pub(crate) fn over(stored: Stored, added: Vec<SetNode>) -> Self {
+        let mut nodes = Layer::over(stored.set_count());
+        for node in added {
+            nodes.push(node);
+        }
+        Self { stored: Some(stored), nodes }
+    }
+
+    /// How many sets there are.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The sets that are not stored, in the order of their ids.
+    pub(crate) fn added(&self) -> impl Iterator<Item = (SetId, &SetNode)> {
+        let ids = (self.nodes.base_len()..self.nodes.len()).map(SetId::from_index);
+        ids.map(|id| (id, self.node(id)))
     }
 
     /// Whether the set has no item at all.
@@ -96,8 +136,10 @@ impl SetArena {
         out
     }
 
-    fn node(&self, set: SetId) -> &SetNode {
-        self.nodes.get(set.0 as usize).expect("a set id comes from this arena")
+    /// What a set names itself.
+    pub fn node(&self, set: SetId) -> &SetNode {
+        let decode = || self.stored.as_ref().expect("stored ids have a store").set(set);
+        self.nodes.get(set.index(), decode).expect("a set id comes from this arena")
     }
 }
 

@@ -3,22 +3,42 @@
 //! It is built by analysis (or from a graph file), checked once, and then only read.
 //! Invariants after [`ActionGraph::plan`] returned: every output has exactly one action, no output
 //! lies inside another, no action depends on itself.
+//!
+//! A graph can be written as bytes ([`ActionGraph::store`]) and opened over them: then nothing is
+//! decoded before it is asked for, and what analysis changes lies above as a [`GraphDelta`]. A
+//! target that is analyzed again is *retired*: its actions no longer count, and its outputs can be
+//! declared anew under the ids that they had, so that all that refers to them stays true.
+
+mod check;
+pub mod columns;
+mod delta;
+pub(crate) mod layer;
+mod plan;
+pub(crate) mod stored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use petgraph::graph::{DiGraph, NodeIndex};
+use serde::{Deserialize, Serialize};
 
+use self::layer::Layer;
+use self::stored::Stored;
 use crate::action::{ActionSpec, Arg, Artifact, ArtifactKind, How, Item, Origin, Toolchain};
 use crate::depset::SetArena;
 use crate::digest::DigestFunction;
 use crate::label::Label;
 use crate::path::RelPath;
 
+pub use self::check::GraphError;
+pub use self::delta::GraphDelta;
+pub use self::plan::{ActionSet, Plan};
+
 macro_rules! dense_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub struct $name(u32);
 
         impl $name {
@@ -49,7 +69,7 @@ dense_id!(
 );
 
 /// A target as the user knows it, after analysis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
     /// Its label.
     pub label: Label,
@@ -70,7 +90,7 @@ pub struct Target {
 }
 
 /// How a target is run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Executable {
     /// The program.
     pub file: ArtifactId,
@@ -83,7 +103,7 @@ pub struct Executable {
 }
 
 /// How a target is tested.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TestTarget {
     /// The action that runs the test.
     pub action: ActionId,
@@ -91,62 +111,23 @@ pub struct TestTarget {
     pub size: String,
 }
 
-/// Why a graph is not well formed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum GraphError {
-    /// Two actions declare the same output.
-    #[error("`{path}` is an output of both `{first}` and `{second}`")]
-    DuplicateOutput {
-        /// The output.
-        path: RelPath,
-        /// Who declared it first.
-        first: Label,
-        /// Who declared it again.
-        second: Label,
-    },
-    /// One output lies inside another.
-    #[error("output `{inner}` of `{inner_owner}` lies inside output `{outer}` of `{outer_owner}`")]
-    PrefixConflict {
-        /// The output that would have to be a folder.
-        outer: RelPath,
-        /// Its owner.
-        outer_owner: Label,
-        /// The output below it.
-        inner: RelPath,
-        /// Its owner.
-        inner_owner: Label,
-    },
-    /// An output was declared but no action makes it.
-    #[error("no action makes the declared output `{path}` of `{owner}`")]
-    NotMade {
-        /// The output.
-        path: RelPath,
-        /// Who declared it.
-        owner: Label,
-    },
-    /// Actions depend on each other in a circle.
-    #[error("actions depend on each other in a cycle:\n{}", cycle_text(.steps))]
-    Cycle {
-        /// The steps, each as (owner, where it was declared, an output), the first one again last.
-        steps: Vec<(Label, String, RelPath)>,
-    },
-}
-
-fn cycle_text(steps: &[(Label, String, RelPath)]) -> String {
-    let lines: Vec<String> = steps
-        .iter()
-        .map(|(label, location, path)| format!("  `{path}` of `{label}` ({location}) needs"))
-        .collect();
-    lines.join("\n")
+/// An artifact and the target that declared it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Declared {
+    pub(crate) artifact: Artifact,
+    pub(crate) owner: Option<TargetId>,
 }
 
 /// Actions, artifacts and targets.
 #[derive(Debug, Default)]
 pub struct ActionGraph {
-    artifacts: Vec<Artifact>,
-    owners: Vec<Option<TargetId>>,
-    actions: Vec<ActionSpec>,
-    targets: Vec<Target>,
+    stored: Option<Stored>,
+    artifacts: Layer<Declared>,
+    actions: Layer<ActionSpec>,
+    targets: Layer<Target>,
+    /// Actions that no longer count.
+    retired: ActionSet,
+    /// Paths of artifacts that are not stored.
     by_path: HashMap<RelPath, ArtifactId>,
     toolchains: HashMap<Arc<Toolchain>, ArtifactId>,
     /// The sets that actions and arguments refer to.
@@ -154,6 +135,52 @@ pub struct ActionGraph {
 }
 
 impl ActionGraph {
+    /// The targets with a label; one for each configuration that was analyzed.
+    pub fn targets_named(&self, label: &Label) -> Vec<TargetId> {
+        let text = label.to_string();
+        let stored = self.stored.iter().flat_map(|stored| stored.targets_at(&text));
+        let base = self.targets.base_len();
+        let added = (base..self.targets.len())
+            .map(TargetId::from_index)
+            .filter(|id| self.target(*id).label == *label);
+        stored.chain(added).collect()
+    }
+
+    /// Whether an action no longer counts.
+    pub fn is_retired(&self, id: ActionId) -> bool {
+        self.retired.contains(id)
+    }
+
+    /// All actions that count.
+    pub fn live_actions(&self) -> impl Iterator<Item = ActionId> + '_ {
+        let all = (0..self.actions.len()).map(ActionId::from_index);
+        all.filter(|id| !self.is_retired(*id))
+    }
+
+    /// The actions that are not stored, retired ones included.
+    pub(crate) fn added_actions(&self) -> impl Iterator<Item = ActionId> + '_ {
+        (self.actions.base_len()..self.actions.len()).map(ActionId::from_index)
+    }
+
+    /// How many actions the stored part has; those from here on are new.
+    pub fn stored_action_count(&self) -> usize {
+        self.actions.base_len()
+    }
+
+    /// How many artifacts the stored part has; those from here on are new.
+    pub fn stored_artifact_count(&self) -> usize {
+        self.artifacts.base_len()
+    }
+
+    /// The target that declared an artifact as its output.
+    pub fn owner(&self, id: ArtifactId) -> Option<TargetId> {
+        match (self.artifacts.changed(id.index()), &self.stored) {
+            (Some(declared), _) => declared.owner,
+            (None, Some(stored)) => stored.owner(id.index()),
+            (None, None) => None,
+        }
+    }
+
     /// The artifact of a source file; the same path gives the same id.
     pub fn source(&mut self, path: RelPath) -> ArtifactId {
         self.intern(path, ArtifactKind::File, Origin::Source)
@@ -171,11 +198,8 @@ impl ActionGraph {
             return *id;
         }
         let path = toolchain_path(&toolchain);
-        let id = self.push(Artifact {
-            path,
-            kind: ArtifactKind::Tree,
-            origin: Origin::Toolchain(toolchain.clone()),
-        });
+        let origin = Origin::Toolchain(toolchain.clone());
+        let id = self.push(Artifact { path, kind: ArtifactKind::Tree, origin }, None);
         self.toolchains.insert(toolchain, id);
         id
     }
@@ -187,17 +211,20 @@ impl ActionGraph {
         kind: ArtifactKind,
         owner: TargetId,
     ) -> Result<ArtifactId, GraphError> {
-        if let Some(other) = self.by_path.get(&path) {
-            return Err(GraphError::DuplicateOutput {
-                first: self.owner_label(*other, owner),
-                second: self.target(owner).label.clone(),
-                path,
-            });
+        let origin = Origin::Action(None);
+        if let Some(other) = self.artifact_at(&path) {
+            if !self.is_free(other) {
+                return Err(GraphError::DuplicateOutput {
+                    first: self.owner_label(other, owner),
+                    second: self.target(owner).label.clone(),
+                    path,
+                });
+            }
+            let artifact = Artifact { path, kind, origin };
+            self.artifacts.put(other.index(), Declared { artifact, owner: Some(owner) });
+            return Ok(other);
         }
-        let id = self.push(Artifact { path: path.clone(), kind, origin: Origin::Action(None) });
-        if let Some(slot) = self.owners.get_mut(id.index()) {
-            *slot = Some(owner);
-        }
+        let id = self.push(Artifact { path: path.clone(), kind, origin }, Some(owner));
         self.by_path.insert(path, id);
         Ok(id)
     }
@@ -219,8 +246,8 @@ impl ActionGraph {
             }
         }
         for output in &spec.outputs {
-            if let Some(artifact) = self.artifacts.get_mut(output.artifact.index()) {
-                artifact.origin = Origin::Action(Some(id));
+            if let Some(declared) = self.declared_mut(output.artifact) {
+                declared.artifact.origin = Origin::Action(Some(id));
             }
         }
         self.actions.push(spec);
@@ -229,41 +256,52 @@ impl ActionGraph {
 
     /// Adds a target.
     pub fn add_target(&mut self, target: Target) -> TargetId {
-        self.targets.push(target);
-        TargetId::from_index(self.targets.len() - 1)
+        TargetId::from_index(self.targets.push(target))
     }
 
     /// The artifact of an id.
     pub fn artifact(&self, id: ArtifactId) -> &Artifact {
-        self.artifacts.get(id.index()).expect("an artifact id comes from this graph")
+        let decode = || self.base().artifact(id.index());
+        let declared = self.artifacts.get(id.index(), decode);
+        &declared.expect("an artifact id comes from this graph").artifact
     }
 
     /// The action of an id.
     pub fn action(&self, id: ActionId) -> &ActionSpec {
-        self.actions.get(id.index()).expect("an action id comes from this graph")
+        let decode = || self.base().action(id.index());
+        self.actions.get(id.index(), decode).expect("an action id comes from this graph")
     }
 
     /// The target of an id.
     pub fn target(&self, id: TargetId) -> &Target {
-        self.targets.get(id.index()).expect("a target id comes from this graph")
+        let decode = || self.base().target(id.index());
+        self.targets.get(id.index(), decode).expect("a target id comes from this graph")
     }
 
     /// The target of an id, to be completed by analysis.
     pub fn target_mut(&mut self, id: TargetId) -> &mut Target {
-        self.targets.get_mut(id.index()).expect("a target id comes from this graph")
+        let Self { stored, targets, .. } = self;
+        let decode = || stored.as_ref().expect(HAS_BASE).target(id.index());
+        targets.get_mut(id.index(), decode).expect("a target id comes from this graph")
     }
 
     /// All targets with their ids.
     pub fn targets(&self) -> impl Iterator<Item = (TargetId, &Target)> {
-        self.targets.iter().enumerate().map(|(i, t)| (TargetId::from_index(i), t))
+        let ids = (0..self.targets.len()).map(TargetId::from_index);
+        ids.map(|id| (id, self.target(id)))
+    }
+
+    /// How many targets there are.
+    pub fn target_count(&self) -> usize {
+        self.targets.len()
     }
 
     /// All declared toolchains.
     pub fn toolchains(&self) -> impl Iterator<Item = &Toolchain> {
-        self.artifacts.iter().filter_map(|artifact| match &artifact.origin {
-            Origin::Toolchain(toolchain) => Some(toolchain.as_ref()),
-            _ => None,
-        })
+        let mut found: Vec<(&ArtifactId, &Arc<Toolchain>)> =
+            self.toolchains.iter().map(|(toolchain, id)| (id, toolchain)).collect();
+        found.sort_unstable_by_key(|(id, _)| **id);
+        found.into_iter().map(|(_, toolchain)| toolchain.as_ref())
     }
 
     /// How many actions there are.
@@ -278,7 +316,8 @@ impl ActionGraph {
 
     /// The artifact at an execution path, if there is one.
     pub fn artifact_at(&self, path: &RelPath) -> Option<ArtifactId> {
-        self.by_path.get(path).copied()
+        let stored = || self.stored.as_ref()?.artifact_at(path.as_str());
+        self.by_path.get(path).copied().or_else(stored)
     }
 
     /// The artifacts that an action reads, toolchains included, each once.
@@ -299,123 +338,57 @@ impl ActionGraph {
         out
     }
 
-    /// Checks the graph and orders the actions that `requested` artifacts need.
-    pub fn plan(&self, requested: &[ArtifactId]) -> Result<Plan, GraphError> {
-        self.check_outputs()?;
-        let mut dag = DiGraph::<ActionId, ()>::new();
-        let mut nodes: HashMap<ActionId, NodeIndex> = HashMap::new();
-        let mut inputs = HashMap::new();
-        let mut stack: Vec<ActionId> =
-            requested.iter().filter_map(|artifact| self.producer(*artifact)).collect();
-        while let Some(id) = stack.pop() {
-            let node = *nodes.entry(id).or_insert_with(|| dag.add_node(id));
-            if inputs.contains_key(&id) {
-                continue;
-            }
-            let reads = self.inputs_of(id);
-            let mut producers: Vec<ActionId> =
-                reads.iter().filter_map(|artifact| self.producer(*artifact)).collect();
-            producers.sort_unstable();
-            producers.dedup();
-            for producer in producers {
-                let from = *nodes.entry(producer).or_insert_with(|| dag.add_node(producer));
-                dag.add_edge(from, node, ());
-                stack.push(producer);
-            }
-            inputs.insert(id, reads);
-        }
-        match petgraph::algo::toposort(&dag, None) {
-            Ok(order) => {
-                let order = order.into_iter().filter_map(|n| dag.node_weight(n).copied()).collect();
-                Ok(Plan { order, dag, nodes, inputs })
-            }
-            Err(_) => Err(self.describe_cycle(&dag)),
-        }
-    }
-
     /// The action that makes an artifact, if one does.
     pub fn producer(&self, artifact: ArtifactId) -> Option<ActionId> {
-        match self.artifact(artifact).origin {
-            Origin::Action(action) => action,
-            _ => None,
+        match (self.artifacts.changed(artifact.index()), &self.stored) {
+            (Some(Declared { artifact, .. }), _) => match artifact.origin {
+                Origin::Action(action) => action,
+                _ => None,
+            },
+            (None, Some(stored)) => stored.producer(artifact.index()),
+            (None, None) => None,
         }
     }
 
-    fn check_outputs(&self) -> Result<(), GraphError> {
-        for (artifact, owner) in self.artifacts.iter().zip(&self.owners) {
-            let (Origin::Action(made), Some(owner)) = (&artifact.origin, owner) else { continue };
-            let owner_label = &self.target(*owner).label;
-            if made.is_none() {
-                let path = artifact.path.clone();
-                return Err(GraphError::NotMade { path, owner: owner_label.clone() });
-            }
-            let mut above = artifact.path.parent();
-            while let Some(path) = above {
-                if let Some(outer) = self.by_path.get(&path)
-                    && matches!(self.artifact(*outer).origin, Origin::Action(_))
-                {
-                    return Err(GraphError::PrefixConflict {
-                        outer: path,
-                        outer_owner: self.owner_label(*outer, *owner),
-                        inner: artifact.path.clone(),
-                        inner_owner: owner_label.clone(),
-                    });
-                }
-                above = path.parent();
-            }
-        }
-        Ok(())
-    }
-
-    fn describe_cycle(&self, dag: &DiGraph<ActionId, ()>) -> GraphError {
-        let component = petgraph::algo::tarjan_scc(dag)
-            .into_iter()
-            .find(|c| c.len() > 1 || c.first().is_some_and(|n| dag.contains_edge(*n, *n)))
-            .unwrap_or_default();
-        let members: std::collections::HashSet<NodeIndex> = component.iter().copied().collect();
-        // Walk inside the component until a node repeats; what lies between is one cycle.
-        let mut walk: Vec<NodeIndex> = Vec::new();
-        let mut next = component.first().copied();
-        while let Some(node) = next {
-            if let Some(start) = walk.iter().position(|n| *n == node) {
-                walk.drain(..start);
-                walk.push(node);
-                break;
-            }
-            walk.push(node);
-            next = dag
-                .neighbors_directed(node, petgraph::Direction::Incoming)
-                .find(|n| members.contains(n));
-        }
-        let steps = walk.into_iter().filter_map(|node| {
-            let spec = self.action(*dag.node_weight(node)?);
-            let target = self.target(spec.owner);
-            let output = self.artifact(spec.outputs.first()?.artifact);
-            Some((target.label.clone(), target.location.clone(), output.path.clone()))
-        });
-        GraphError::Cycle { steps: steps.collect() }
+    /// Whether an artifact is what is left of a retired target.
+    fn is_free(&self, id: ArtifactId) -> bool {
+        self.owner(id).is_none() && matches!(self.artifact(id).origin, Origin::Action(None))
     }
 
     fn owner_label(&self, artifact: ArtifactId, otherwise: TargetId) -> Label {
-        let owner = self.owners.get(artifact.index()).copied().flatten().unwrap_or(otherwise);
+        let owner = self.owner(artifact).unwrap_or(otherwise);
         self.target(owner).label.clone()
     }
 
     fn intern(&mut self, path: RelPath, kind: ArtifactKind, origin: Origin) -> ArtifactId {
-        if let Some(id) = self.by_path.get(&path) {
-            return *id;
+        if let Some(id) = self.artifact_at(&path) {
+            if self.is_free(id) {
+                let artifact = Artifact { path, kind, origin };
+                self.artifacts.put(id.index(), Declared { artifact, owner: None });
+            }
+            return id;
         }
-        let id = self.push(Artifact { path: path.clone(), kind, origin });
+        let id = self.push(Artifact { path: path.clone(), kind, origin }, None);
         self.by_path.insert(path, id);
         id
     }
 
-    fn push(&mut self, artifact: Artifact) -> ArtifactId {
-        self.artifacts.push(artifact);
-        self.owners.push(None);
-        ArtifactId::from_index(self.artifacts.len() - 1)
+    fn push(&mut self, artifact: Artifact, owner: Option<TargetId>) -> ArtifactId {
+        ArtifactId::from_index(self.artifacts.push(Declared { artifact, owner }))
+    }
+
+    fn declared_mut(&mut self, id: ArtifactId) -> Option<&mut Declared> {
+        let Self { stored, artifacts, .. } = self;
+        let decode = || stored.as_ref().expect(HAS_BASE).artifact(id.index());
+        artifacts.get_mut(id.index(), decode)
+    }
+
+    fn base(&self) -> &Stored {
+        self.stored.as_ref().expect(HAS_BASE)
     }
 }
+
+const HAS_BASE: &str = "stored ids occur only in a graph that was opened";
 
 /// Where native steps see a toolchain. It is in their keys, so it depends on what the toolchain
 /// is made of and on nothing else: not on its name, nor on what else was loaded.
@@ -425,44 +398,6 @@ fn toolchain_path(toolchain: &Toolchain) -> RelPath {
     let digest = DigestFunction::Sha256.digest(text.as_bytes());
     RelPath::new(&format!(".maestro/toolchain/{}", digest.short()))
         .expect("a constant and hex digits make a normal path")
-}
-
-/// The actions that a request needs, producers before consumers.
-#[derive(Debug)]
-pub struct Plan {
-    /// Every needed action once, in a topological order.
-    pub order: Vec<ActionId>,
-    dag: DiGraph<ActionId, ()>,
-    nodes: HashMap<ActionId, NodeIndex>,
-    inputs: HashMap<ActionId, Vec<ArtifactId>>,
-}
-
-impl Plan {
-    /// The actions that must be done before `action`.
-    pub fn producers(&self, action: ActionId) -> impl Iterator<Item = ActionId> + '_ {
-        self.neighbors(action, petgraph::Direction::Incoming)
-    }
-
-    /// The actions that wait for `action`.
-    pub fn consumers(&self, action: ActionId) -> impl Iterator<Item = ActionId> + '_ {
-        self.neighbors(action, petgraph::Direction::Outgoing)
-    }
-
-    /// The artifacts that an action of the plan reads.
-    pub fn inputs(&self, action: ActionId) -> &[ArtifactId] {
-        self.inputs.get(&action).map_or(&[], Vec::as_slice)
-    }
-
-    fn neighbors(
-        &self,
-        action: ActionId,
-        direction: petgraph::Direction,
-    ) -> impl Iterator<Item = ActionId> + '_ {
-        let node = self.nodes.get(&action).copied();
-        node.into_iter()
-            .flat_map(move |n| self.dag.neighbors_directed(n, direction))
-            .filter_map(|n| self.dag.node_weight(n).copied())
-    }
 }
 
 /// Walks every artifact that an argument names directly.
