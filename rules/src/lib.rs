@@ -25,6 +25,7 @@ mod globals;
 mod library;
 mod limits;
 mod load;
+mod memo;
 mod nesting;
 mod package;
 mod query;
@@ -43,11 +44,13 @@ use crate::config::{ConfigId, Configurations, host_platform};
 use crate::configured::ConfiguredGraph;
 use crate::load::loader::STACK_BYTES;
 use crate::load::packages::Packages;
+use crate::memo::Recall;
 use crate::resolve::Universe;
 
 pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use limits::EvaluationLimits;
+pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
 pub use query::{QueryOptions, QueryTarget, query};
 
 /// What is to be loaded.
@@ -74,6 +77,31 @@ pub struct Loaded {
     pub remarks: Vec<Diagnostic>,
 }
 
+/// An evaluation that began with a memory of an earlier one.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What the request comes to; the same as without memory.
+    pub loaded: Loaded,
+    /// What had to be evaluated.
+    pub reevaluated: Reevaluated,
+    /// What the next evaluation may begin with.
+    pub remembered: Remembered,
+}
+
+/// As [`load()`], but evaluates only what is not remembered or has changed since.
+///
+/// Memory that is damaged or of another version is as good as none.
+pub fn reload(
+    options: LoadOptions<'_>,
+    memory: Option<Memory<'_>>,
+    remember: Remember,
+) -> Result<Reloaded, Vec<Diagnostic>> {
+    on_large_stack(|| {
+        let recall = memory.as_ref().and_then(Recall::open);
+        load_here(&options, EvaluationLimits::default(), recall, remember)
+    })
+}
+
 /// Evaluates the build files that a request needs into an action graph.
 ///
 /// All errors that are independent of each other are returned, in a stable order.
@@ -86,14 +114,17 @@ pub fn load_within(
     options: LoadOptions<'_>,
     limits: EvaluationLimits,
 ) -> Result<Loaded, Vec<Diagnostic>> {
-    on_large_stack(|| load_here(&options, limits))
+    let reloaded = on_large_stack(|| load_here(&options, limits, None, Remember::Nothing))?;
+    Ok(reloaded.loaded)
 }
 
-fn load_here(
-    options: &LoadOptions<'_>,
+fn load_here<'a>(
+    options: &LoadOptions<'a>,
     limits: EvaluationLimits,
-) -> Result<Loaded, Vec<Diagnostic>> {
-    let packages = Packages::new(options.host, options.threads, limits);
+    recall: Option<Recall<'a>>,
+    remember: Remember,
+) -> Result<Reloaded, Vec<Diagnostic>> {
+    let packages = Packages::new(options.host, options.threads, limits).with_recall(recall);
     let mut universe = Universe::new(packages);
     let labels = universe.expand(&options.patterns);
     let requested: Vec<(Label, ConfigId)> =
@@ -116,8 +147,15 @@ fn load_here(
         return Err(errors);
     }
     remarks.extend(more);
+    remarks.extend(universe.packages.recalled_remarks());
+    remarks.sort_by(|a, b| (&a.location, &a.message).cmp(&(&b.location, &b.message)));
     let packages = universe.package_count();
-    Ok(Loaded { graph: analyzer.into_graph(), requested, packages, remarks })
+    let graph = analyzer.into_graph();
+    Ok(Reloaded {
+        loaded: Loaded { graph, requested, packages, remarks },
+        reevaluated: Reevaluated::of(&universe.packages),
+        remembered: memo::write(&universe.packages, remember),
+    })
 }
 
 fn split(all: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {

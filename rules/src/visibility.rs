@@ -19,9 +19,9 @@ pub(crate) enum Visibility {
 /// A package, or a folder with all packages below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackageSpec {
-    repo: String,
-    package: String,
-    below: bool,
+    pub(crate) repo: String,
+    pub(crate) package: String,
+    pub(crate) below: bool,
 }
 
 impl PackageSpec {

@@ -18,6 +18,9 @@ use crate::glob::{host_error, list, stat};
 use crate::globals::{globals, load_label};
 use crate::library;
 use crate::limits::{EvaluationLimits, check_module};
+use crate::memo::files::FileTrace;
+use crate::memo::imprint::Imprint;
+use crate::memo::trace::{Observation, Tracer};
 use crate::nesting;
 use crate::package::Package;
 use crate::scope::{FileScope, PACKAGE_FILE, Prints};
@@ -37,6 +40,10 @@ pub(crate) struct Parsed {
     pub(crate) file: Label,
     ast: AstModule,
     pub(crate) loads: Vec<Load>,
+    /// The text.
+    imprint: Imprint,
+    /// What was seen of the workspace so far.
+    seen: Vec<Observation>,
 }
 
 /// One `load` of a file.
@@ -55,6 +62,8 @@ pub(crate) struct Evaluated {
     /// Who may load it.
     pub(crate) visibility: Visibility,
     pub(crate) remarks: Vec<Diagnostic>,
+    /// What it depended on.
+    pub(crate) trace: FileTrace,
 }
 
 /// The text of a file; `None` if there is none.
@@ -115,11 +124,26 @@ pub(crate) fn missing(host: &dyn Host, file: &Label) -> RuleError {
         .hint_opt(did_you_mean(name, names.iter().map(String::as_str)))
 }
 
+/// Reads and parses a file; `None` if there is none.
+pub(crate) fn open(host: &dyn Host, file: &Label) -> Result<Option<Parsed>, Box<Diagnostic>> {
+    let tracer = Tracer::new(host);
+    let text = read(&tracer, file).map_err(|error| {
+        let start = Location::start_of(&display(file));
+        Box::new(Diagnostic::of(error, Some(start)))
+    })?;
+    let Some(text) = text else { return Ok(None) };
+    let mut parsed = parse(file, text).map_err(Box::new)?;
+    check_borders(&tracer, &parsed)?;
+    parsed.seen = tracer.finish();
+    Ok(Some(parsed))
+}
+
 /// Parses a file.
-pub(crate) fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
+fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
     let name = display(file);
     let at_start = |error| Diagnostic::of(error, Some(Location::start_of(&name)));
     nesting::check(&text).map_err(at_start)?;
+    let imprint = Imprint::of(text.as_bytes());
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     let dialect = Dialect { enable_load_reexport: false, ..Dialect::Extended };
     let ast =
@@ -130,11 +154,11 @@ pub(crate) fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
         let target = load_label(&text, file).map_err(|error| Diagnostic::at(error, &load.span))?;
         loads.push(Load { text, target, span: load.span });
     }
-    Ok(Parsed { file: file.clone(), ast, loads })
+    Ok(Parsed { file: file.clone(), ast, loads, imprint, seen: Vec::new() })
 }
 
 /// Checks that the files that `parsed` loads belong to the packages that their labels say.
-pub(crate) fn check_borders(host: &dyn Host, parsed: &Parsed) -> Result<(), Diagnostic> {
+fn check_borders(host: &dyn Host, parsed: &Parsed) -> Result<(), Diagnostic> {
     for load in &parsed.loads {
         if !load.target.repo.is_empty() {
             continue;
@@ -187,13 +211,15 @@ pub(crate) fn evaluate<'m>(
     host: &dyn Host,
     limits: EvaluationLimits,
     parsed: Parsed,
-    module_of: impl Fn(&Label) -> Option<&'m FrozenModule>,
+    loaded: impl Fn(&Label) -> Option<&'m Evaluated>,
 ) -> Result<Evaluated, Box<Diagnostic>> {
-    let Parsed { file, ast, loads } = parsed;
+    let Parsed { file, ast, loads, imprint, mut seen } = parsed;
+    let tracer = Tracer::new(host);
+    let host: &dyn Host = &tracer;
     let name = display(&file);
     let modules: HashMap<&str, &FrozenModule> = loads
         .iter()
-        .filter_map(|load| Some((load.text.as_str(), module_of(&load.target)?)))
+        .filter_map(|load| Some((load.text.as_str(), &loaded(&load.target)?.module)))
         .collect();
     let modules = Modules(modules);
     let is_package = &*file.name == PACKAGE_FILE;
@@ -215,10 +241,12 @@ pub(crate) fn evaluate<'m>(
     });
     let module =
         module.map_err(|error: starlark::Error| Diagnostic::from_starlark(&error, None))?;
-    Ok(Evaluated {
-        module,
-        package: scope.package.map(RefCell::into_inner),
-        visibility: scope.visibility.into_inner().unwrap_or(default),
-        remarks: prints.take(),
-    })
+    let package = scope.package.map(RefCell::into_inner);
+    let visibility = scope.visibility.into_inner().unwrap_or(default);
+    seen.extend(tracer.finish());
+    let imprints = loads
+        .iter()
+        .filter_map(|load| Some((&load.target, loaded(&load.target)?.trace.transitive)));
+    let trace = FileTrace::new(imprint, imprints, seen);
+    Ok(Evaluated { module, package, visibility, remarks: prints.take(), trace })
 }

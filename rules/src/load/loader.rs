@@ -74,6 +74,14 @@ impl<'h> Loader<'h> {
         }
     }
 
+    /// Every file that was evaluated, in the order of their labels.
+    pub(crate) fn evaluated(&self) -> impl Iterator<Item = (&Label, &Evaluated)> {
+        self.files.iter().filter_map(|(label, state)| match state {
+            FileState::Done(done) => Some((label, &**done)),
+            _ => None,
+        })
+    }
+
     /// Whether a file was asked for before.
     pub(crate) fn knows(&self, file: &Label) -> bool {
         self.files.contains_key(file)
@@ -146,16 +154,7 @@ fn work(host: &dyn Host, limits: EvaluationLimits, shared: &Mutex<State<'_>>, wa
 fn perform(host: &dyn Host, limits: EvaluationLimits, task: Task) -> Outcome {
     match task {
         Task::Read(label) => {
-            let parsed = match file::read(host, &label) {
-                Ok(None) => Ok(None),
-                Ok(Some(text)) => file::parse(&label, text)
-                    .and_then(|parsed| file::check_borders(host, &parsed).map(|()| Some(parsed)))
-                    .map_err(Box::new),
-                Err(error) => {
-                    let start = crate::diagnostic::Location::start_of(&display(&label));
-                    Err(Box::new(Diagnostic::of(error, Some(start))))
-                }
-            };
+            let parsed = file::open(host, &label);
             Outcome::Read(label, parsed)
         }
         Task::Evaluate(parsed, loaded) => {
@@ -165,8 +164,8 @@ fn perform(host: &dyn Host, limits: EvaluationLimits, task: Task) -> Outcome {
             if !refused.is_empty() {
                 return Outcome::Evaluated(label, Err(refused));
             }
-            let module = |target: &Label| loaded.get(target).map(|file| &file.module);
-            let done = file::evaluate(host, limits, parsed, module).map_err(|error| vec![*error]);
+            let file = |target: &Label| loaded.get(target).map(|file| &**file);
+            let done = file::evaluate(host, limits, parsed, file).map_err(|error| vec![*error]);
             Outcome::Evaluated(label, done)
         }
     }

@@ -1,18 +1,21 @@
 //! Packages: which folders are some, and what their files declare.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use maestro_core::Label;
 use maestro_core::host::{FileType, Host};
 use starlark::values::OwnedFrozenValue;
 
-use super::file::Evaluated;
+use super::file::{Evaluated, read};
 use super::loader::Loader;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError, nearest};
 use crate::glob::{list, stat};
 use crate::library;
 use crate::limits::EvaluationLimits;
+use crate::memo::codec::{Damaged, Reader};
+use crate::memo::{Recall, decls};
 use crate::package::Package;
 use crate::rule::{FrozenRule, RuleSpec};
 use crate::scope::PACKAGE_FILE;
@@ -22,11 +25,37 @@ pub(crate) struct Packages<'h> {
     host: &'h dyn Host,
     limits: EvaluationLimits,
     loader: Loader<'h>,
+    recall: Option<Recall<'h>>,
+    /// Packages that were not evaluated, by their files.
+    recalled: HashMap<Label, Package>,
 }
 
 impl<'h> Packages<'h> {
     pub(crate) fn new(host: &'h dyn Host, threads: usize, limits: EvaluationLimits) -> Self {
-        Self { host, limits, loader: Loader::new(host, threads, limits) }
+        let loader = Loader::new(host, threads, limits);
+        Self { host, limits, loader, recall: None, recalled: HashMap::new() }
+    }
+
+    /// The same with a memory of an earlier evaluation.
+    pub(crate) fn with_recall(mut self, recall: Option<Recall<'h>>) -> Self {
+        self.recall = recall;
+        self
+    }
+
+    /// The memory of an earlier evaluation.
+    pub(crate) fn recall(&self) -> Option<&Recall<'h>> {
+        self.recall.as_ref()
+    }
+
+    /// Every file that was evaluated, in the order of their labels.
+    pub(crate) fn evaluated(&self) -> impl Iterator<Item = (&Label, &Evaluated)> {
+        self.loader.evaluated()
+    }
+
+    /// What files printed when they were evaluated, for those that were not this time.
+    pub(crate) fn recalled_remarks(&self) -> Vec<Diagnostic> {
+        let Some(recall) = &self.recall else { return Vec::new() };
+        recall.files.remarks(self.recalled.keys().cloned(), |file| self.loader.knows(file))
     }
 
     /// The workspace.
@@ -42,26 +71,96 @@ impl<'h> Packages<'h> {
     /// Loads packages that exist; those that do not are left out.
     pub(crate) fn load(&mut self, packages: &[(Arc<str>, Arc<str>)]) -> Result<(), RuleError> {
         let mut files = Vec::new();
+        let mut clean = Vec::new();
         for (repo, package) in packages {
             let Some(file) = package_file(repo, package) else { continue };
-            if !self.loader.knows(&file) && self.exists(repo, package)? {
-                files.push(file);
+            if self.knows(&file) {
+                continue;
+            }
+            match self.remembered(&file) {
+                Some(bytes) => clean.push((file, bytes)),
+                None if self.exists(repo, package)? => files.push(file),
+                None => {}
             }
         }
         self.loader.load(&files);
+        self.recall_all(clean);
         Ok(())
+    }
+
+    fn knows(&self, file: &Label) -> bool {
+        self.loader.knows(file) || self.recalled.contains_key(file)
+    }
+
+    /// What is remembered of a package file that need not be evaluated.
+    fn remembered(&mut self, file: &Label) -> Option<&'h [u8]> {
+        let recall = self.recall.as_mut()?;
+        let bytes = recall.files.package(file)?;
+        recall.files.is_clean(file, self.host, recall.changed).then_some(bytes)
+    }
+
+    /// Reads packages from memory; what cannot be read is evaluated.
+    fn recall_all(&mut self, clean: Vec<(Label, &'h [u8])>) {
+        let mut readable = Vec::new();
+        let mut damaged = Vec::new();
+        let mut definitions = BTreeSet::new();
+        for (file, bytes) in clean {
+            let mut reader = Reader::new(bytes);
+            match decls::read_rules(&mut reader) {
+                Ok(rules) => {
+                    definitions.extend(rules.iter().map(|(file, _)| file.clone()));
+                    readable.push((file, reader, rules));
+                }
+                Err(Damaged) => damaged.push(file),
+            }
+        }
+        let definitions: Vec<Label> = definitions.into_iter().collect();
+        self.loader.load(&definitions);
+        for (file, reader, rules) in readable {
+            match self.recall_one(&file, reader, &rules) {
+                Some(package) => {
+                    self.recalled.insert(file, package);
+                }
+                None => damaged.push(file),
+            }
+        }
+        self.loader.load(&damaged);
+    }
+
+    fn recall_one(
+        &self,
+        file: &Label,
+        mut reader: Reader<'_>,
+        rules: &[(Label, String)],
+    ) -> Option<Package> {
+        let rules: Option<Vec<Arc<RuleSpec>>> =
+            rules.iter().map(|(file, variable)| self.rule(file, variable)).collect();
+        let text = read(self.host, file).ok()??;
+        decls::read_package(&mut reader, file, text, &rules?).ok()
+    }
+
+    /// The rule that a file assigns to a variable.
+    fn rule(&self, file: &Label, variable: &str) -> Option<Arc<RuleSpec>> {
+        let file = self.loader.get(file)?;
+        let (value, _) = file.module.get_any_visibility(variable).ok()?;
+        Some(value.downcast::<FrozenRule>().ok()?.as_ref().spec.clone())
     }
 
     /// A package that is loaded and has no error.
     pub(crate) fn get(&self, repo: &str, package: &str) -> Option<&Package> {
         let file = package_file(repo, package)?;
-        self.loader.get(&file).and_then(|evaluated| evaluated.package.as_ref())
+        let evaluated = || self.loader.get(&file).and_then(|own| own.package.as_ref());
+        self.recalled.get(&file).or_else(evaluated)
     }
 
     /// Whether a package was found but could not be evaluated.
     pub(crate) fn failed(&self, repo: &str, package: &str) -> bool {
         let file = package_file(repo, package);
-        file.is_some_and(|file| self.loader.knows(&file) && self.loader.get(&file).is_none())
+        file.is_some_and(|file| {
+            self.loader.knows(&file)
+                && self.loader.get(&file).is_none()
+                && !self.recalled.contains_key(&file)
+        })
     }
 
     /// Takes the errors and remarks that were collected.

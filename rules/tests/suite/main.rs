@@ -5,5 +5,6 @@ mod errors;
 mod golden;
 mod hostile;
 mod library;
+mod memory;
 mod queries;
 mod workspace;

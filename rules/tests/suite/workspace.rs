@@ -77,14 +77,18 @@ impl Host for Memory {
     }
 }
 
-/// Loads patterns; a leading `-` makes one negative.
-pub(crate) fn load_memory(host: &Memory, patterns: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
+/// Patterns from texts; a leading `-` makes one negative.
+pub(crate) fn patterns(texts: &[&str]) -> Vec<(bool, TargetPattern)> {
     let pattern = |text: &&str| match text.strip_prefix('-') {
         Some(rest) => (true, TargetPattern::parse(rest, "").expect("a pattern")),
         None => (false, TargetPattern::parse(text, "").expect("a pattern")),
     };
-    let patterns = patterns.iter().map(pattern).collect();
-    load(LoadOptions { host, patterns, threads: 2 })
+    texts.iter().map(pattern).collect()
+}
+
+/// Loads patterns.
+pub(crate) fn load_memory(host: &Memory, texts: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
+    load(LoadOptions { host, patterns: patterns(texts), threads: 2 })
 }
 
 /// Loads patterns that must be fine.

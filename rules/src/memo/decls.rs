@@ -1,0 +1,281 @@
+//! Packages as bytes: what a package file declared, without what it takes to say it.
+//!
+//! A declaration names its rule by the file and the variable that define it; the rule itself is
+//! there again as soon as that file is evaluated. Attributes that are at their default are not
+//! written. A place in the file is kept as two positions, which mean something again beside the
+//! text of the file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use maestro_core::Label;
+use starlark::codemap::{CodeMap, Pos, Span};
+
+use super::codec::{Damaged, Reader, Writer};
+use crate::attr::AttrValue;
+use crate::load::file::display;
+use crate::package::{Package, TargetDecl};
+use crate::rule::RuleSpec;
+use crate::visibility::{PackageSpec, Visibility};
+
+/// Writes labels short where they lie in the package itself.
+fn write_label(writer: &mut Writer, label: &Label, home: &Label) {
+    let same_repo = label.repo == home.repo;
+    match (same_repo, same_repo && label.package == home.package) {
+        (_, true) => writer.byte(0),
+        (true, false) => {
+            writer.byte(1);
+            writer.text(&label.package);
+        }
+        (false, false) => {
+            writer.byte(2);
+            writer.text(&label.repo);
+            writer.text(&label.package);
+        }
+    }
+    writer.text(&label.name);
+}
+
+/// Texts that come up again and again, each once.
+#[derive(Debug, Default)]
+pub(super) struct Texts(HashMap<Box<str>, Arc<str>>);
+
+impl Texts {
+    fn get(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return known.clone();
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(text.into(), new.clone());
+        new
+    }
+}
+
+fn read_label(reader: &mut Reader<'_>, home: &Label, texts: &mut Texts) -> Result<Label, Damaged> {
+    let (repo, package) = match reader.byte()? {
+        0 => (home.repo.clone(), home.package.clone()),
+        1 => (home.repo.clone(), texts.get(reader.text()?)),
+        2 => (texts.get(reader.text()?), texts.get(reader.text()?)),
+        _ => return Err(Damaged),
+    };
+    Ok(Label { repo, package, name: reader.text()?.into() })
+}
+
+fn write_visibility(writer: &mut Writer, visibility: &Visibility) {
+    match visibility {
+        Visibility::Private => writer.byte(0),
+        Visibility::Public => writer.byte(1),
+        Visibility::Packages(specs) => {
+            writer.byte(2);
+            writer.list(specs.iter(), |writer, spec| {
+                let PackageSpec { repo, package, below } = spec;
+                writer.text(repo);
+                writer.text(package);
+                writer.flag(*below);
+            });
+        }
+    }
+}
+
+fn read_visibility(reader: &mut Reader<'_>) -> Result<Visibility, Damaged> {
+    match reader.byte()? {
+        0 => Ok(Visibility::Private),
+        1 => Ok(Visibility::Public),
+        2 => Ok(Visibility::Packages(reader.list(|reader| {
+            let (repo, package) = (reader.text()?.to_owned(), reader.text()?.to_owned());
+            Ok(PackageSpec { repo, package, below: reader.flag()? })
+        })?)),
+        _ => Err(Damaged),
+    }
+}
+
+fn write_value(writer: &mut Writer, value: &AttrValue, home: &Label) {
+    match value {
+        AttrValue::None => writer.byte(0),
+        AttrValue::Bool(value) => {
+            writer.byte(1);
+            writer.flag(*value);
+        }
+        AttrValue::Int(number) => {
+            writer.byte(2);
+            writer.signed(i64::from(*number));
+        }
+        AttrValue::String(text) => {
+            writer.byte(3);
+            writer.text(text);
+        }
+        AttrValue::Strings(list) => {
+            writer.byte(4);
+            writer.list(list.iter(), |writer, text| writer.text(text));
+        }
+        AttrValue::Ints(list) => {
+            writer.byte(5);
+            writer.list(list.iter(), |writer, number| writer.signed(i64::from(*number)));
+        }
+        AttrValue::Dict(pairs) => {
+            writer.byte(6);
+            writer.list(pairs.iter(), |writer, (key, text)| {
+                writer.text(key);
+                writer.text(text);
+            });
+        }
+        AttrValue::Label(label) => {
+            writer.byte(7);
+            write_label(writer, label, home);
+        }
+        AttrValue::Labels(labels) => {
+            writer.byte(8);
+            writer.list(labels.iter(), |writer, label| write_label(writer, label, home));
+        }
+        AttrValue::LabelDict(pairs) => {
+            writer.byte(9);
+            writer.list(pairs.iter(), |writer, (label, text)| {
+                write_label(writer, label, home);
+                writer.text(text);
+            });
+        }
+    }
+}
+
+fn read_value(
+    reader: &mut Reader<'_>,
+    home: &Label,
+    texts: &mut Texts,
+) -> Result<AttrValue, Damaged> {
+    let int = |reader: &mut Reader<'_>| i32::try_from(reader.signed()?).map_err(|_| Damaged);
+    let text = |reader: &mut Reader<'_>| Ok(Arc::<str>::from(reader.text()?));
+    Ok(match reader.byte()? {
+        0 => AttrValue::None,
+        1 => AttrValue::Bool(reader.flag()?),
+        2 => AttrValue::Int(int(reader)?),
+        3 => AttrValue::String(text(reader)?),
+        4 => AttrValue::Strings(reader.list(text)?),
+        5 => AttrValue::Ints(reader.list(int)?),
+        6 => AttrValue::Dict(reader.list(|reader| Ok((text(reader)?, text(reader)?)))?),
+        7 => AttrValue::Label(read_label(reader, home, texts)?),
+        8 => AttrValue::Labels(reader.list(|reader| read_label(reader, home, texts))?),
+        9 => AttrValue::LabelDict(
+            reader.list(|reader| Ok((read_label(reader, home, texts)?, text(reader)?)))?,
+        ),
+        _ => return Err(Damaged),
+    })
+}
+
+/// What a declaration says, place apart; equal bytes are equal declarations of one rule.
+fn write_decl(writer: &mut Writer, decl: &TargetDecl) {
+    let TargetDecl { label: _, rule, attrs, visibility, span: _ } = decl;
+    let given = || {
+        let pairs = rule.attrs.iter().zip(attrs).enumerate();
+        pairs.filter(|(_, ((_, spec), value))| spec.default != **value)
+    };
+    writer.count(given().count());
+    for (at, (_, value)) in given() {
+        writer.count(at);
+        write_value(writer, value, &decl.label);
+    }
+    write_visibility(writer, visibility);
+}
+
+fn read_decl(
+    reader: &mut Reader<'_>,
+    rule: &RuleSpec,
+    home: &Label,
+    texts: &mut Texts,
+) -> Result<(Vec<AttrValue>, Visibility), Damaged> {
+    let mut given: Vec<Option<AttrValue>> = Vec::new();
+    given.resize_with(rule.attrs.len(), || None);
+    for _ in 0..reader.count()? {
+        let at = reader.count()?;
+        let slot = given.get_mut(at).ok_or(Damaged)?;
+        *slot = Some(read_value(reader, home, texts)?);
+    }
+    let pairs = given.into_iter().zip(&rule.attrs);
+    let attrs = pairs.map(|(value, (_, spec))| value.unwrap_or_else(|| spec.default.clone()));
+    let attrs = attrs.collect();
+    Ok((attrs, read_visibility(reader)?))
+}
+
+/// The rules that a stored package names, each by its file and its variable.
+pub(crate) type RuleNames = Vec<(Label, String)>;
+
+/// Writes a package; `None` where a target was not declared by a call in the package's own file,
+/// which cannot be told again without evaluating.
+pub(super) fn write_package(package: &Package, file: &Label) -> Option<Vec<u8>> {
+    let Package { name: _, targets, outputs: _, exports, default_visibility, configured } = package;
+    let display = display(file);
+    if targets.values().any(|decl| decl.span.filename() != display) {
+        return None;
+    }
+    let mut writer = Writer::default();
+    let mut rules: Vec<&RuleSpec> = Vec::new();
+    let mut numbers: HashMap<*const RuleSpec, usize> = HashMap::new();
+    for decl in targets.values() {
+        numbers.entry(Arc::as_ptr(&decl.rule)).or_insert_with(|| {
+            rules.push(&decl.rule);
+            rules.len() - 1
+        });
+    }
+    writer.list(rules.iter(), |writer, rule| {
+        for text in [&rule.file.repo, &rule.file.package, &rule.file.name] {
+            writer.text(text);
+        }
+        writer.text(rule.name());
+    });
+    writer.list(targets.values(), |writer, decl| {
+        writer.text(&decl.label.name);
+        writer.count(numbers.get(&Arc::as_ptr(&decl.rule)).copied().unwrap_or_default());
+        writer.number(u64::from(decl.span.span.begin().get()));
+        writer.number(u64::from(decl.span.span.end().get()));
+        write_decl(writer, decl);
+    });
+    writer.list(exports.iter(), |writer, (name, visibility)| {
+        writer.text(name);
+        write_visibility(writer, visibility);
+    });
+    write_visibility(&mut writer, default_visibility);
+    writer.flag(*configured);
+    Some(writer.bytes)
+}
+
+/// The rules that a stored package names; their files are to be evaluated before it is read.
+pub(crate) fn read_rules(reader: &mut Reader<'_>) -> Result<RuleNames, Damaged> {
+    reader.list(|reader| {
+        let mut text = || reader.text();
+        let (repo, package, name) = (text()?.into(), text()?.into(), text()?.into());
+        Ok((Label { repo, package, name }, text()?.to_owned()))
+    })
+}
+
+/// Reads the rest of a package: `rules` are those that [`read_rules`] named, in their order, and
+/// `text` is that of the package's file.
+pub(crate) fn read_package(
+    reader: &mut Reader<'_>,
+    file: &Label,
+    text: String,
+    rules: &[Arc<RuleSpec>],
+) -> Result<Package, Damaged> {
+    let mut package = Package::new(&file.package);
+    let mut texts = Texts::default();
+    let length = u32::try_from(text.len()).map_err(|_| Damaged)?;
+    let map = CodeMap::new(display(file), text);
+    let mut home = file.clone();
+    for _ in 0..reader.count()? {
+        home.name = reader.text()?.into();
+        let rule = rules.get(reader.count()?).ok_or(Damaged)?;
+        let (begin, end) = (reader.small()?, reader.small()?);
+        if begin > end || end > length {
+            return Err(Damaged);
+        }
+        let span = map.file_span(Span::new(Pos::new(begin), Pos::new(end)));
+        let (attrs, visibility) = read_decl(reader, rule, &home, &mut texts)?;
+        let (label, rule) = (home.clone(), rule.clone());
+        package.add(TargetDecl { label, rule, attrs, visibility, span }).map_err(|_| Damaged)?;
+    }
+    for _ in 0..reader.count()? {
+        let name = reader.text()?.into();
+        package.exports.insert(name, read_visibility(reader)?);
+    }
+    package.default_visibility = read_visibility(reader)?;
+    package.configured = reader.flag()?;
+    if reader.is_done() { Ok(package) } else { Err(Damaged) }
+}
