@@ -1,6 +1,8 @@
 //! Where things are and what is configured: flags, then environment, then `maestro.toml`, then
 //! defaults. The only file that reads the environment.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -108,6 +110,14 @@ pub fn cargo_downloads() -> Option<PathBuf> {
 /// An environment variable that is set and not empty.
 pub fn non_empty(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// All environment variables that are UTF-8.
+pub fn variables() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// The nearest folder with a project file, else the topmost of an unbroken chain of packages.

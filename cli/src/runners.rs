@@ -13,9 +13,9 @@ use maestro_executor::runner::{Runner, ToolchainMount};
 use maestro_executor::workspace::toolchain::{
     DpkgPaths, ResolvedToolchain, ToolchainError, Toolchains,
 };
-use maestro_fetch::{FetchOptions, FetchRunner, ProxyOptions};
+use maestro_fetch::{FetchOptions, FetchRunner, NpmOptions, ProxyOptions, Variables};
 
-use crate::config::{cargo_downloads, non_empty};
+use crate::config::{cargo_downloads, non_empty, variables};
 use crate::exit::chain;
 use crate::invocation::{Invocation, sandbox};
 
@@ -42,6 +42,11 @@ impl Runners {
         let fetch = FetchRunner::new(FetchOptions {
             offline: options.offline,
             crate_folders: cargo_downloads().into_iter().collect(),
+            npm: NpmOptions {
+                folder: Some(invocation.config.workspace.clone()),
+                variables: Variables(variables()),
+                ..NpmOptions::default()
+            },
             proxy: ProxyOptions {
                 http: variable(["http_proxy", "HTTP_PROXY"]),
                 https: variable(["https_proxy", "HTTPS_PROXY"]),

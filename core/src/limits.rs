@@ -44,6 +44,8 @@ pub const EVENT_QUEUE_MAX: usize = 65_536;
 pub const DOWNLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Most attempts of one download.
 pub const DOWNLOAD_ATTEMPTS_MAX: u32 = 4;
+/// Longest time that one call of a client such as pip or git may take, in milliseconds.
+pub const CLIENT_CALL_TIMEOUT_MS: u64 = 30 * 60 * 1000;
 /// Largest unpacked archive, in bytes.
 pub const ARCHIVE_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
 /// Largest ratio of unpacked to packed size of an archive.

@@ -14,6 +14,8 @@
 //! | `archive`, `tar_writer`, `gzip` | `tar` |
 //! | `image` | `oci-image` |
 //! | `unpack`, `tar_reader` | `unpack` |
+//! | `unpack::npm` | `npm-package` |
+//! | `wheel` | `wheel` |
 //! | `manifest` | `manifest` |
 //! | `scratch` | temporary files on their way into the store |
 //!
@@ -34,6 +36,7 @@ mod scratch;
 mod tar_reader;
 mod tar_writer;
 mod unpack;
+mod wheel;
 
 use std::time::Instant;
 
@@ -59,14 +62,16 @@ pub struct Kind {
 }
 
 /// The kinds that [`NativeRunner`] runs.
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 10] = [
     Kind { name: "copy", semantics: 1, run: files::copy },
     Kind { name: "expand-template", semantics: 1, run: files::expand_template },
     Kind { name: "manifest", semantics: 1, run: manifest::manifest },
+    Kind { name: "npm-package", semantics: 1, run: unpack::npm_package },
     Kind { name: "oci-image", semantics: 1, run: image::oci_image },
     Kind { name: "tar", semantics: 1, run: archive::tar },
     Kind { name: "tree", semantics: 1, run: files::tree },
     Kind { name: "unpack", semantics: 1, run: unpack::unpack },
+    Kind { name: "wheel", semantics: 1, run: wheel::wheel },
     Kind { name: "write", semantics: 1, run: files::write },
 ];
 

@@ -14,6 +14,7 @@ use crate::attr::LabelBase;
 use crate::attr::schema::attr_members;
 use crate::error::{Code, RuleError};
 use crate::glob::{Glob, glob as glob_files};
+use crate::read::read_globals;
 use crate::rule::{rule_globals, unpack_visibility};
 use crate::scope::FileScope;
 use crate::values::depset::depset_globals;
@@ -39,7 +40,10 @@ pub(crate) fn globals() -> &'static Globals {
         package_globals(&mut builder);
         label_globals(&mut builder);
         builder.namespace("attr", attr_members);
-        builder.namespace("native", package_globals);
+        builder.namespace("native", |native| {
+            package_globals(native);
+            read_globals(native);
+        });
         let providers = builtins();
         builder.set("DefaultInfo", providers.default_info.clone());
         builder.set("RunEnvironmentInfo", providers.run_environment.clone());

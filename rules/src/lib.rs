@@ -29,6 +29,7 @@ mod memo;
 mod nesting;
 mod package;
 mod query;
+mod read;
 mod resolve;
 mod rule;
 mod scope;

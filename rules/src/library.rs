@@ -21,11 +21,14 @@ embedded! {
     "rules/py.star" => "py.star",
     "rules/rust.star" => "rust.star",
     "rules/http.star" => "http.star",
+    "rules/node.star" => "node.star",
+    "rules/npm.star" => "npm.star",
     "rules/oci.star" => "oci.star",
     "rules/release.star" => "release.star",
     "rules/llm.star" => "llm.star",
     "rules/toolchain.star" => "toolchain.star",
     "toolchains/maestro.star" => "toolchains/maestro.star",
+    "toolchains/node/maestro.star" => "toolchains/node.star",
     "toolchains/rust/maestro.star" => "toolchains/rust.star",
 }
 

@@ -69,7 +69,7 @@ pub struct Ended {
 }
 
 /// Native kinds that wait for the network rather than use a processor.
-const NETWORK_KINDS: [&str; 2] = ["fetch", "llm"];
+const NETWORK_KINDS: [&str; 3] = ["fetch", "fetch-wheel", "llm"];
 
 struct Entry {
     state: ActionState,

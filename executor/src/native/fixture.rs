@@ -102,7 +102,7 @@ impl Fixture {
     /// Runs one action with all inputs.
     pub(super) fn run(&self, kind: &str, request: Value) -> Result<Made, RunError> {
         let output = match kind {
-            "tree" | "oci-image" | "unpack" => ArtifactKind::Tree,
+            "tree" | "oci-image" | "unpack" | "npm-package" | "wheel" => ArtifactKind::Tree,
             _ => ArtifactKind::File,
         };
         self.run_to(kind, request, output)

@@ -188,6 +188,29 @@ pub struct Unpack {
     pub bytes_max: Option<u64>,
 }
 
+/// `npm-package`: the files of a package of npm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NpmPackage {
+    /// The path of the archive, a tar compressed with gzip.
+    pub archive: String,
+    /// The digest that the archive must have, as `sha512-BASE64`.
+    pub integrity: String,
+    /// Paths in the package that are made programs, where they exist.
+    #[serde(default)]
+    pub programs: Vec<String>,
+}
+
+/// `wheel`: a package of Python, installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wheel {
+    /// The path of the wheel.
+    pub archive: String,
+    /// The absolute path of the interpreter that the package's scripts name.
+    pub interpreter: String,
+}
+
 /// What an archive is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArchiveFormat {
@@ -266,6 +289,8 @@ mod tests {
         check::<Tar>("tar");
         check::<OciImage>("oci-image");
         check::<Unpack>("unpack");
+        check::<NpmPackage>("npm-package");
+        check::<Wheel>("wheel");
         check::<Manifest>("manifest");
     }
 

@@ -13,10 +13,12 @@
 //! | devices, pipes | refused |
 //! | bombs | bytes, entries and depth are bounded, also before decompression ends |
 
+mod npm;
 #[cfg(test)]
 mod tests;
 mod zip;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
 use maestro_core::path::RelPath;
@@ -27,6 +29,8 @@ use super::request::{self, ArchiveFormat};
 use super::scratch::{BlobReader, Bounded, ScratchFile, io_failure};
 use super::tar_reader::{MemberKind, TarError, TarReader};
 use super::{Made, NativeError, Step};
+
+pub(super) use npm::npm_package;
 
 /// The bytes up to which a file is held in memory.
 const SMALL_FILE_BYTES: u64 = 1024 * 1024;
@@ -39,43 +43,88 @@ const SUPPORTED: &str = "supported are tar, tar.gz and zip";
 pub(super) fn unpack(step: &Step<'_>) -> Result<Made, NativeError> {
     let request::Unpack { archive, format, strip_prefix, bytes_max } = step.request()?;
     let (blob, _) = step.inputs.file("archive", &archive)?;
-    let mut sink = Sink {
-        step,
-        archive: &archive,
-        prefix: parse_prefix(strip_prefix.as_deref().unwrap_or_default())?,
-        tree: Composition::new(step.store, LinkRule::Inside),
-        bytes_left: bytes_max.unwrap_or(u64::MAX).min(limits::ARCHIVE_BYTES_MAX),
-        entries: 0,
-    };
+    let prefix = parse_prefix(strip_prefix.as_deref().unwrap_or_default())?;
+    let mut sink = Sink::new(step, &archive, Manner::strict(prefix), bytes_max);
     let format = match format.unwrap_or_default() {
         ArchiveFormat::Auto => sink.detect(&blob)?,
         format => format,
     };
-    let reader = BlobReader::buffered(step.store, &blob, step.cancel)?;
-    match format {
-        ArchiveFormat::Tar | ArchiveFormat::Auto => sink.tar(reader)?,
-        ArchiveFormat::TarGz => {
-            let bound = blob.size.saturating_mul(limits::ARCHIVE_RATIO_MAX);
-            let bound = bound.clamp(DECOMPRESSED_BYTES_MIN, limits::ARCHIVE_BYTES_MAX);
-            let plain = Bounded::new(flate2::bufread::MultiGzDecoder::new(reader), bound);
-            sink.tar(io::BufReader::with_capacity(128 * 1024, plain))?;
-        }
-        ArchiveFormat::Zip => zip::unpack(&mut sink, reader)?,
-    }
+    sink.take(&blob, format)?;
     Ok(Made::Tree { root: sink.tree.finish()? })
+}
+
+/// All that a zip holds, as a tree.
+pub(super) fn zip_tree(
+    step: &Step<'_>,
+    archive: &str,
+    blob: &Digest,
+) -> Result<Digest, NativeError> {
+    let mut sink = Sink::new(step, archive, Manner::strict(Vec::new()), None);
+    sink.take(blob, ArchiveFormat::Zip)?;
+    sink.tree.finish()
+}
+
+/// What is left out at the front of every name.
+enum Strip {
+    /// These folders; what lies elsewhere is refused.
+    Prefix(Vec<String>),
+    /// One folder, whatever it is called; what lies in none is left out.
+    First,
+}
+
+/// How the entries of an archive are taken.
+struct Manner {
+    strip: Strip,
+    /// Whether links are left out, and a file may stand twice if it is the same.
+    lenient: bool,
+    /// Files that become programs.
+    programs: BTreeSet<String>,
+}
+
+impl Manner {
+    /// As archives are unpacked that nothing is known of.
+    fn strict(prefix: Vec<String>) -> Self {
+        Self { strip: Strip::Prefix(prefix), lenient: false, programs: BTreeSet::new() }
+    }
 }
 
 /// Takes the entries of an archive, in its order.
 struct Sink<'a, 'b> {
     step: &'a Step<'b>,
     archive: &'a str,
-    prefix: Vec<String>,
+    manner: Manner,
     tree: Composition<'b>,
     bytes_left: u64,
     entries: usize,
 }
 
-impl Sink<'_, '_> {
+impl<'a, 'b> Sink<'a, 'b> {
+    fn new(step: &'a Step<'b>, archive: &'a str, manner: Manner, bytes_max: Option<u64>) -> Self {
+        Self {
+            step,
+            archive,
+            manner,
+            tree: Composition::new(step.store, LinkRule::Inside),
+            bytes_left: bytes_max.unwrap_or(u64::MAX).min(limits::ARCHIVE_BYTES_MAX),
+            entries: 0,
+        }
+    }
+
+    /// Takes all that is in the archive.
+    fn take(&mut self, blob: &Digest, format: ArchiveFormat) -> Result<(), NativeError> {
+        let reader = BlobReader::buffered(self.step.store, blob, self.step.cancel)?;
+        match format {
+            ArchiveFormat::Tar | ArchiveFormat::Auto => self.tar(reader),
+            ArchiveFormat::TarGz => {
+                let bound = blob.size.saturating_mul(limits::ARCHIVE_RATIO_MAX);
+                let bound = bound.clamp(DECOMPRESSED_BYTES_MIN, limits::ARCHIVE_BYTES_MAX);
+                let plain = Bounded::new(flate2::bufread::MultiGzDecoder::new(reader), bound);
+                self.tar(io::BufReader::with_capacity(128 * 1024, plain))
+            }
+            ArchiveFormat::Zip => zip::unpack(self, reader),
+        }
+    }
+
     fn fail(&self, why: impl Into<String>) -> NativeError {
         NativeError::Archive { archive: self.archive.to_owned(), why: why.into() }
     }
@@ -114,6 +163,7 @@ impl Sink<'_, '_> {
             match &member.kind {
                 MemberKind::File => self.file(name, member.executable, &mut reader)?,
                 MemberKind::Folder => self.folder(name)?,
+                MemberKind::Symlink(_) | MemberKind::HardLink(_) if self.manner.lenient => {}
                 MemberKind::Symlink(target) => self.symlink(name, target)?,
                 MemberKind::HardLink(target) => self.hard_link(name, target)?,
                 MemberKind::Other(what) => return Err(self.refuse(name, format!("it is {what}"))),
@@ -144,8 +194,15 @@ impl Sink<'_, '_> {
         executable: bool,
         content: impl Read,
     ) -> Result<(), NativeError> {
-        let path = self.new_path(name)?;
+        let path = match self.manner.lenient {
+            true => match self.path(name, false)? {
+                Some(path) => path,
+                None => return Ok(()),
+            },
+            false => self.new_path(name)?,
+        };
         let digest = self.store(name, content)?;
+        let executable = executable || self.manner.programs.contains(path.as_str());
         self.put(name, &path, Place::File { digest, executable })
     }
 
@@ -218,12 +275,20 @@ impl Sink<'_, '_> {
         }
         let path = RelPath::from_bytes(inner).map_err(|error| self.refuse(name, error))?;
         let mut segments = path.segments();
-        for wanted in &self.prefix {
+        let prefix = match &self.manner.strip {
+            Strip::Prefix(prefix) => prefix.as_slice(),
+            Strip::First => {
+                let below: Vec<&str> = segments.skip(1).collect();
+                let path = (!below.is_empty()).then(|| RelPath::new(&below.join("/")));
+                return path.transpose().map_err(|error| self.refuse(name, error));
+            }
+        };
+        for wanted in prefix {
             match segments.next() {
                 Some(segment) if segment == wanted => {}
                 None if folder => return Ok(None),
                 _ => {
-                    let why = format!("it lies outside `{}`", self.prefix.join("/"));
+                    let why = format!("it lies outside `{}`", prefix.join("/"));
                     return Err(self.refuse(name, why));
                 }
             }

@@ -99,7 +99,7 @@ impl CrateId {
     ) -> Result<Digest, FetchError> {
         let error = |source| FetchError::CrateIo { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(error)?;
-        let mut intake = Intake::new(download, path.display(), store)?;
+        let mut intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             if cancel.is_cancelled() {

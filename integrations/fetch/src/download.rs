@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use maestro_cas::Store;
 use maestro_core::Digest;
 use maestro_executor::runner::Cancel;
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, NoProxy, Proxy, Response, Url, redirect};
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url, redirect};
 use tokio::runtime::Runtime;
 
 use crate::intake::Intake;
@@ -20,6 +20,13 @@ use crate::{FetchError, FetchOptions};
 
 /// How soon a wait notices that it is cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// How one shows who one is.
+#[derive(Clone, Default)]
+pub(crate) struct Access {
+    /// The header `Authorization`; never sent to another host by a redirect.
+    pub(crate) authorization: Option<String>,
+}
 
 /// An HTTP client and the runtime that drives it.
 pub(crate) struct Downloader {
@@ -44,24 +51,26 @@ impl Downloader {
     pub(crate) fn run(
         &self,
         url: &Url,
+        access: &Access,
         download: &Download,
         store: &Store,
         cancel: &Cancel,
     ) -> Result<Digest, FetchError> {
-        self.runtime.block_on(self.mirror(url, download, store, cancel))
+        self.runtime.block_on(self.mirror(url, access, download, store, cancel))
     }
 
     /// Asks one mirror until it answers well, definitely badly, or too often badly.
     async fn mirror(
         &self,
         url: &Url,
+        access: &Access,
         download: &Download,
         store: &Store,
         cancel: &Cancel,
     ) -> Result<Digest, FetchError> {
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(url, download, store, cancel).await {
+            let error = match self.attempt(url, access, download, store, cancel).await {
                 Ok(digest) => return Ok(digest),
                 Err(error) => error,
             };
@@ -88,17 +97,23 @@ impl Downloader {
     async fn attempt(
         &self,
         url: &Url,
+        access: &Access,
         download: &Download,
         store: &Store,
         cancel: &Cancel,
     ) -> Result<Digest, FetchError> {
         let mut pace = Pace::new(url, &self.options, cancel);
-        let response = pace
-            .wait(self.client.get(url.clone()).send())
-            .await?
-            .map_err(|source| self.transfer(url, source))?;
+        let mut request = self.client.get(url.clone());
+        if let Some(text) = &access.authorization {
+            let mut header = HeaderValue::from_str(text)
+                .map_err(|_| FetchError::Credentials { url: url.to_string() })?;
+            header.set_sensitive(true);
+            request = request.header(AUTHORIZATION, header);
+        }
+        let response =
+            pace.wait(request.send()).await?.map_err(|source| self.transfer(url, source))?;
         check_status(url, &response)?;
-        let mut intake = Intake::new(download, url, store)?;
+        let mut intake = Intake::new(&download.pin, download.bytes_max, url, store)?;
         intake.expect(response.content_length().unwrap_or(0))?;
         let mut response = response;
         loop {
@@ -129,6 +144,13 @@ fn client(options: &FetchOptions) -> Result<Client, FetchError> {
         .referer(false)
         // Only what the options say: no proxy of the environment.
         .no_proxy();
+    for path in &options.authorities {
+        let failure = |source| FetchError::ClientFile { path: path.clone(), source };
+        let text = std::fs::read(path).map_err(failure)?;
+        let certificates = Certificate::from_pem_bundle(&text)
+            .map_err(|error| failure(io::Error::other(error)))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
     let proxies = &options.proxy;
     let except = || proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
     let bad =

@@ -6,6 +6,8 @@ use maestro_core::FailureKind;
 use maestro_executor::native::{ScratchError, error::chain};
 use maestro_executor::runner::RunError;
 
+use crate::pin::Mismatch;
+
 /// The failure of a `fetch` action.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -47,6 +49,58 @@ pub enum FetchError {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// The client of a registry cannot be run.
+    #[error("cannot run `{program}`, which does this download")]
+    ClientProgram {
+        /// The client.
+        client: &'static str,
+        /// What was run.
+        program: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The client of a registry does not say what it is configured to do.
+    #[error("{client} does not say what it is configured to do: {why}")]
+    ClientConfig {
+        /// The client.
+        client: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// The client ran and failed.
+    #[error("{client} cannot get `{what}`{messages}")]
+    ClientFailed {
+        /// The client.
+        client: &'static str,
+        /// What was wanted.
+        what: String,
+        /// The end of what it said, each line on a line of its own.
+        messages: String,
+    },
+    /// A file that a client's configuration names, or of its cache, could not be read.
+    #[error("cannot read `{}`", .path.display())]
+    ClientFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The registry that a client is configured to use is no URL.
+    #[error("the registry `{registry}` is not a URL: {why}")]
+    Registry {
+        /// Its text.
+        registry: String,
+        /// Why not.
+        why: String,
+    },
+    /// Credentials hold characters that cannot be sent. They are not shown.
+    #[error("`{url}`: the credentials cannot be sent in a header")]
+    Credentials {
+        /// What is asked for.
+        url: String,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
@@ -110,14 +164,12 @@ pub enum FetchError {
         limit: u64,
     },
     /// The file is another one than pinned.
-    #[error("`{url}`: the file has the SHA-256 {actual}, pinned is {expected}")]
+    #[error("`{url}`: the file has the {mismatch}")]
     Mismatch {
         /// The mirror.
         url: String,
-        /// In hex.
-        expected: String,
-        /// In hex.
-        actual: String,
+        /// What it has, and what it should have.
+        mismatch: Mismatch,
     },
     /// No mirror gave the file.
     #[error("no mirror has the file{}", lines(.failures))]
@@ -140,6 +192,24 @@ fn places(folders: &[PathBuf]) -> String {
 
 fn lines(failures: &[FetchError]) -> String {
     failures.iter().map(|failure| format!("\n  {}", chain(failure))).collect()
+}
+
+/// What pip says where a file is another one than pinned.
+const PIP_MISMATCH: &str = "DO NOT MATCH THE HASHES";
+
+fn pip_hints(messages: &str) -> Vec<String> {
+    if messages.contains(PIP_MISMATCH) {
+        return vec!["if the release changed on purpose, pin its new digests".to_owned()];
+    }
+    let mut hints = vec!["check the network and `pip config list`".to_owned()];
+    if messages.contains("No matching distribution") {
+        hints.push(
+            "only wheels are installed: if the release has only a source distribution, make a \
+             wheel of it with `pip wheel`, and pin that"
+                .to_owned(),
+        );
+    }
+    hints
 }
 
 impl FetchError {
@@ -166,6 +236,10 @@ impl FetchError {
                 | Self::Mismatch { .. }
                 | Self::CrateAbsent { .. }
                 | Self::CrateIo { .. }
+                | Self::ClientProgram { .. }
+                | Self::ClientConfig { .. }
+                | Self::ClientFailed { .. }
+                | Self::ClientFile { .. }
         )
     }
 
@@ -176,6 +250,9 @@ impl FetchError {
             Self::Field { .. } | Self::Offline { .. } | Self::CrateAbsent { .. } => {
                 FailureKind::Input
             }
+            Self::ClientFailed { messages, .. } if messages.contains(PIP_MISMATCH) => {
+                FailureKind::Build
+            }
             Self::Status { .. } if self.is_transient() => FailureKind::Environment,
             Self::Status { .. }
             | Self::Redirect { .. }
@@ -183,6 +260,12 @@ impl FetchError {
             | Self::Mismatch { .. }
             | Self::Cancelled => FailureKind::Build,
             Self::Client { .. }
+            | Self::ClientProgram { .. }
+            | Self::ClientConfig { .. }
+            | Self::ClientFailed { .. }
+            | Self::ClientFile { .. }
+            | Self::Registry { .. }
+            | Self::Credentials { .. }
             | Self::Proxy { .. }
             | Self::Transfer { .. }
             | Self::Stalled { .. }
@@ -208,9 +291,14 @@ impl FetchError {
                     "run `cargo fetch --locked`, which downloads all that `Cargo.lock` pins".into(),
                 ]
             }
-            Self::Mismatch { actual, .. } => {
-                vec![format!("if the file changed on purpose, pin `sha256 = \"{actual}\"`")]
+            Self::ClientProgram { client, .. } | Self::ClientConfig { client, .. } => {
+                vec![format!("install {client}; its configuration says where packages are")]
             }
+            Self::ClientFailed { client: "pip", messages, .. } => pip_hints(messages),
+            Self::ClientFailed { client, .. } => {
+                vec![format!("check the network and the configuration of {client}")]
+            }
+            Self::Mismatch { mismatch, .. } => vec![mismatch.hint()],
             Self::Transfer { .. } | Self::Stalled { .. } => {
                 vec!["check the network and the proxy settings".to_owned()]
             }

@@ -5,42 +5,44 @@
 use std::io::Write as _;
 
 use maestro_cas::Store;
-use maestro_core::digest::Hasher;
-use maestro_core::{Digest, DigestFunction};
+use maestro_core::Digest;
 use maestro_executor::native::ScratchFile;
 
 use crate::FetchError;
-use crate::request::Download;
+use crate::pin::{Pin, PinHasher};
 
 /// One file that is being received.
 pub(crate) struct Intake<'a> {
-    download: &'a Download,
+    pin: &'a Pin,
+    bytes_max: u64,
     /// Where it comes from, for messages.
     place: String,
     scratch: ScratchFile<'a>,
-    hasher: Hasher,
+    hasher: PinHasher,
     received: u64,
 }
 
 impl<'a> Intake<'a> {
     /// An empty file.
     pub(crate) fn new(
-        download: &'a Download,
+        pin: &'a Pin,
+        bytes_max: u64,
         place: impl ToString,
         store: &'a Store,
     ) -> Result<Self, FetchError> {
         Ok(Self {
-            download,
+            pin,
+            bytes_max,
             place: place.to_string(),
             scratch: ScratchFile::create(store)?,
-            hasher: DigestFunction::Sha256.hasher(),
+            hasher: pin.hasher(),
             received: 0,
         })
     }
 
     /// Fails where the whole file is known to be too large.
     pub(crate) fn expect(&self, bytes: u64) -> Result<(), FetchError> {
-        let limit = self.download.bytes_max;
+        let limit = self.bytes_max;
         if bytes > limit {
             return Err(FetchError::TooLarge { url: self.place.clone(), limit });
         }
@@ -58,10 +60,8 @@ impl<'a> Intake<'a> {
 
     /// Checks the digest and puts the file into the store.
     pub(crate) fn finish(self) -> Result<Digest, FetchError> {
-        let actual = self.hasher.finish();
-        if actual.hash != self.download.hash {
-            let expected = Digest { hash: self.download.hash, ..actual }.hex();
-            return Err(FetchError::Mismatch { url: self.place, expected, actual: actual.hex() });
+        if let Err(mismatch) = self.pin.check(self.hasher) {
+            return Err(FetchError::Mismatch { url: self.place, mismatch });
         }
         Ok(self.scratch.adopt()?)
     }

@@ -1,19 +1,25 @@
-//! Downloads that are pinned by digest: the native kind `fetch`.
+//! Downloads that are pinned by digest: the native kinds `fetch` and `fetch-wheel`.
 //!
 //! A fetch is pure: its key holds the SHA-256 of the file, so whichever mirror answers, the result
 //! is the same, and nothing that has another digest is ever stored. It is the only pure step that
 //! needs the network; everything else here is patience with servers: several mirrors, bounded
 //! redirects, retries with backoff, and bounds on time and bytes. Crates of Rust are not asked
-//! for at all: they are taken out of what the cargo client has downloaded.
+//! for at all: they are taken out of what the cargo client has downloaded. Packages of npm come out
+//! of what the npm client has downloaded, or from the registry that it is configured to use.
 //!
 //! This crate never reads the environment: proxies and `offline` come in [`FetchOptions`].
 
+mod client;
 mod crates;
 mod download;
 mod error;
+mod git;
 mod intake;
+mod npm;
 mod options;
+mod pin;
 pub mod request;
+pub mod wheel;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -23,10 +29,13 @@ use maestro_executor::native::{Made, one_output};
 use maestro_executor::runner::{Job, Outcome, RunError, Runner};
 
 pub use error::FetchError;
-pub use options::{FetchOptions, ProxyOptions};
+pub use options::{FetchOptions, NpmOptions, ProxyOptions, Variables};
+pub use pin::Mismatch;
 
-use download::Downloader;
+use download::{Access, Downloader};
+use npm::Npm;
 use request::{Download, Place};
+use wheel::WheelDownload;
 
 /// The name of the kind in `How::Native`.
 pub const KIND: &str = "fetch";
@@ -38,12 +47,14 @@ pub struct FetchRunner {
     options: FetchOptions,
     /// Made at the first download: most builds have none.
     downloader: Mutex<Option<Arc<Downloader>>>,
+    /// Asked at the first package.
+    npm: Mutex<Option<Arc<Npm>>>,
 }
 
 impl FetchRunner {
     /// A runner; nothing is opened before the first download.
     pub fn new(options: FetchOptions) -> Self {
-        Self { options, downloader: Mutex::new(None) }
+        Self { options, downloader: Mutex::default(), npm: Mutex::default() }
     }
 
     fn downloader(&self) -> Result<Arc<Downloader>, FetchError> {
@@ -51,6 +62,14 @@ impl FetchRunner {
         match slot.as_ref() {
             Some(downloader) => Ok(downloader.clone()),
             None => Ok(slot.insert(Arc::new(Downloader::new(&self.options)?)).clone()),
+        }
+    }
+
+    fn npm(&self) -> Result<Arc<Npm>, FetchError> {
+        let mut slot = self.npm.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref() {
+            Some(npm) => Ok(npm.clone()),
+            None => Ok(slot.insert(Arc::new(Npm::new(&self.options)?)).clone()),
         }
     }
 
@@ -90,7 +109,12 @@ impl FetchRunner {
             Place::Http(url) if self.options.offline => {
                 Err(FetchError::Offline { url: url.to_string() })
             }
-            Place::Http(url) => self.downloader()?.run(url, download, job.store, job.cancel),
+            Place::Http(url) => {
+                let access = Access::default();
+                self.downloader()?.run(url, &access, download, job.store, job.cancel)
+            }
+            Place::Git(commit) => commit.take(download, &self.options, job.store, job.cancel),
+            Place::Npm(id) => self.npm()?.take(id, download, job.store, job.cancel),
         }
     }
 
@@ -99,20 +123,28 @@ impl FetchRunner {
             let message = "a command was given to the fetch runner".to_owned();
             return Err(RunError::Internal { message });
         };
-        if kind != KIND || *semantics != SEMANTICS {
-            let message =
-                format!("the rules know `{kind}` {semantics}, the runner `{KIND}` {SEMANTICS}");
-            return Err(RunError::Internal { message });
+        match (kind.as_str(), *semantics) {
+            (KIND, SEMANTICS) => {
+                let download = Download::parse(request)?;
+                let digest = self.first(&download, job)?;
+                Ok(Made::File { digest, executable: download.executable })
+            }
+            (wheel::KIND, wheel::SEMANTICS) => {
+                let download = WheelDownload::parse(request)?;
+                let digest = download.take(&self.options, job.store, job.cancel)?;
+                Ok(Made::File { digest, executable: false })
+            }
+            _ => {
+                let message = format!("the runner does not know `{kind}` {semantics}");
+                Err(RunError::Internal { message })
+            }
         }
-        let download = Download::parse(request)?;
-        let digest = self.first(&download, job)?;
-        Ok(Made::File { digest, executable: download.executable })
     }
 }
 
 impl Runner for FetchRunner {
     fn handles(&self, how: &How) -> bool {
-        matches!(how, How::Native { kind, .. } if kind == KIND)
+        matches!(how, How::Native { kind, .. } if kind == KIND || kind == wheel::KIND)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Outcome, RunError> {

@@ -1,5 +1,7 @@
 //! How downloads are made; every bound has a default and a name.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use maestro_core::limits;
@@ -11,6 +13,14 @@ pub struct FetchOptions {
     pub offline: bool,
     /// Where the cargo client keeps downloaded crates, in a folder for each registry.
     pub crate_folders: Vec<PathBuf>,
+    /// The npm client, whose configuration says where packages are.
+    pub npm: NpmOptions,
+    /// The pip client, which downloads wheels.
+    pub pip: PathBuf,
+    /// The git client, which downloads commits.
+    pub git: PathBuf,
+    /// Files with certificates of authorities that are trusted beside the system's.
+    pub authorities: Vec<PathBuf>,
     /// Proxies, as the caller read them from its configuration.
     pub proxy: ProxyOptions,
     /// What is sent as `User-Agent`.
@@ -32,6 +42,33 @@ pub struct FetchOptions {
     pub backoff_ms_max: u64,
 }
 
+/// How the npm client is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpmOptions {
+    /// The program, searched as the system does.
+    pub program: PathBuf,
+    /// The folder whose `.npmrc` counts as the project's.
+    pub folder: Option<PathBuf>,
+    /// What `${NAME}` stands for in the client's files.
+    pub variables: Variables,
+}
+
+impl Default for NpmOptions {
+    fn default() -> Self {
+        Self { program: "npm".into(), folder: None, variables: Variables::default() }
+    }
+}
+
+/// Environment variables, which may hold secrets and are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variables({})", self.0.len())
+    }
+}
+
 /// Proxies in the manner of `http_proxy`, `https_proxy` and `no_proxy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyOptions {
@@ -48,6 +85,10 @@ impl Default for FetchOptions {
         Self {
             offline: false,
             crate_folders: Vec::new(),
+            npm: NpmOptions::default(),
+            pip: "pip3".into(),
+            git: "git".into(),
+            authorities: Vec::new(),
             proxy: ProxyOptions::default(),
             user_agent: "maestro".to_owned(),
             attempts_max: limits::DOWNLOAD_ATTEMPTS_MAX,

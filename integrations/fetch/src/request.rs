@@ -1,7 +1,5 @@
 //! What a rule asks of `fetch`: see `docs/design/native-steps.md`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use maestro_core::limits;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -9,17 +7,21 @@ use serde_json::Value;
 
 use crate::FetchError;
 use crate::crates::{self, CrateId};
+use crate::git::{self, Commit};
+use crate::npm::{self, PackageId};
+use crate::pin::Pin;
 
 /// The request of a `fetch` action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
-    /// Where the file is, tried in order: `http:` and `https:` URLs, or `crate:NAME/VERSION`.
+    /// Where the file is, tried in order: `http:` and `https:` URLs, `crate:NAME/VERSION`,
+    /// `npm:NAME/VERSION`, or `git+URL#COMMIT`.
     pub urls: Vec<String>,
     /// The SHA-256 of the file in lower-case hex.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// The SHA-256 of the file as `sha256-BASE64`.
+    /// The digest of the file as `sha256-BASE64` or `sha512-BASE64`.
     #[serde(default)]
     pub integrity: Option<String>,
     /// The execute bit of the output.
@@ -37,6 +39,10 @@ pub(crate) enum Place {
     Http(Url),
     /// Among the downloads of the cargo client.
     Crate(CrateId),
+    /// Among the downloads of the npm client, or in the registry that it is configured to use.
+    Npm(PackageId),
+    /// In a Git repository.
+    Git(Commit),
 }
 
 /// A request whose values were checked.
@@ -44,8 +50,8 @@ pub(crate) enum Place {
 pub(crate) struct Download {
     /// Where the file may be, at least one place.
     pub(crate) places: Vec<Place>,
-    /// The SHA-256 of the file.
-    pub(crate) hash: [u8; 32],
+    /// What the file is.
+    pub(crate) pin: Pin,
     /// The execute bit of the output.
     pub(crate) executable: bool,
     /// The largest number of bytes that is taken.
@@ -61,14 +67,16 @@ impl Download {
         if urls.is_empty() {
             return Err(field("urls", "at least one is needed"));
         }
-        let hash = match (sha256, integrity) {
-            (Some(hex), None) => parse_hex(&hex)?,
-            (None, Some(text)) => parse_integrity(&text)?,
+        let pin = match (sha256, integrity) {
+            (Some(hex), None) => Pin::of_hex(&hex).map_err(|why| field("sha256", why))?,
+            (None, Some(text)) => {
+                Pin::of_integrity(&text).map_err(|why| field("integrity", why))?
+            }
             _ => return Err(field("sha256", "exactly one of `sha256` and `integrity` is needed")),
         };
         let places = urls.iter().map(|url| parse_place(url)).collect::<Result<_, _>>()?;
         let bytes_max = bytes_max.unwrap_or(u64::MAX).min(limits::DOWNLOAD_BYTES_MAX);
-        Ok(Self { places, hash, executable, bytes_max })
+        Ok(Self { places, pin, executable, bytes_max })
     }
 }
 
@@ -77,17 +85,24 @@ fn field(field: &'static str, why: impl Into<String>) -> FetchError {
 }
 
 fn parse_place(text: &str) -> Result<Place, FetchError> {
-    let Some(id) = text.strip_prefix(crates::SCHEME) else {
-        return parse_url(text).map(Place::Http);
-    };
-    let why = || format!("`{text}` is not of the form `crate:NAME/VERSION`");
-    CrateId::parse(id).map(Place::Crate).ok_or_else(|| field("urls", why()))
+    let odd = |form| field("urls", format!("`{text}` is not of the form `{form}`"));
+    if let Some(id) = text.strip_prefix(crates::SCHEME) {
+        return CrateId::parse(id).map(Place::Crate).ok_or_else(|| odd("crate:NAME/VERSION"));
+    }
+    if let Some(id) = text.strip_prefix(npm::SCHEME) {
+        return PackageId::parse(id).map(Place::Npm).ok_or_else(|| odd("npm:NAME/VERSION"));
+    }
+    if let Some(commit) = text.strip_prefix(git::SCHEME) {
+        return Commit::parse(commit).map(Place::Git).ok_or_else(|| odd("git+URL#COMMIT"));
+    }
+    parse_url(text).map(Place::Http)
 }
 
 fn parse_url(text: &str) -> Result<Url, FetchError> {
     let url = Url::parse(text).map_err(|error| field("urls", format!("`{text}`: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") {
-        let why = format!("`{text}`: only `http:`, `https:` and `crate:` are fetched");
+        let why =
+            format!("`{text}`: only `http:`, `https:`, `crate:`, `npm:` and `git+` are fetched");
         return Err(field("urls", why));
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -95,19 +110,6 @@ fn parse_url(text: &str) -> Result<Url, FetchError> {
         return Err(field("urls", format!("a URL of `{host}` carries credentials")));
     }
     Ok(url)
-}
-
-fn parse_hex(text: &str) -> Result<[u8; 32], FetchError> {
-    maestro_core::Digest::from_hex(maestro_core::DigestFunction::Sha256, text, 0)
-        .map(|digest| digest.hash)
-        .map_err(|error| field("sha256", error.to_string()))
-}
-
-fn parse_integrity(text: &str) -> Result<[u8; 32], FetchError> {
-    text.strip_prefix("sha256-")
-        .and_then(|base64| STANDARD.decode(base64).ok())
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| field("integrity", format!("`{text}` is not of the form `sha256-BASE64`")))
 }
 
 #[cfg(test)]
@@ -145,11 +147,11 @@ mod tests {
         );
         check(
             json!({"urls": ["http://h/a"], "integrity": "sha512-AA=="}),
-            "field `integrity`: `sha512-AA==` is not of the form `sha256-BASE64`",
+            "field `integrity`: `sha512-AA==` is neither `sha256-BASE64` nor `sha512-BASE64`",
         );
         check(
             json!({"urls": ["file:///etc/passwd"], "sha256": HEX}),
-            "field `urls`: `file:///etc/passwd`: only `http:`, `https:` and `crate:` are fetched",
+            "field `urls`: `file:///etc/passwd`: only `http:`, `https:`, `crate:`, `npm:` and `git+` are fetched",
         );
         check(
             json!({"urls": ["https://me:secret@h/a"], "sha256": HEX}),
@@ -162,6 +164,10 @@ mod tests {
         check(
             json!({"urls": ["crate:../../etc/passwd"], "sha256": HEX}),
             "field `urls`: `crate:../../etc/passwd` is not of the form `crate:NAME/VERSION`",
+        );
+        check(
+            json!({"urls": ["npm:../../etc/passwd"], "sha256": HEX}),
+            "field `urls`: `npm:../../etc/passwd` is not of the form `npm:NAME/VERSION`",
         );
         let unknown = Download::parse(&json!({"urls": ["http://h/a"], "sha256": HEX, "md5": ""}));
         assert!(matches!(unknown, Err(FetchError::Shape { .. })));

@@ -3,6 +3,11 @@
 //! The servers run in this process on a port that the system picks. A step that must end because
 //! time runs out has a window of some milliseconds, so that no test waits.
 
+#[path = "server/git.rs"]
+mod git;
+#[path = "server/npm.rs"]
+mod npm;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

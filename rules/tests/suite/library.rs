@@ -3,6 +3,7 @@
 use maestro_core::TargetPattern;
 use maestro_rules::LoadOptions;
 
+use crate::packages::{TOOLS, lock};
 use crate::workspace::{Memory, actions, keys, loaded, render};
 
 const PACKAGE: &str = "
@@ -13,6 +14,8 @@ load(\"HTTP\", \"http_archive\", \"http_file\")
 load(\"OCI\", \"oci_image\", \"oci_tarball\")
 load(\"RELEASE\", \"release\")
 load(\"LLM\", \"llm_generate\", \"llm_plan\")
+load(\"NPM\", \"node_modules\", \"npm_lock\")
+load(\"NODE\", \"node_binary\", \"node_bundle\", \"node_library\", \"node_run\", \"node_test\", \"ts_project\")
 
 cc_library(name = \"lib\", srcs = [\"lib.cc\", \"private.h\"], hdrs = [\"lib.h\"], includes = [\".\"], defines = [\"D=1\"], linkopts = [\"-lm\"])
 cc_library(name = \"always\", srcs = [\"always.c\"], deps = [\":lib\"], alwayslink = True)
@@ -33,10 +36,18 @@ http_file(name = \"file\", urls = [\"https://example.com/f\"], sha256 = \"012345
 http_archive(name = \"src\", urls = [\"https://example.com/a.tgz\"], integrity = \"sha256-AAAA\", strip_prefix = \"a\")
 llm_plan(name = \"plan\", model = \"m\", prompt = \"Plan.\", system = \"You plan.\", context = [\"changes.patch\"], schema = json.encode({\"type\": \"object\"}), max_tokens = 64)
 llm_generate(name = \"notes\", model = \"m\", prompt = \"Write.\", context = [\":plan\"], temperature = \"0.5\")
+npm_lock(name = \"npm\")
+node_modules(name = \"some\", lock = \":npm\", packages = [\"a\"])
+ts_project(name = \"ts\", srcs = [\"web/main.ts\"], node_modules = \":npm\", tsconfig = \"tsconfig.json\")
+node_library(name = \"jslib\", srcs = [\"lib.js\"], deps = [\":ts\"])
+node_binary(name = \"node_bin\", main = \"lib.js\", deps = [\":jslib\"])
+node_test(name = \"node_test\", main = \":web/main.js\", deps = [\":ts\"], node_modules = \":some\")
+node_bundle(name = \"bundle\", entry_point = \"web/main.js\", deps = [\":ts\"], node_modules = \":npm\", source_map = True)
+node_run(name = \"ran\", tool = \"tsc\", srcs = [\"lib.js\"], arguments = [\"$(location lib.js)\", \"$(OUT)\"], outs = [\"ran.txt\"], node_modules = \":npm\")
 release(name = \"release\", artifacts = {\":image_tar\": \"image.tar\", \":group\": \"files/\"}, srcs = [\":plan\"])
 ";
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "lib.cc",
     "private.h",
     "lib.h",
@@ -46,24 +57,36 @@ const FILES: [&str; 9] = [
     "serve.py",
     "py_test.py",
     "changes.patch",
+    "lib.js",
+    "web/main.ts",
+    "tsconfig.json",
 ];
+
+/// The files of the library that the package uses.
+const LIBRARY: [&str; 9] = ["basics", "cc", "py", "http", "oci", "release", "llm", "npm", "node"];
 
 /// The package with its rules from the library, or from copies of it in the workspace.
 fn workspace(copied: bool) -> Vec<(String, String)> {
     let library = concat!(env!("CARGO_MANIFEST_DIR"), "/library");
     let mut text = PACKAGE.to_owned();
     let mut files = Vec::new();
-    for name in ["basics", "cc", "py", "http", "oci", "release", "llm"] {
+    for name in LIBRARY {
         let label = match copied {
             true => format!("//third_party/other:my_{name}.star"),
             false => format!("@maestro//rules:{name}.star"),
         };
         text = text.replace(&format!("\"{}\"", name.to_uppercase()), &format!("\"{label}\""));
-        let source = std::fs::read_to_string(format!("{library}/{name}.star")).expect("readable");
+        let mut source =
+            std::fs::read_to_string(format!("{library}/{name}.star")).expect("readable");
+        for other in LIBRARY {
+            source =
+                source.replace(&format!("\":{other}.star\""), &format!("\":my_{other}.star\""));
+        }
         files.push((format!("third_party/other/my_{name}.star"), source));
     }
     files.push(("third_party/other/maestro.star".to_owned(), String::new()));
     files.push(("p/maestro.star".to_owned(), text));
+    files.push(("p/package-lock.json".to_owned(), lock(TOOLS)));
     files.extend(FILES.iter().map(|name| (format!("p/{name}"), String::new())));
     files
 }

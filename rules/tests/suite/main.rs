@@ -6,5 +6,6 @@ mod golden;
 mod hostile;
 mod library;
 mod memory;
+mod packages;
 mod queries;
 mod workspace;

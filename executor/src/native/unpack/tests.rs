@@ -312,3 +312,68 @@ fn mutations_are_survived() {
         }
     }
 }
+
+/// Installs a package whose archive is `bytes`, with `bin/run` as its program.
+fn package(bytes: &[u8]) -> Result<String, String> {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    let hash = sha2::Sha512::digest(bytes);
+    let integrity = base64::engine::general_purpose::STANDARD.encode(hash);
+    package_of(bytes, &format!("sha512-{integrity}"))
+}
+
+fn package_of(bytes: &[u8], integrity: &str) -> Result<String, String> {
+    let mut fixture = Fixture::new();
+    fixture.file("p/a.tgz", bytes, false);
+    let request = json!({"archive": "p/a.tgz", "integrity": integrity, "programs": ["bin/run"]});
+    let made = fixture.run("npm-package", request).map_err(|error| error.to_string())?;
+    Ok(fixture.listing(made))
+}
+
+#[test]
+fn packages_of_npm_lose_their_first_folder_and_their_links() {
+    let archive = gzip(&tar(&[
+        (b"package/package.json", b'0', b"", b"{}"),
+        (b"package/bin/run", b'0', b"", b"#!"),
+        (b"other/lib/a.js", b'0', b"", b"a"),
+        (b"package/lib/link.js", b'2', b"/etc/passwd", b""),
+        (b"package/lib/hard.js", b'1', b"../../../etc/passwd", b""),
+        (b"package/lib/a.js", b'0', b"", b"a"),
+        (b"package/lib/A.js", b'0', b"", b"another"),
+        (b"stray", b'0', b"", b"no folder"),
+    ]));
+    let expect = "bin/run* #!\nlib/A.js another\nlib/a.js a\npackage.json {}\n";
+    assert_eq!(package(&archive).as_deref(), Ok(expect));
+}
+
+#[test]
+fn hostile_packages_of_npm_are_refused() {
+    let check = |entries: &[Entry<'_>], expect: &str| {
+        let error = package(&gzip(&tar(entries))).expect_err(expect);
+        assert!(error.contains(expect), "{error}");
+    };
+    check(&[(b"package/../../evil", b'0', b"", b"")], "entry `package/../../evil`");
+    check(&[(b"/etc/evil", b'0', b"", b"")], "entry `/etc/evil`");
+    check(&[(b"package/dev", b'3', b"", b"")], "it is a device");
+    check(
+        &[(b"package/a", b'0', b"", b"1"), (b"package/a", b'0', b"", b"2")],
+        "two different things are put at `a`",
+    );
+    check(
+        &[(b"package/a", b'0', b"", b"1"), (b"package/a/b", b'0', b"", b"2")],
+        "entry `package/a/b`",
+    );
+    let error = package(b"not an archive").expect_err("not an archive");
+    assert!(error.starts_with("archive `p/a.tgz`: "), "{error}");
+}
+
+#[test]
+fn a_package_of_npm_is_the_pinned_one() {
+    let archive = gzip(&tar(&[(b"package/a", b'0', b"", b"1")]));
+    let other = "sha512-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
+                 AAAAAAAAAAAAAA==";
+    let error = package_of(&archive, other).expect_err("another digest");
+    assert!(error.ends_with(&format!(", pinned is {other}")), "{error}");
+    let error = package_of(&archive, "sha1-AAAA").expect_err("no digest");
+    assert_eq!(error, "field `integrity`: `sha1-AAAA` is not of the form `sha512-BASE64`");
+}

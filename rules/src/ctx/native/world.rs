@@ -26,7 +26,7 @@ pub(crate) fn world_methods(builder: &mut MethodsBuilder) {
     ///   output: the file.
     ///   urls: where it is, in order of preference.
     ///   sha256: its digest, 64 hexadecimal digits; or
-    ///   integrity: its digest as `sha256-BASE64`.
+    ///   integrity: its digest as `sha256-BASE64` or `sha512-BASE64`.
     ///   executable: whether it is a program.
     fn fetch<'v>(
         this: &Actions,
@@ -102,12 +102,15 @@ pub(crate) fn world_methods(builder: &mut MethodsBuilder) {
 }
 
 /// What the place of a download begins with.
-const URL_STARTS: [&str; 3] = ["https://", "http://", "crate:"];
+const URL_STARTS: [&str; 5] = ["https://", "http://", "crate:", "npm:", "git+"];
 
 fn check_pin(urls: &[String], sha256: &str, integrity: &str) -> Result<(), RuleError> {
     let known = |url: &&String| URL_STARTS.iter().any(|start| url.starts_with(start));
     if let Some(odd) = urls.iter().find(|url| !known(url)) {
-        let message = format!("`{}` is no `http:`, `https:` or `crate:` URL", odd.escape_debug());
+        let message = format!(
+            "`{}` is no `http:`, `https:`, `crate:`, `npm:` or `git+` URL",
+            odd.escape_debug()
+        );
         return Err(RuleError::new(Code::Action, message));
     }
     let Some(first) = urls.first() else {
@@ -116,10 +119,13 @@ fn check_pin(urls: &[String], sha256: &str, integrity: &str) -> Result<(), RuleE
     match (sha256, integrity) {
         ("", "") => Err(RuleError::new(Code::Unpinned, format!("`{first}` is not pinned"))
             .hint("add `sha256 = \"…\"`, as `sha256sum` prints it for the file that you trust")),
-        ("", text) if text.starts_with("sha256-") => Ok(()),
+        ("", text) if text.starts_with("sha256-") || text.starts_with("sha512-") => Ok(()),
         ("", text) => Err(RuleError::new(
             Code::Unpinned,
-            format!("`integrity` is `sha256-BASE64`, not `{}`", text.escape_debug()),
+            format!(
+                "`integrity` is `sha256-BASE64` or `sha512-BASE64`, not `{}`",
+                text.escape_debug()
+            ),
         )),
         (hex, "") => {
             let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
