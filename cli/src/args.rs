@@ -64,6 +64,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Says why actions ran again the last time, back to the edit at the root of it.
     Explain(ExplainArgs),
+    /// Lays `.star` files out.
+    Fmt(FmtArgs),
     /// Keeps `maestro.lock`, the record of the outside world.
     Lock(LockArgs),
     /// Removes `maestro-out`.
@@ -170,6 +172,23 @@ pub struct ExplainArgs {
     /// Labels of built targets [default: everything that the last build touched].
     #[arg(value_name = "LABEL")]
     pub labels: Vec<String>,
+}
+
+/// Arguments of `fmt`.
+#[derive(Args, Debug)]
+pub struct FmtArgs {
+    /// Files and folders [default: the workspace]; `-` reads standard input.
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Writes nothing; names the files that would change, and exits with 1 if there are any.
+    #[arg(long)]
+    pub check: bool,
+    /// Writes nothing; shows what would change, and exits with 1 if anything would.
+    #[arg(long)]
+    pub diff: bool,
+    /// What the text of standard input is called; a `maestro.star` declares targets.
+    #[arg(long, value_name = "PATH")]
+    pub stdin_path: Option<String>,
 }
 
 /// Arguments of `lock`.

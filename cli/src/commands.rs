@@ -6,6 +6,7 @@ pub mod clean;
 pub mod doctor;
 pub mod exec;
 pub mod explain;
+pub mod fmt;
 pub mod lock;
 pub mod provenance;
 pub mod query;

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod config;
 mod console;
+mod diff;
 mod exit;
 mod invocation;
 mod load;
@@ -17,6 +18,7 @@ mod report;
 mod runners;
 mod signals;
 mod sinks;
+mod star_files;
 mod test_logs;
 
 use std::process::ExitCode;
@@ -59,6 +61,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run::run(global, args),
         Command::Query(args) => commands::query::query(global, args),
         Command::Explain(args) => commands::explain::explain(global, args),
+        Command::Fmt(args) => commands::fmt::fmt(global, args),
         Command::Lock(args) => commands::lock::lock(global, args),
         Command::Clean(args) => commands::clean::clean(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),

@@ -20,6 +20,7 @@ mod configured;
 mod ctx;
 mod diagnostic;
 mod error;
+mod format;
 mod glob;
 mod globals;
 mod library;
@@ -50,6 +51,7 @@ use crate::resolve::Universe;
 
 pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
+pub use format::{FileKind, format};
 pub use limits::EvaluationLimits;
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
 pub use query::{QueryOptions, QueryTarget, query};

@@ -37,12 +37,13 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "build",
     "test",
     "run",
     "query",
     "explain",
+    "fmt",
     "lock",
     "clean",
     "cache",

@@ -138,6 +138,11 @@ pub(crate) fn open(host: &dyn Host, file: &Label) -> Result<Option<Parsed>, Box<
     Ok(Some(parsed))
 }
 
+/// The language that files are written in.
+pub(crate) fn dialect() -> Dialect {
+    Dialect { enable_load_reexport: false, ..Dialect::Extended }
+}
+
 /// Parses a file.
 fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
     let name = display(file);
@@ -145,9 +150,8 @@ fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
     nesting::check(&text).map_err(at_start)?;
     let imprint = Imprint::of(text.as_bytes());
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-    let dialect = Dialect { enable_load_reexport: false, ..Dialect::Extended };
-    let ast =
-        AstModule::parse(&name, text, &dialect).map_err(|e| Diagnostic::from_starlark(&e, None))?;
+    let ast = AstModule::parse(&name, text, &dialect())
+        .map_err(|e| Diagnostic::from_starlark(&e, None))?;
     let mut loads = Vec::new();
     for load in ast.loads() {
         let text = load.module_id.to_owned();

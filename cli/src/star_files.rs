@@ -1,0 +1,87 @@
+//! Finds the `.star` files that `fmt` and `lint` speak about.
+//!
+//! Folders are searched without following links. Hidden folders, `maestro-out` and workspaces
+//! inside this one are left out, unless they are named.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::config::PROJECT_FILE;
+use crate::exit::Failure;
+
+/// A `.star` file.
+#[derive(Clone, Debug)]
+pub struct StarFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it is called in messages: below the workspace where it lies there.
+    pub name: String,
+}
+
+/// The files that `paths` name; a folder stands for all files below it.
+pub fn find(workspace: &Path, paths: &[PathBuf]) -> Result<Vec<StarFile>> {
+    let whole = [workspace.to_owned()];
+    let paths = if paths.is_empty() { whole.as_slice() } else { paths };
+    let mut files = Vec::new();
+    for path in paths {
+        let kind = std::fs::metadata(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))
+            .map_err(|error| Failure::input(format!("{error:#}")))?;
+        match kind.is_dir() {
+            true => search(path, &mut files)?,
+            false => files.push(path.clone()),
+        }
+    }
+    let mut found: Vec<StarFile> = files.into_iter().map(|path| named(workspace, path)).collect();
+    found.sort_by(|left, right| left.name.cmp(&right.name));
+    found.dedup_by(|left, right| left.path == right.path);
+    Ok(found)
+}
+
+fn named(workspace: &Path, path: PathBuf) -> StarFile {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let name = match whole.strip_prefix(workspace) {
+        Ok(below) => below.display().to_string(),
+        Err(_) => path.display().to_string(),
+    };
+    StarFile { path, name }
+}
+
+fn search(top: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read the folder `{}`", folder.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot read `{}`", folder.display()))?;
+            let kind = entry.file_type()?;
+            let path = entry.path();
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if kind.is_file() && name.ends_with(".star") {
+                files.push(path);
+            } else if kind.is_dir() && !name.starts_with('.') && name != "maestro-out" {
+                let inner = path.join(PROJECT_FILE).exists();
+                if !inner {
+                    folders.push(path);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a file's text at once; its permissions stay.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
+    let refused = || format!("cannot write `{}`", path.display());
+    // A link stays one: what it names is replaced.
+    let path = path.canonicalize().with_context(refused)?;
+    let permissions = std::fs::metadata(&path).with_context(refused)?.permissions();
+    let mut temp = path.clone().into_os_string();
+    temp.push(".new");
+    let temp = PathBuf::from(temp);
+    std::fs::write(&temp, text).with_context(refused)?;
+    std::fs::set_permissions(&temp, permissions).with_context(refused)?;
+    std::fs::rename(&temp, &path).with_context(refused)
+}
