@@ -128,6 +128,9 @@ pub enum ParamFileFormat {
     Multiline,
     /// One argument a line, quoted for a POSIX shell.
     Shell,
+    /// One flag (`--name`) a line, with `=` and its values; what is no flag stays on the command
+    /// line, as for the flags library of Abseil.
+    FlagPerLine,
 }
 
 /// Arguments made from items, in the manner of Starlark's `args.add_all` and `add_joined`.
@@ -145,6 +148,10 @@ pub struct Sequence {
     pub before_all: Option<String>,
     /// Joins the items into one argument.
     pub join_with: Option<String>,
+    /// A template with one `%s` for the join.
+    pub format_joined: Option<String>,
+    /// One argument after all items, where there is any.
+    pub terminate_with: Option<String>,
     /// Drops items that came before.
     pub unique: bool,
     /// Replaces trees by the files in them.
@@ -162,6 +169,8 @@ impl Default for Sequence {
             before_each: None,
             before_all: None,
             join_with: None,
+            format_joined: None,
+            terminate_with: None,
             unique: false,
             expand_trees: true,
             omit_if_empty: true,
@@ -187,6 +196,16 @@ pub enum How {
         /// Paths in it are execution paths of inputs and outputs.
         #[serde(with = "json_text")]
         request: serde_json::Value,
+    },
+    /// Writes arguments into a file: the native kind `write` with a text that is known only when
+    /// the inputs are, since trees in the arguments expand.
+    Params {
+        /// The arguments; none of them moves into another file.
+        args: Vec<Arg>,
+        /// How they are written.
+        format: ParamFileFormat,
+        /// Whether the file is a program.
+        executable: bool,
     },
 }
 

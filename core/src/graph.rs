@@ -419,7 +419,9 @@ pub fn argument_artifacts(how: &How, visit: &mut dyn FnMut(ArtifactId)) {
             }
         }
     }
-    if let How::Command { argv } = how {
-        walk(argv, visit);
+    match how {
+        How::Command { argv } => walk(argv, visit),
+        How::Params { args, .. } => walk(args, visit),
+        How::Native { .. } => {}
     }
 }

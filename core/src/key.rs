@@ -27,16 +27,16 @@
 //! the Action, hence the key; `explain` says `Change::Input { path: "p/a.h", .. }`. If the
 //! compiler then makes the same object file, everything after it keeps its key: early cutoff.
 
+mod arguments;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{
-    ActionClass, ActionSpec, Arg, How, Item, Origin, Output, ParamFileFormat, Sequence,
-};
+pub use self::arguments::shell_quote;
+use crate::action::{ActionClass, ActionSpec, How, Origin, Output};
 use crate::digest::{Digest, DigestFunction};
 use crate::graph::{ActionGraph, ArtifactId};
-use crate::limits;
 use crate::merkle::{InputTree, Node, PathClash, merkle};
 use crate::path::RelPath;
 use crate::record::{RecordError, canonical_json};
@@ -58,6 +58,9 @@ pub const TOOLCHAINS_FILE: &str = ".maestro/toolchains";
 pub const REQUEST_FILE: &str = "request.json";
 /// The folder of a native step's inputs in its input root.
 pub const NATIVE_INPUTS: &str = "in";
+
+/// The semantics of the native kind `write`, to which [`How::Params`] comes down.
+pub const WRITE_SEMANTICS: u32 = 1;
 
 /// The digest of an encoded REAPI `Action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -204,7 +207,7 @@ pub fn prepare(
     } = spec;
     let mut builder = Builder { graph, function, resolved, entries: Vec::new(), blobs: Vec::new() };
     let toolchains = builder.toolchains(toolchains)?;
-    let (arguments, environment, salt) = match how {
+    let Asked { arguments, environment, salt } = match how {
         How::Command { argv } => {
             builder.inputs(inputs, None)?;
             builder.toolchains_file(&toolchains);
@@ -213,14 +216,18 @@ pub fn prepare(
                 BASE_ENVIRONMENT.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
             environment.extend(env.iter().cloned());
             let salt = serde_json::json!({"class": class.name(), "sandbox": sandbox.salt_name()});
-            (arguments, environment.into_iter().collect(), salt)
+            Asked { arguments, environment: environment.into_iter().collect(), salt }
         }
         How::Native { kind, semantics, request } => {
             builder.inputs(inputs, Some(NATIVE_INPUTS))?;
-            let bytes = canonical_json(request)?;
-            builder.file(REQUEST_FILE, bytes);
-            let arguments = vec![format!("@maestro//{kind}"), semantics.to_string()];
-            (arguments, Vec::new(), serde_json::json!({"class": class.name()}))
+            builder.native(*class, kind, *semantics, request)?
+        }
+        // The same key as that of a `write` with this text: the trees whose files are listed are
+        // no inputs of it, so a change inside one of those files writes nothing again.
+        How::Params { args, format, executable } => {
+            let content = format.text(&builder.expand_all(args, "", false, &mut 0)?);
+            let request = serde_json::json!({"content": content, "executable": executable});
+            builder.native(*class, "write", WRITE_SEMANTICS, &request)?
         }
     };
     let mut output_paths: Vec<String> = outputs
@@ -298,6 +305,13 @@ impl KeyParts {
     }
 }
 
+/// What is asked of whoever runs an action.
+struct Asked {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    salt: serde_json::Value,
+}
+
 struct Builder<'a> {
     graph: &'a ActionGraph,
     function: DigestFunction,
@@ -325,6 +339,21 @@ impl Builder<'_> {
             self.entries.push((path, node));
         }
         Ok(())
+    }
+
+    fn native(
+        &mut self,
+        class: ActionClass,
+        kind: &str,
+        semantics: u32,
+        request: &serde_json::Value,
+    ) -> Result<Asked, PrepareError> {
+        self.file(REQUEST_FILE, canonical_json(request)?);
+        Ok(Asked {
+            arguments: vec![format!("@maestro//{kind}"), semantics.to_string()],
+            environment: Vec::new(),
+            salt: serde_json::json!({"class": class.name()}),
+        })
     }
 
     fn toolchains(&self, ids: &[ArtifactId]) -> Result<Vec<(String, Digest)>, PrepareError> {
@@ -356,143 +385,6 @@ impl Builder<'_> {
         self.entries.push((path, Node::File { digest, executable: false }));
         self.blobs.push((digest, bytes));
     }
-
-    /// Expands the command line; param files become inputs beside the first output.
-    fn command_line(
-        &mut self,
-        argv: &[Arg],
-        outputs: &[Output],
-    ) -> Result<Vec<String>, PrepareError> {
-        let stem = outputs.first().map_or_else(
-            || ".maestro/params".to_owned(),
-            |output| self.graph.artifact(output.artifact).path.to_string(),
-        );
-        let flat = self.expand_all(argv, &stem, false, &mut 0)?;
-        let long = flat.iter().map(String::len).max().unwrap_or(0);
-        let total: usize = flat.iter().map(|a| a.len() + 1).sum();
-        if long < limits::ARGUMENT_BYTES_MAX && total < limits::ARGUMENTS_BYTES_MAX {
-            return Ok(flat);
-        }
-        let spilled = self.expand_all(argv, &stem, true, &mut 0)?;
-        let long = spilled.iter().map(String::len).max().unwrap_or(0);
-        let total: usize = spilled.iter().map(|a| a.len() + 1).sum();
-        if long >= limits::ARGUMENT_BYTES_MAX {
-            return Err(PrepareError::TooLong { bytes: long, limit: limits::ARGUMENT_BYTES_MAX });
-        }
-        if total >= limits::ARGUMENTS_BYTES_MAX {
-            return Err(PrepareError::TooLong { bytes: total, limit: limits::ARGUMENTS_BYTES_MAX });
-        }
-        Ok(spilled)
-    }
-
-    fn expand_all(
-        &mut self,
-        args: &[Arg],
-        stem: &str,
-        spill: bool,
-        count: &mut u32,
-    ) -> Result<Vec<String>, PrepareError> {
-        let mut out = Vec::new();
-        for arg in args {
-            match arg {
-                Arg::One(items) => out.push(items.iter().map(|i| self.text(i)).collect()),
-                Arg::Many(sequence) => out.extend(self.sequence(sequence)?),
-                Arg::ParamFile { args, flag, format, always } => {
-                    let inner = self.expand_all(args, stem, false, count)?;
-                    if !(*always || spill) {
-                        out.extend(inner);
-                        continue;
-                    }
-                    let path = format!("{stem}-{count}.params");
-                    *count += 1;
-                    let text: String =
-                        inner.iter().map(|a| format!("{}\n", format.line(a))).collect();
-                    self.file(&path, text.into_bytes());
-                    out.push(flag.replacen("%s", &path, 1));
-                }
-            }
-        }
-        Ok(out)
-    }
-
-    fn text(&self, item: &Item) -> String {
-        match item {
-            Item::Text(text) => text.to_string(),
-            Item::Artifact(id) => self.graph.artifact(*id).path.to_string(),
-        }
-    }
-
-    fn sequence(&self, sequence: &Sequence) -> Result<Vec<String>, PrepareError> {
-        let Sequence {
-            direct,
-            set,
-            format_each,
-            before_each,
-            before_all,
-            join_with,
-            unique,
-            expand_trees,
-            omit_if_empty,
-        } = sequence;
-        let from_set = set.map(|set| self.graph.sets.flatten(set)).unwrap_or_default();
-        let mut values = Vec::new();
-        for item in direct.iter().chain(from_set) {
-            match item {
-                Item::Artifact(id) if *expand_trees => match self.resolved.node(*id) {
-                    Some(Node::Tree { root }) => {
-                        let files = self
-                            .resolved
-                            .tree_files(root)
-                            .ok_or(PrepareError::LostTree { root })?;
-                        let path = &self.graph.artifact(*id).path;
-                        values.extend(files.into_iter().map(|file| format!("{path}/{file}")));
-                    }
-                    _ => values.push(self.text(item)),
-                },
-                _ => values.push(self.text(item)),
-            }
-        }
-        if let Some(format) = format_each {
-            for value in &mut values {
-                *value = format.replacen("%s", value, 1);
-            }
-        }
-        if *unique {
-            let mut seen = std::collections::HashSet::new();
-            values.retain(|value| seen.insert(value.clone()));
-        }
-        if values.is_empty() && *omit_if_empty {
-            return Ok(Vec::new());
-        }
-        let mut out: Vec<String> = before_all.iter().cloned().collect();
-        if let Some(separator) = join_with {
-            out.push(values.join(separator));
-            return Ok(out);
-        }
-        for value in values {
-            out.extend(before_each.iter().cloned());
-            out.push(value);
-        }
-        Ok(out)
-    }
-}
-
-impl ParamFileFormat {
-    fn line(self, argument: &str) -> String {
-        match self {
-            Self::Multiline => argument.to_owned(),
-            Self::Shell => shell_quote(argument),
-        }
-    }
-}
-
-/// `argument` as one word of a POSIX shell.
-pub fn shell_quote(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        return argument.to_owned();
-    }
-    format!("'{}'", argument.replace('\'', r"'\''"))
 }
 
 /// One difference between two keys.

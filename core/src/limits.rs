@@ -8,8 +8,9 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest single argument before it must move to a param file, in bytes (Linux `MAX_ARG_STRLEN`).
 pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
-/// Longest command line before it spills into a param file, in bytes.
-pub const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest command line before it spills into a param file, in bytes: a quarter of the usual stack
+/// of 8 MiB is what Linux gives to arguments and environment, and some of it is for the latter.
+pub const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024 - 64 * 1024;
 /// Most nodes of a Directory message that is read from the store.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
 /// Deepest nesting of directories in a tree.

@@ -264,10 +264,26 @@ fn arguments_expand_lazily() {
                 before_all: Some("--path".into()),
                 ..Sequence::default()
             }),
-            Arg::Many(Sequence { before_all: Some("--none".into()), ..Sequence::default() }),
+            Arg::Many(Sequence {
+                direct: vec![Item::Artifact(tree)],
+                join_with: Some(",".into()),
+                format_joined: Some("<%s>".into()),
+                ..Sequence::default()
+            }),
+            Arg::Many(Sequence {
+                direct: vec![text("a")],
+                terminate_with: Some("--".into()),
+                ..Sequence::default()
+            }),
+            Arg::Many(Sequence {
+                before_all: Some("--none".into()),
+                terminate_with: Some("--".into()),
+                ..Sequence::default()
+            }),
         ]
     });
-    let expect = ["-op/x", "-Ip/t/a/b", "-Ip/t/c", "-Iz", "--path", "a:b"];
+    let expect =
+        ["-op/x", "-Ip/t/a/b", "-Ip/t/c", "-Iz", "--path", "a:b", "<p/t/a/b,p/t/c>", "a", "--"];
     assert_eq!(prepared.parts.arguments, expect);
 }
 
@@ -294,4 +310,60 @@ fn long_command_lines_spill_into_param_files() {
     let Some((_, Node::File { digest, .. })) = file else { panic!("the file is an input") };
     let bytes = spilled.blobs.iter().find(|(d, _)| d == digest).map(|(_, b)| b.as_slice());
     assert!(bytes.expect("handed over").starts_with(b"'w 0'\n'w 1'\n"));
+}
+
+#[test]
+fn param_files_have_the_format_that_was_asked_for() {
+    let check = |format, words: &'static [&'static str], line: &[&str], file: &str| {
+        let prepared = expand(move |_, _| {
+            let word = |word: &&str| Arg::One(vec![Item::Text((*word).into())]);
+            let args = words.iter().map(word).collect();
+            vec![Arg::ParamFile { args, flag: "@%s".into(), format, always: true }]
+        });
+        assert_eq!(prepared.parts.arguments, line);
+        let (_, bytes) = prepared.blobs.first().expect("the file comes first");
+        assert_eq!(String::from_utf8_lossy(bytes), file);
+    };
+    let words = &["in", "--a", "1", "2", "--b=3", "rest", "--c", "--d", "it's"];
+    let at = "@out/o-0.params";
+    let lines = "in\n--a\n1\n2\n--b=3\nrest\n--c\n--d\nit's\n";
+    check(ParamFileFormat::Multiline, words, &[at], lines);
+    check(ParamFileFormat::Shell, words, &[at], &lines.replace("it's", "'it'\\''s'"));
+    let flags = "--a=1 2\n--b=3\n--c\n--d=it's\n";
+    check(ParamFileFormat::FlagPerLine, words, &[at, "in", "rest"], flags);
+}
+
+#[test]
+fn arguments_written_to_a_file_have_the_key_of_that_text() {
+    let text = |s: &str| Arg::One(vec![Item::Text(s.into())]);
+    let args = vec![text("a"), text("b c")];
+    let format = ParamFileFormat::Multiline;
+    let lazy = key_of_how(How::Params { args, format, executable: false });
+    let request = serde_json::json!({"content": "a\nb c\n", "executable": false});
+    assert_eq!(lazy, key_of_how(How::Native { kind: "write".into(), semantics: 1, request }));
+}
+
+/// The key of an action without inputs that does this.
+fn key_of_how(how: How) -> maestro_core::ActionKey {
+    let mut graph = ActionGraph::default();
+    let owner = owner(&mut graph);
+    let output = graph.declare_output(path("out/o"), ArtifactKind::File, owner).expect("the first");
+    let spec = ActionSpec {
+        owner,
+        mnemonic: "M".into(),
+        progress: String::new(),
+        class: ActionClass::Pure,
+        how,
+        inputs: graph.sets.add(Order::Postorder, vec![], vec![]),
+        toolchains: vec![],
+        outputs: vec![Output { artifact: output, optional: false }],
+        env: vec![],
+        platform: vec![],
+        timeout_ms: None,
+        hints: ExecutionHints::default(),
+    };
+    let id = graph.add_action(spec).expect("well formed");
+    let (function, sandbox) = (DigestFunction::Blake3, SandboxProfile::Hermetic);
+    let nothing = Contents(Default::default());
+    prepare(&graph, function, sandbox, graph.action(id), &[], &nothing).expect("no inputs").key
 }

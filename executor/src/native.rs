@@ -41,8 +41,9 @@ mod wheel;
 use std::time::Instant;
 
 use maestro_cas::Store;
+use maestro_core::key::{REQUEST_FILE, WRITE_SEMANTICS};
 use maestro_core::wire::{ActionResult, OutputDirectory, OutputFile};
-use maestro_core::{ArtifactKind, Digest, How, Output};
+use maestro_core::{ArtifactKind, Digest, How, Node, Output, Prepared};
 use serde::de::DeserializeOwned;
 
 pub use error::NativeError;
@@ -81,7 +82,11 @@ pub struct NativeRunner;
 
 impl Runner for NativeRunner {
     fn handles(&self, how: &How) -> bool {
-        matches!(how, How::Native { kind, .. } if find_kind(kind).is_some())
+        match how {
+            How::Native { kind, .. } => find_kind(kind).is_some(),
+            How::Params { .. } => true,
+            How::Command { .. } => false,
+        }
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
@@ -144,11 +149,19 @@ fn find_kind(name: &str) -> Option<&'static Kind> {
 
 fn run_kind(job: &Job<'_>) -> Result<Made, NativeError> {
     let internal = |message: String| NativeError::Internal { message };
-    let How::Native { kind: name, semantics, request } = &job.spec.how else {
-        return Err(internal("a command was given to the native runner".to_owned()));
+    let written;
+    let (name, semantics, request) = match &job.spec.how {
+        How::Native { kind, semantics, request } => (kind.as_str(), *semantics, request),
+        How::Params { .. } => {
+            written = prepared_request(job.prepared)?;
+            ("write", WRITE_SEMANTICS, &written)
+        }
+        How::Command { .. } => {
+            return Err(internal("a command was given to the native runner".to_owned()));
+        }
     };
     let kind = find_kind(name).ok_or_else(|| internal(format!("no native kind is `{name}`")))?;
-    if kind.semantics != *semantics {
+    if kind.semantics != semantics {
         return Err(internal(format!(
             "the rules know semantics {semantics} of `{name}`, the runner {}",
             kind.semantics
@@ -157,6 +170,18 @@ fn run_kind(job: &Job<'_>) -> Result<Made, NativeError> {
     let inputs = Inputs::new(job.store, job.prepared);
     let step = Step { kind: name, request, inputs, store: job.store, cancel: job.cancel };
     (kind.run)(&step)
+}
+
+/// The request of a step whose text was known only when its key was made.
+fn prepared_request(prepared: &Prepared) -> Result<serde_json::Value, NativeError> {
+    let lost = || NativeError::Internal { message: "a request is not in its key".to_owned() };
+    let digest = prepared.tree.entries.iter().find_map(|(path, node)| match node {
+        Node::File { digest, .. } if path.as_str() == REQUEST_FILE => Some(*digest),
+        _ => None,
+    });
+    let blob = prepared.blobs.iter().find(|(own, _)| Some(*own) == digest);
+    let (_, bytes) = blob.ok_or_else(lost)?;
+    serde_json::from_slice(bytes).map_err(|_| lost())
 }
 
 /// The outcome of a step whose single declared output is `made`.

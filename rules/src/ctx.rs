@@ -186,7 +186,7 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
             }
             _ => Vec::new(),
         };
-        let set = Depset::alloc(None, direct, transitive, Some(sets), heap)?;
+        let set = Depset::alloc(None, direct, transitive, Some(sets), eval.module())?;
         let mut links = Vec::new();
         if let Some(value) = symlinks {
             let dict = DictRef::from_value(value)

@@ -15,7 +15,10 @@ use starlark::values::{Value, ValueIdentity};
 
 use crate::error::{Code, RuleError};
 use crate::globals::globals;
+use crate::values::depset::Depset;
+use crate::values::provider::ProviderInstance;
 use crate::values::sequence;
+use crate::values::target::Target;
 
 /// What the evaluation of one file, or the analysis of one target, may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl EvaluationLimits {
     }
 }
 
-/// Deepest nesting of lists, tuples, dicts and structs.
+/// Deepest nesting of lists, tuples, dicts, structs, providers and depsets in each other.
 const VALUE_DEPTH_MAX: usize = 1_000;
 
 /// Heaps up to this size cannot hold values that nest too deeply to be frozen.
@@ -110,6 +113,12 @@ pub(crate) fn check_value<'v>(
             stack.extend(dict.iter().flat_map(|(k, v)| [(k, depth + 1), (v, depth + 1)]));
         } else if let Some(record) = StructRef::from_value(value) {
             stack.extend(record.iter().map(|(_, v)| (v, depth + 1)));
+        } else if let Some(set) = Depset::from_value(value) {
+            stack.extend(set.parts().into_iter().map(|part| (part, depth + 1)));
+        } else if let Some(instance) = ProviderInstance::from_value(value) {
+            stack.extend(instance.values().map(|field| (field, depth + 1)));
+        } else if let Some(target) = Target::from_value(value) {
+            stack.extend(target.instances.iter().map(|instance| (*instance, depth + 1)));
         }
     }
     Ok(())

@@ -34,7 +34,7 @@ pub(super) fn describe(engine: &Engine<'_>, action: ActionId, error: &WorkError)
     let (log, _) = read_tail(engine.store, &logs);
     let command = match &spec.how {
         How::Command { .. } => prepared.map(command_line),
-        How::Native { .. } => None,
+        How::Native { .. } | How::Params { .. } => None,
     };
     let log_path = prepared
         .filter(|_| command.is_some())

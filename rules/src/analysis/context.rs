@@ -171,7 +171,7 @@ impl Analyzer<'_, '_> {
         };
         let sets = &mut self.scope.graph.borrow_mut().sets;
         let file = heap.alloc(file);
-        let files = Depset::alloc(None, vec![file], Vec::new(), Some(sets), heap)?;
+        let files = Depset::flat(vec![file], sets, heap);
         let callable = &builtins().default_info;
         let info = heap.alloc(ProviderInstance::new(callable, vec![("files", files)]));
         Ok(heap.alloc(Target {

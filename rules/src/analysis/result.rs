@@ -103,7 +103,7 @@ impl Analyzer<'_, '_> {
                 let mut direct: Vec<Value<'v>> = self.declared(decl, heap);
                 direct.extend(executable);
                 let sets = &mut self.scope.graph.borrow_mut().sets;
-                Depset::alloc(None, direct, Vec::new(), Some(sets), heap)?
+                Depset::flat(direct, sets, heap)
             }
         };
         let none = Value::new_none();

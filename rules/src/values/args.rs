@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 
 use allocative::Allocative;
 use maestro_core::{Arg, Item, ParamFileFormat, Sequence};
@@ -18,6 +17,7 @@ use starlark::values::{
 };
 
 use super::depset::{Depset, item};
+use super::file::FileValue;
 use super::label::LabelValue;
 use super::{expect_sequence, wrong_type};
 use crate::error::{Code, RuleError};
@@ -64,6 +64,17 @@ impl Args {
                 always: *always,
             }],
         }
+    }
+
+    /// The arguments as the text of a file, and how each becomes a line.
+    pub(crate) fn for_file(&self) -> Result<(Vec<Arg>, ParamFileFormat), RuleError> {
+        let content = self.content.borrow();
+        if content.param_file.is_some() {
+            let message = "arguments that are written into a file cannot use a param file";
+            return Err(RuleError::new(Code::Action, message)
+                .hint("leave `use_param_file` out; the file is what they are written to"));
+        }
+        Ok((content.args.clone(), content.format.unwrap_or(ParamFileFormat::Multiline)))
     }
 
     fn push(&self, arg: Arg) {
@@ -116,7 +127,9 @@ struct Many<'v> {
 impl<'v> Many<'v> {
     fn finish(self, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Sequence> {
         let Self { values, map_each, mut sequence } = self;
-        for (format, name) in [(&sequence.format_each, "format_each")] {
+        for (format, name) in
+            [(&sequence.format_each, "format_each"), (&sequence.format_joined, "format_joined")]
+        {
             if let Some(format) = format {
                 check_format(format, name)?;
             }
@@ -140,6 +153,7 @@ impl<'v> Many<'v> {
                     None => expect_sequence(values, "values")?.to_vec(),
                 };
                 for value in list {
+                    check_mappable(value, sequence.expand_trees)?;
                     let mapped = eval.eval_function(function, &[value], &[])?;
                     if mapped.is_none() {
                         continue;
@@ -157,6 +171,17 @@ impl<'v> Many<'v> {
         }
         Ok(sequence)
     }
+}
+
+/// A function cannot see the files of a tree: it runs before they are made.
+fn check_mappable(value: Value<'_>, expand: bool) -> Result<(), RuleError> {
+    let tree = FileValue::from_value(value).filter(|file| expand && file.is_tree());
+    let Some(tree) = tree else { return Ok(()) };
+    let message = format!("`map_each` cannot see what is in the tree `{}`", tree.path());
+    Err(RuleError::new(Code::Action, message).hint(
+        "add the tree by itself with `format_each`, or pass `expand_directories = False` to map \
+         the tree's own path",
+    ))
 }
 
 #[starlark_module]
@@ -206,6 +231,7 @@ fn args_methods(builder: &mut MethodsBuilder) {
     ///   omit_if_empty: add nothing, not even the flag, where there is no item.
     ///   uniquify: drop items that came before.
     ///   expand_directories: replace trees by the files in them.
+    ///   allow_closure: as in Bazel; any function may be given.
     ///   terminate_with: an argument after the last item.
     fn add_all<'v>(
         this: Value<'v>,
@@ -217,9 +243,11 @@ fn args_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named, default = true)] omit_if_empty: bool,
         #[starlark(require = named, default = false)] uniquify: bool,
         #[starlark(require = named, default = true)] expand_directories: bool,
+        #[starlark(require = named, default = false)] allow_closure: bool,
         #[starlark(require = named)] terminate_with: Option<String>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
+        let _ = allow_closure; // `map_each` runs at once, so what it closes over is as it stands
         let args = this_args(this)?;
         let (flag, values) = flag_and_values(arg_name_or_values, values)?;
         let sequence = Sequence {
@@ -229,16 +257,11 @@ fn args_methods(builder: &mut MethodsBuilder) {
             unique: uniquify,
             expand_trees: expand_directories,
             omit_if_empty,
+            terminate_with,
             ..Sequence::default()
         };
         let sequence = Many { values, map_each, sequence }.finish(eval)?;
-        let empty = sequence.direct.is_empty() && sequence.set.is_none();
         args.push(Arg::Many(sequence));
-        if let Some(last) = terminate_with
-            && !(empty && omit_if_empty)
-        {
-            args.push(Arg::One(vec![Item::Text(last.into())]));
-        }
         Ok(this)
     }
 
@@ -250,10 +273,11 @@ fn args_methods(builder: &mut MethodsBuilder) {
     ///   join_with: what stands between two items.
     ///   map_each: a function from an item to a string, a list of strings, or `None`.
     ///   format_each: a template with one `%s` for each item.
-    ///   format_joined: a template with one `%s` for the whole; trees are not expanded then.
+    ///   format_joined: a template with one `%s` for the whole.
     ///   omit_if_empty: add nothing where there is no item.
     ///   uniquify: drop items that came before.
     ///   expand_directories: replace trees by the files in them.
+    ///   allow_closure: as in Bazel; any function may be given.
     fn add_joined<'v>(
         this: Value<'v>,
         #[starlark(require = pos)] arg_name_or_values: Value<'v>,
@@ -261,34 +285,28 @@ fn args_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] join_with: String,
         #[starlark(require = named)] map_each: Option<Value<'v>>,
         #[starlark(require = named)] format_each: Option<String>,
-        #[starlark(require = named)] format_joined: Option<&str>,
+        #[starlark(require = named)] format_joined: Option<String>,
         #[starlark(require = named, default = true)] omit_if_empty: bool,
         #[starlark(require = named, default = false)] uniquify: bool,
         #[starlark(require = named, default = true)] expand_directories: bool,
+        #[starlark(require = named, default = false)] allow_closure: bool,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
+        let _ = allow_closure; // `map_each` runs at once, so what it closes over is as it stands
         let args = this_args(this)?;
         let (flag, values) = flag_and_values(arg_name_or_values, values)?;
         let sequence = Sequence {
             format_each,
             before_all: flag,
             join_with: Some(join_with),
+            format_joined,
             unique: uniquify,
             expand_trees: expand_directories,
             omit_if_empty,
             ..Sequence::default()
         };
         let sequence = Many { values, map_each, sequence }.finish(eval)?;
-        match format_joined {
-            None => args.push(Arg::Many(sequence)),
-            Some(format) => {
-                check_format(format, "format_joined")?;
-                let scope = RuleScope::of(eval)?;
-                for arg in joined(sequence, format, scope) {
-                    args.push(arg);
-                }
-            }
-        }
+        args.push(Arg::Many(sequence));
         Ok(this)
     }
 
@@ -311,7 +329,8 @@ fn args_methods(builder: &mut MethodsBuilder) {
     /// Says how arguments are written into a param file.
     ///
     /// Args:
-    ///   format: `multiline` (one a line, as it is) or `shell` (one a line, quoted).
+    ///   format: `multiline` (one a line, as it is), `shell` (one a line, quoted) or
+    ///     `flag_per_line` (`--flag=value` a line; what is no flag stays on the command line).
     fn set_param_file_format<'v>(
         this: Value<'v>,
         #[starlark(require = pos)] format: &str,
@@ -319,10 +338,11 @@ fn args_methods(builder: &mut MethodsBuilder) {
         let format = match format {
             "multiline" => ParamFileFormat::Multiline,
             "shell" => ParamFileFormat::Shell,
+            "flag_per_line" => ParamFileFormat::FlagPerLine,
             other => {
                 let message = format!("`{other}` is no format of a param file");
                 return RuleError::new(Code::Evaluation, message)
-                    .hint("use `multiline` or `shell`")
+                    .hint("use `multiline`, `shell` or `flag_per_line`")
                     .raise();
             }
         };
@@ -346,34 +366,4 @@ fn flag_and_values<'v>(
             None => Err(wrong_type("arg_name", "a string", first)),
         },
     }
-}
-
-/// One argument made of literal text around a join.
-fn joined(sequence: Sequence, format: &str, scope: &RuleScope) -> Vec<Arg> {
-    let mut items = sequence.direct;
-    if let Some(set) = sequence.set {
-        let graph = scope.graph.borrow();
-        items.extend(graph.sets.flatten(set).into_iter().cloned());
-    }
-    if sequence.unique {
-        let mut seen = std::collections::HashSet::new();
-        items.retain(|item| seen.insert(item.clone()));
-    }
-    if items.is_empty() && sequence.omit_if_empty {
-        return Vec::new();
-    }
-    let text = |text: &str| Item::Text(Arc::from(text));
-    let each = sequence.format_each.unwrap_or_else(|| "%s".to_owned());
-    let (each_before, each_after) = each.split_once("%s").unwrap_or((&each, ""));
-    let (before, after) = format.split_once("%s").unwrap_or((format, ""));
-    let separator = sequence.join_with.unwrap_or_default();
-    let mut parts = vec![text(before)];
-    for (i, item) in items.into_iter().enumerate() {
-        let gap = if i == 0 { "" } else { &separator };
-        parts.extend([text(&format!("{gap}{each_before}")), item, text(each_after)]);
-    }
-    parts.push(text(after));
-    parts.retain(|part| !matches!(part, Item::Text(t) if t.is_empty()));
-    let flag = sequence.before_all.map(|flag| Arg::One(vec![text(&flag)]));
-    flag.into_iter().chain([Arg::One(parts)]).collect()
 }

@@ -1,7 +1,10 @@
 //! `depset`: sets that share structure and are flattened late.
 //!
 //! A set whose items are files and texts is also a set of the graph's arena, so that thousands of
-//! actions can name it without copying it.
+//! actions can name it without copying it. Neither depth nor size has a bound of its own: sets
+//! that nest deeply live in the [`pool`] of their evaluation, and every walk is a loop.
+
+pub(crate) mod pool;
 
 use std::fmt;
 
@@ -10,23 +13,21 @@ use maestro_core::Item;
 use maestro_core::depset::{Order, SetArena, SetId};
 use starlark::coerce::Coerce;
 use starlark::collections::SmallSet;
-use starlark::environment::{GlobalsBuilder, Methods, MethodsBuilder};
+use starlark::environment::{GlobalsBuilder, Methods, MethodsBuilder, Module};
 use starlark::eval::Evaluator;
 use starlark::starlark_complex_value;
 use starlark::starlark_module;
 use starlark::values::list::AllocList;
 use starlark::values::{
     Freeze, FreezeResult, Freezer, Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
-    StarlarkValue, Trace, Value, ValueLike, starlark_value,
+    StarlarkValue, Trace, Value, ValueIdentity, ValueLike, starlark_value,
 };
 
+use self::pool::{Below, NESTED_MAX};
 use super::file::FileValue;
 use super::{expect_sequence, wrong_type};
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
-
-/// Deepest nesting of sets; freezing recurses, so there is a bound.
-pub(crate) const DEPTH_MAX: u32 = 3500;
 
 /// A set with direct items and other sets.
 #[derive(
@@ -38,7 +39,11 @@ pub(crate) struct DepsetGen<V> {
     #[allocative(skip)]
     order: Option<Order>,
     direct: Vec<V>,
+    /// Sets; where `pooled`, the pool alone.
     transitive: Vec<V>,
+    /// The number in the pool, for a set that lives there.
+    pooled: Option<u32>,
+    /// How deep sets of the same evaluation nest in it; frozen ones count nothing.
     depth: u32,
     /// The same set in the arena, where it was made during analysis of files and texts.
     #[trace(static)]
@@ -52,10 +57,10 @@ impl Freeze for Depset<'_> {
     type Frozen = FrozenDepset;
 
     fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
-        let Self { order, direct, transitive, depth, set } = self;
+        let Self { order, direct, transitive, pooled, depth: _, set } = self;
         let direct = direct.freeze(freezer)?;
         let transitive = transitive.freeze(freezer)?;
-        Ok(DepsetGen { order, direct, transitive, depth, set })
+        Ok(DepsetGen { order, direct, transitive, pooled, depth: 0, set })
     }
 }
 
@@ -91,14 +96,16 @@ impl<'v> Depset<'v> {
         direct: Vec<Value<'v>>,
         mut transitive: Vec<Value<'v>>,
         arena: Option<&mut SetArena>,
-        heap: Heap<'v>,
+        module: &Module<'v>,
     ) -> Result<Value<'v>, RuleError> {
         let mut depth = 0;
         for value in &transitive {
             let Some(inner) = Depset::from_value(*value) else {
                 return Err(wrong_type("transitive", "a list of depsets", *value));
             };
-            depth = depth.max(inner.depth + 1);
+            if value.unpack_frozen().is_none() && inner.to_bool() {
+                depth = depth.max(inner.depth + 1);
+            }
             if let (Some(own), Some(theirs)) = (order, inner.order)
                 && own != theirs
             {
@@ -113,16 +120,32 @@ impl<'v> Depset<'v> {
         {
             return Ok(*only);
         }
-        if transitive.is_empty() {
-            depth = 0;
-        }
-        if depth > DEPTH_MAX {
-            let message = format!("depsets nest deeper than {DEPTH_MAX}");
-            return Err(RuleError::new(Code::Limit, message)
-                .hint("collect the parts in a list and call `depset` once"));
-        }
         let set = arena.and_then(|arena| arena_set(order, &direct, &transitive, arena));
-        Ok(heap.alloc(Self { order, direct, transitive, depth, set }))
+        let made = match depth > NESTED_MAX {
+            false => Self { order, direct, transitive, pooled: None, depth, set },
+            true => {
+                let pool = pool::of_module(module);
+                let below = transitive.into_iter().map(|value| below(pool, value)).collect();
+                let pooled = Some(pool::add(pool, direct, below));
+                Self { order, direct: Vec::new(), transitive: vec![pool], pooled, depth, set }
+            }
+        };
+        Ok(module.heap().alloc(made))
+    }
+
+    /// A set of direct items alone.
+    pub(crate) fn flat(direct: Vec<Value<'v>>, arena: &mut SetArena, heap: Heap<'v>) -> Value<'v> {
+        let set = arena_set(None, &direct, &[], arena);
+        let (order, transitive, pooled, depth) = (None, Vec::new(), None, 0);
+        heap.alloc(Self { order, direct, transitive, pooled, depth, set })
+    }
+
+    /// The values that the set holds itself, for checks of how deep values nest.
+    pub(crate) fn parts(&self) -> Vec<Value<'v>> {
+        match (self.pooled, self.transitive.first()) {
+            (Some(_), Some(pool)) => pool::values(*pool),
+            _ => self.direct.iter().chain(&self.transitive).copied().collect(),
+        }
     }
 
     /// The set in the arena; the items must be files and texts.
@@ -141,7 +164,7 @@ impl<'v> Depset<'v> {
         let order = self.order.unwrap_or_default();
         let mut seen: SmallSet<Value<'v>> = SmallSet::new();
         let mut visited = std::collections::HashSet::new();
-        let mut stack: Vec<(&Self, usize)> = vec![(self, 0)];
+        let mut stack: Vec<(Walk<'v, '_>, usize)> = vec![(Walk::of(self), 0)];
         let mut out = Vec::new();
         let mut emit = |list: &mut dyn Iterator<Item = Value<'v>>| -> Result<(), RuleError> {
             for value in list {
@@ -159,29 +182,101 @@ impl<'v> Depset<'v> {
         };
         while let Some((node, child)) = stack.pop() {
             if child == 0 && order == Order::Preorder {
-                emit(&mut node.direct.iter().copied())?;
+                emit(&mut node.direct().into_iter())?;
             }
             let next = match order {
-                Order::Topological => node.transitive.iter().rev().nth(child),
-                Order::Preorder | Order::Postorder => node.transitive.get(child),
+                Order::Topological => node.count().checked_sub(child + 1),
+                Order::Preorder | Order::Postorder => Some(child),
             };
-            if let Some(next) = next {
+            if let Some(next) = next.and_then(|at| node.below(at)) {
                 stack.push((node, child + 1));
-                if let Some(inner) = Depset::from_value(*next)
-                    && visited.insert(next.identity())
-                {
-                    stack.push((inner, 0));
+                if next.key().is_none_or(|key| visited.insert(key)) {
+                    stack.push((next, 0));
                 }
             } else if order == Order::Postorder {
-                emit(&mut node.direct.iter().copied())?;
+                emit(&mut node.direct().into_iter())?;
             } else if order == Order::Topological {
-                emit(&mut node.direct.iter().rev().copied())?;
+                emit(&mut node.direct().into_iter().rev())?;
             }
         }
         if order == Order::Topological {
             out.reverse();
         }
         Ok(out)
+    }
+}
+
+/// A set on the way through one, wherever it lives.
+#[derive(Clone, Copy)]
+enum Walk<'v, 'a> {
+    /// The set that is walked.
+    Root(&'a Depset<'v>),
+    /// A value in it.
+    Value(Value<'v>, &'v Depset<'v>),
+    /// A set of a pool.
+    Pooled(Value<'v>, u32),
+}
+
+impl<'v, 'a> Walk<'v, 'a> {
+    fn of(set: &'a Depset<'v>) -> Self {
+        match (set.pooled, set.transitive.first()) {
+            (Some(index), Some(pool)) => Self::Pooled(*pool, index),
+            _ => Self::Root(set),
+        }
+    }
+
+    fn of_value(value: Value<'v>) -> Option<Self> {
+        let set = Depset::from_value(value)?;
+        Some(match (set.pooled, set.transitive.first()) {
+            (Some(index), Some(pool)) => Self::Pooled(*pool, index),
+            _ => Self::Value(value, set),
+        })
+    }
+
+    /// What tells it from others; the root is met only once.
+    fn key(self) -> Option<(ValueIdentity<'v>, Option<u32>)> {
+        match self {
+            Self::Root(_) => None,
+            Self::Value(value, _) => Some((value.identity(), None)),
+            Self::Pooled(pool, index) => Some((pool.identity(), Some(index))),
+        }
+    }
+
+    fn direct(self) -> Vec<Value<'v>> {
+        match self {
+            Self::Root(set) => set.direct.clone(),
+            Self::Value(_, set) => set.direct.clone(),
+            Self::Pooled(pool, index) => pool::direct(pool, index),
+        }
+    }
+
+    fn count(self) -> usize {
+        match self {
+            Self::Root(set) => set.transitive.len(),
+            Self::Value(_, set) => set.transitive.len(),
+            Self::Pooled(pool, index) => pool::count(pool, index),
+        }
+    }
+
+    fn below(self, at: usize) -> Option<Self> {
+        match self {
+            Self::Root(set) => Self::of_value(*set.transitive.get(at)?),
+            Self::Value(_, set) => Self::of_value(*set.transitive.get(at)?),
+            Self::Pooled(pool, index) => match pool::below(pool, index, at)? {
+                Below::Here(index) => Some(Self::Pooled(pool, index)),
+                Below::Value(value) => Self::of_value(value),
+            },
+        }
+    }
+}
+
+/// A set as a part of one that goes into `pool`.
+fn below<'v>(pool: Value<'v>, value: Value<'v>) -> Below<Value<'v>> {
+    let set = Depset::from_value(value);
+    let own = set.filter(|set| set.transitive.first().is_some_and(|p| p.ptr_eq(pool)));
+    match own.and_then(|set| set.pooled) {
+        Some(index) => Below::Here(index),
+        None => Below::Value(value),
     }
 }
 
@@ -220,7 +315,7 @@ pub(crate) fn expect_depset<'v>(
     }
     let items = expect_sequence(value, parameter)
         .map_err(|_| wrong_type(parameter, "a depset or a list", value))?;
-    Depset::alloc(None, items.to_vec(), Vec::new(), Some(arena), heap)
+    Ok(Depset::flat(items.to_vec(), arena, heap))
 }
 
 starlark::methods_static!(DEPSET_METHODS = depset_methods);
@@ -268,13 +363,13 @@ pub(crate) fn depset_globals(builder: &mut GlobalsBuilder) {
         };
         let direct = list(direct, "direct")?;
         let transitive = list(transitive, "transitive")?;
-        let heap = eval.heap();
+        let module = eval.module();
         Ok(match RuleScope::of_opt(eval) {
             Some(scope) => {
                 let sets = &mut scope.graph.borrow_mut().sets;
-                Depset::alloc(order, direct, transitive, Some(sets), heap)?
+                Depset::alloc(order, direct, transitive, Some(sets), module)?
             }
-            None => Depset::alloc(order, direct, transitive, None, heap)?,
+            None => Depset::alloc(order, direct, transitive, None, module)?,
         })
     }
 }

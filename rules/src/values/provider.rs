@@ -148,6 +148,11 @@ impl<'v> ProviderInstance<'v> {
         self.values.get(at).copied().filter(|value| !value.is_none())
     }
 
+    /// What its fields hold.
+    pub(crate) fn values(&self) -> impl Iterator<Item = Value<'v>> {
+        self.values.iter().copied()
+    }
+
     /// Makes a record of a built-in provider.
     pub(crate) fn new(callable: &ProviderCallable, fields: Vec<(&str, Value<'v>)>) -> Self {
         let (names, values) = fields.into_iter().map(|(n, v)| (n.to_owned(), v)).unzip();

@@ -90,7 +90,7 @@ impl<'v> Runfiles<'v> {
         let scope = RuleScope::of(eval)?;
         let transitive = all.iter().map(|r| r.files).collect();
         let sets = &mut scope.graph.borrow_mut().sets;
-        let files = Depset::alloc(None, Vec::new(), transitive, Some(sets), eval.heap())?;
+        let files = Depset::alloc(None, Vec::new(), transitive, Some(sets), eval.module())?;
         let symlinks = all.iter().flat_map(|r| r.symlinks.iter().cloned()).collect();
         Ok(RunfilesGen { files, symlinks })
     }

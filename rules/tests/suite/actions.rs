@@ -27,6 +27,9 @@ def _impl(ctx):
     args.add_joined(\"--joined\", files, join_with = \":\")
     args.add_joined(files, join_with = \",\", format_joined = \"j=%s!\", map_each = lambda f: f.basename)
     args.add_all(\"--none\", [])
+    args.add_joined([tree], join_with = \",\", format_joined = \"t=%s\")
+    args.add_all([], terminate_with = \"--\")
+    args.add_all(depset(), terminate_with = \"--\")
     args.add_all(\"--kept\", [], omit_if_empty = False)
     args.add_all([\"a\", \"b\", \"a\"], uniquify = True, terminate_with = \"--\")
     ctx.actions.run(outputs = [out], inputs = depset([tree], transitive = [files]), executable = \"/bin/tool\",
@@ -41,7 +44,7 @@ x = rule(implementation = _impl, attrs = {\"srcs\": attr.label_list(allow_files 
         "Tree: tree {\"entries\":[{\"path\":\"x\",\"content\":\"\",\"executable\":false}]}
   in:  
   out: maestro-out/shared/p/tree
-Tool: /bin/tool -o maestro-out/shared/p/out --label=//p:x 7 --srcs -s <p/a.txt> -s <p/b.txt> maestro-out/shared/p/tree/x maestro-out/shared/p/tree/y/z maestro-out/shared/p/tree --joined p/a.txt:p/b.txt j=a.txt,b.txt! --kept a b -- last
+Tool: /bin/tool -o maestro-out/shared/p/out --label=//p:x 7 --srcs -s <p/a.txt> -s <p/b.txt> maestro-out/shared/p/tree/x maestro-out/shared/p/tree/y/z maestro-out/shared/p/tree --joined p/a.txt:p/b.txt j=a.txt,b.txt! t=maestro-out/shared/p/tree/x,maestro-out/shared/p/tree/y/z --kept a b -- last
   in:  maestro-out/shared/p/tree p/a.txt p/b.txt
   out: maestro-out/shared/p/out
   env: K=v"
@@ -56,7 +59,10 @@ def _impl(ctx):
     list = ctx.actions.declare_file(\"list\")
     conf = ctx.actions.declare_file(\"conf\")
     args = ctx.actions.args()
-    args.add_all(ctx.files.srcs)
+    tree = ctx.actions.declare_directory(\"tree\")
+    ctx.actions.tree(output = tree, entries = [ctx.actions.entry(\"x\", content = \"\")])
+    args.add_all(\"--srcs\", ctx.files.srcs, before_each = \"-s\")
+    args.add_all([tree])
     ctx.actions.write(list, args)
     ctx.actions.expand_template(template = ctx.files.srcs[0], output = conf, substitutions = {\"b\": \"2\", \"a\": \"1\"})
     ctx.actions.run_shell(outputs = [out], inputs = [list, conf], command = \"cat $1 > $2\", arguments = [list.path, out.path])
@@ -67,7 +73,10 @@ x = rule(implementation = _impl, attrs = {\"srcs\": attr.label_list(allow_files 
     let loaded = with_rules(rules, package);
     assert_eq!(
         actions(&loaded.graph),
-        "Write: write {\"content\":\"p/a.txt\\np/b.txt\\n\",\"executable\":false}
+        "Tree: tree {\"entries\":[{\"path\":\"x\",\"content\":\"\",\"executable\":false}]}
+  in:  
+  out: maestro-out/shared/p/tree
+Write: write {\"content\":\"--srcs\\n-s\\np/a.txt\\n-s\\np/b.txt\\nmaestro-out/shared/p/tree/x\\nmaestro-out/shared/p/tree/y/z\\n\",\"executable\":false}
   in:  
   out: maestro-out/shared/p/list
 ExpandTemplate: expand-template {\"template\":\"p/a.txt\",\"substitutions\":{\"a\":\"1\",\"b\":\"2\"},\"executable\":false}
@@ -77,6 +86,22 @@ Action: /bin/bash -c cat $1 > $2  maestro-out/shared/p/list maestro-out/shared/p
   in:  maestro-out/shared/p/conf maestro-out/shared/p/list
   out: maestro-out/shared/p/d/out"
     );
+}
+
+#[test]
+fn a_function_cannot_map_what_is_not_made_yet() {
+    let rules = "
+def _impl(ctx):
+    tree = ctx.actions.declare_directory(\"tree\")
+    ctx.actions.args().add_all([tree], map_each = lambda f: f.path)
+x = rule(implementation = _impl)
+";
+    let package = "load(\":defs.star\", \"x\")\nx(name = \"x\")\n";
+    let host = Memory::new(&[("defs.star", rules), ("maestro.star", package)]);
+    let got = errors_of(&host, &["//:x"]);
+    let expect = "error[MAE0131]: `map_each` cannot see what is in the tree";
+    assert!(got.starts_with(expect), "{got}");
+    assert!(got.contains("hint: add the tree by itself with `format_each`"), "{got}");
 }
 
 #[test]

@@ -152,6 +152,11 @@ pub(crate) fn describe(graph: &ActionGraph, id: ActionId) -> String {
     let mut lines = vec![match &spec.how {
         How::Command { .. } => format!("{}: {}", spec.mnemonic, prepared.parts.arguments.join(" ")),
         How::Native { kind, request, .. } => format!("{}: {kind} {request}", spec.mnemonic),
+        How::Params { .. } => {
+            let is_request = |bytes: &&(Digest, Vec<u8>)| bytes.1.starts_with(b"{\"content\":");
+            let request = prepared.blobs.iter().find(is_request).expect("a request");
+            format!("{}: write {}", spec.mnemonic, String::from_utf8_lossy(&request.1))
+        }
     }];
     let paths: Vec<&str> = prepared
         .parts

@@ -1,6 +1,6 @@
 //! Steps that make one file or copy one: `write`, `expand_template`, `copy` and its kin.
 
-use maestro_core::{Arg, Item};
+use maestro_core::{ActionGraph, Arg, ArtifactId, ArtifactKind, How, Item};
 use serde_json::{Value as Json, json};
 use starlark::environment::MethodsBuilder;
 use starlark::eval::Evaluator;
@@ -10,10 +10,11 @@ use starlark::values::none::NoneType;
 
 use super::request::{add, checked_output, object};
 use crate::ctx::actions::Actions;
-use crate::ctx::draft::expect_file;
+use crate::ctx::draft::{Draft, expect_file};
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::args::Args;
+use crate::values::file::FileValue;
 use crate::values::wrong_type;
 
 #[starlark_module]
@@ -24,19 +25,22 @@ pub(crate) fn file_methods(builder: &mut MethodsBuilder) {
     ///   output: the file.
     ///   content: its text, or `args()`, of which each argument becomes a line.
     ///   is_executable: whether it is a program.
+    ///   mnemonic: as in Bazel; writing is always called `Write`.
     fn write<'v>(
         this: &Actions,
         output: Value<'v>,
         content: Value<'v>,
         #[starlark(default = false)] is_executable: bool,
+        #[starlark(require = named)] mnemonic: Option<&str>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
-        let _ = this;
+        let _ = (this, mnemonic);
         let output = checked_output(output, false)?;
-        let content = match (content.unpack_str(), Args::from_value(content)) {
-            (Some(text), _) => text.to_owned(),
-            (None, Some(args)) => args_text(args, RuleScope::of(eval)?)?,
-            (None, None) => return wrong_type("content", "a string or `args()`", content).raise(),
+        if let Some(args) = Args::from_value(content) {
+            return write_args(eval, output, args, is_executable);
+        }
+        let Some(content) = content.unpack_str() else {
+            return wrong_type("content", "a string or `args()`", content).raise();
         };
         add(eval, "write", json!({"content": content, "executable": is_executable}), output, vec![])
     }
@@ -114,6 +118,41 @@ pub(crate) fn file_methods(builder: &mut MethodsBuilder) {
     }
 }
 
+/// Writes arguments, which are expanded when their trees are known.
+fn write_args(
+    eval: &Evaluator<'_, '_, '_>,
+    output: &FileValue,
+    args: &Args,
+    executable: bool,
+) -> starlark::Result<NoneType> {
+    let scope = RuleScope::of(eval)?;
+    let (args, format) = args.for_file()?;
+    let trees = trees_in(&args, &scope.graph.borrow());
+    let mut draft = Draft::native("write", Json::Null, output);
+    draft.how = How::Params { args, format, executable };
+    draft.direct = trees;
+    draft.add(scope)?;
+    Ok(NoneType)
+}
+
+/// The trees that arguments expand.
+fn trees_in(args: &[Arg], graph: &ActionGraph) -> Vec<ArtifactId> {
+    let mut out = Vec::new();
+    for arg in args {
+        let Arg::Many(many) = arg else { continue };
+        let set = many.set.filter(|_| many.expand_trees).map(|set| graph.sets.flatten(set));
+        let direct = many.direct.iter().filter(|_| many.expand_trees);
+        for item in direct.chain(set.unwrap_or_default()) {
+            if let Item::Artifact(id) = item
+                && graph.artifact(*id).kind == ArtifactKind::Tree
+            {
+                out.push(*id);
+            }
+        }
+    }
+    out
+}
+
 fn copy_action<'v>(
     eval: &Evaluator<'v, '_, '_>,
     output: Value<'v>,
@@ -146,39 +185,4 @@ fn copy_action<'v>(
     };
     let request = json!({"from": from, "executable": bit});
     add(eval, "copy", request, output, vec![source.artifact()])
-}
-
-/// The text of an `args()`, one argument a line; trees cannot be expanded here.
-fn args_text(args: &Args, scope: &RuleScope) -> Result<String, RuleError> {
-    let graph = scope.graph.borrow();
-    let item = |item: &Item| match item {
-        Item::Text(text) => text.to_string(),
-        Item::Artifact(id) => graph.artifact(*id).path.to_string(),
-    };
-    let mut out = String::new();
-    for arg in args.to_args() {
-        let lines: Vec<String> = match &arg {
-            Arg::One(parts) => vec![parts.iter().map(item).collect()],
-            Arg::Many(many) => {
-                let set = many.set.map(|set| graph.sets.flatten(set)).unwrap_or_default();
-                let values = many.direct.iter().chain(set).map(item);
-                let format = many.format_each.as_deref().unwrap_or("%s");
-                let values: Vec<String> =
-                    values.map(|value| format.replacen("%s", &value, 1)).collect();
-                match &many.join_with {
-                    Some(separator) => vec![values.join(separator)],
-                    None => values,
-                }
-            }
-            Arg::ParamFile { .. } => {
-                let message = "`content` cannot use a param file";
-                return Err(RuleError::new(Code::Action, message));
-            }
-        };
-        for line in lines {
-            out.push_str(&line);
-            out.push('\n');
-        }
-    }
-    Ok(out)
 }
