@@ -23,6 +23,7 @@ embedded! {
     "rules/http.star" => "http.star",
     "rules/node.star" => "node.star",
     "rules/npm.star" => "npm.star",
+    "rules/pip.star" => "pip.star",
     "rules/oci.star" => "oci.star",
     "rules/release.star" => "release.star",
     "rules/llm.star" => "llm.star",

@@ -52,10 +52,11 @@ const PRODUCT: &[&str] = &[
 ];
 
 /// Programs that tests run beside Maestro, and the toolchain with which it builds itself.
-const TEST: &[&str] = &["strace", "util-linux", "rustc-web", "cargo-web"];
+const TEST: &[&str] = &["strace", "util-linux", "rustc-web", "cargo-web", "nodejs"];
 
 /// More programs of tests, with the packages that bring them where nothing else has.
-const TEST_PROGRAMS: &[(&str, &[&str])] = &[("pip3", &["python3-pip"]), ("python3", &["python3"])];
+const TEST_PROGRAMS: &[(&str, &[&str])] =
+    &[("git", &["git"]), ("npm", &["npm"]), ("pip3", &["python3-pip"]), ("python3", &["python3"])];
 
 /// The build systems that benchmarks compare with.
 const BENCH: &[&str] = &["ninja-build", "bazel-bootstrap"];

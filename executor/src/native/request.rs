@@ -209,6 +209,8 @@ pub struct Wheel {
     pub archive: String,
     /// The absolute path of the interpreter that the package's scripts name.
     pub interpreter: String,
+    /// The SHA-256 digests that the wheel may have, in lower-case hex.
+    pub sha256: Vec<String>,
 }
 
 /// What an archive is.

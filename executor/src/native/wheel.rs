@@ -23,8 +23,13 @@ const PROGRAMS: &str = "bin";
 
 /// `wheel`: see the module.
 pub(super) fn wheel(step: &Step<'_>) -> Result<Made, NativeError> {
-    let request::Wheel { archive, interpreter } = step.request()?;
+    let request::Wheel { archive, interpreter, sha256: pinned } = step.request()?;
     let (blob, _) = step.inputs.file("archive", &archive)?;
+    let actual = sha256(step.store, &blob, step.cancel)?.hex();
+    if !pinned.contains(&actual) {
+        let why = format!("its SHA-256 is {actual}, which is not pinned");
+        return Err(NativeError::Archive { archive, why });
+    }
     let root = unpack::zip_tree(step, &archive, &blob)?;
     let files = step.store.tree_files(&root)?;
     let fail = |why: String| NativeError::Archive { archive: archive.clone(), why };

@@ -216,3 +216,92 @@ fn only_the_package_itself_reads_its_files() {
         "`read_file` works only while a `maestro.star` file is evaluated",
     );
 }
+
+const PIP: &str = "load(\"@maestro//rules:pip.star\", \"pip_lock\")\n";
+const SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn pip(arguments: &str, requirements: &str) -> Vec<(String, String)> {
+    let text = requirements.replace("HASH", &format!("--hash=sha256:{SHA256}"));
+    vec![
+        ("p/maestro.star".to_owned(), format!("{PIP}pip_lock(name = \"pip\"{arguments})\n")),
+        ("p/requirements.txt".to_owned(), text),
+    ]
+}
+
+#[test]
+fn requirements_become_downloads_and_one_tree() {
+    let requirements = "# This file was made by a tool\n--index-url https://example.com/simple\n\n\
+                        Zope.Interface==6.0 \\\n    HASH \\\n    HASH  # why\n    # via nobody\n\
+                        idna[all]==3.7 ; python_version >= \"3.8\" HASH\n\
+                        direct @ https://example.com/direct-1.0-py3-none-any.whl HASH\n";
+    let text = graph_of(&pip("", requirements), "//p:pip");
+    let fetch = line(&text, "FetchWheel: fetch-wheel {\"project\":\"zope-interface\"");
+    let expect = format!(
+        "\"version\":\"6.0\",\"sha256\":[\"{SHA256}\"],\"python\":\"3.11\",\
+         \"platforms\":[\"manylinux_2_36_x86_64\",\"manylinux_2_35_x86_64\""
+    );
+    assert!(fetch.contains(&expect), "{fetch}");
+    line(&text, "FetchWheel: fetch-wheel {\"project\":\"idna\",\"version\":\"3.7\"");
+    line(&text, "Fetch: fetch {\"urls\":[\"https://example.com/direct-1.0-py3-none-any.whl\"]");
+    assert_eq!(text.matches("Wheel: wheel {\"archive\":\"maestro-out/").count(), 3, "{text}");
+}
+
+#[test]
+fn markers_are_those_of_the_platform() {
+    let check = |marker: &str, arguments: &str, installed: bool| {
+        let text = graph_of(&pip(arguments, &format!("idna==3.7 ; {marker} HASH\n")), "//p:pip");
+        assert_eq!(text.contains("fetch-wheel"), installed, "{marker}");
+    };
+    for (marker, holds) in [
+        ("python_version >= \"3.8\"", true),
+        ("python_version < '3.9'", false),
+        ("'3.9' > python_version", false),
+        ("python_version == '3.*'", true),
+        ("python_version ~= '3.8'", true),
+        ("python_full_version == '3.11'", true),
+        ("sys_platform == 'win32' or os_name == 'posix'", true),
+        ("sys_platform == 'win32' and os_name == 'posix' or extra == ''", true),
+        ("sys_platform == 'win32' and (os_name == 'posix' or extra == '')", false),
+        ("(sys_platform == 'linux')", true),
+        ("'linux' in sys_platform", true),
+        ("sys_platform not in 'linux, darwin'", false),
+        ("platform_machine != 'x86_64'", false),
+    ] {
+        check(marker, "", holds);
+    }
+    check("python_version < '3.9'", ", python_version = \"3.8\"", true);
+    check("platform_machine == 'aarch64'", ", machine = \"aarch64\"", true);
+}
+
+#[test]
+fn bad_requirements_are_refused_in_words() {
+    let check = |requirements: &str, expect: &str| {
+        let files = pip("", requirements);
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+        let got = errors_of(&Memory::new(&files), &["//p:pip"]);
+        assert!(got.contains(expect), "`{expect}`\n--- got:\n{got}");
+        assert!(got.contains("p/maestro.star:2:1"), "the line of the call:\n{got}");
+    };
+    check("idna==3.7\n", "requirements.txt:1: `idna` has no `--hash=sha256:…`");
+    check(
+        "\n\nidna>=3.7 HASH\n",
+        "requirements.txt:3: `idna`: `>=3.7` is not pinned to one version",
+    );
+    check("idna HASH\n", "`any version` is not pinned");
+    check("idna==3.* HASH\n", "`==3.*` is not pinned");
+    check("idna==3.7,<4 HASH\n", "is not pinned");
+    check("idna==3.7 --hash=md5:00\n", "`--hash=md5:00` is no SHA-256");
+    check("idna==3.7 --hash=sha256:00\n", "`--hash=sha256:00` is no SHA-256");
+    check("-r other.txt\n", "`-r` is not supported; write one file");
+    check("-e .\n", "`-e` is not supported");
+    check("a @ https://example.com/a.tar.gz HASH\n", "is no URL of a wheel");
+    check("a @ file:///etc/passwd.whl HASH\n", "is no URL of a wheel");
+    check("idna==3.7 HASH\nIDNA==3.7 HASH\n", "`idna` is required twice");
+    check("idna==3.7 ; odd == '1' HASH\n", "`odd` is no variable of markers");
+    check("idna==3.7 ; (python_version > '3' HASH\n", "the marker is malformed");
+    check("idna==3.7 ; python_version > '3') HASH\n", "a parenthesis too many");
+    check("idna==3.7 ; python_version > HASH\n", "is malformed");
+    check("idna==3.7 ; python_version > '3 HASH\n", "ends inside a text");
+    check("../../etc==1 HASH\n", "is no requirement");
+}

@@ -54,7 +54,14 @@ fn wheel(files: &[(&str, &str)]) -> Vec<u8> {
 fn install(bytes: &[u8]) -> Result<String, String> {
     let mut fixture = Fixture::new();
     fixture.file("p/pkg.whl", bytes, false);
-    let request = json!({"archive": "p/pkg.whl", "interpreter": "/usr/bin/python3"});
+    let sha256 = DigestFunction::Sha256.digest(bytes).hex();
+    install_as(&mut fixture, &sha256)
+}
+
+fn install_as(fixture: &mut Fixture, sha256: &str) -> Result<String, String> {
+    let request = json!({
+        "archive": "p/pkg.whl", "interpreter": "/usr/bin/python3", "sha256": [sha256],
+    });
     let made = fixture.run("wheel", request).map_err(|error| error.to_string())?;
     Ok(fixture.listing(made))
 }
@@ -79,6 +86,17 @@ fn every_part_goes_where_the_format_says() {
     has("lib/pure.py p");
     has("share/doc.txt d");
     has(&format!("lib/{INFO}/WHEEL Wheel-Version: 1.0"));
+}
+
+#[test]
+fn a_wheel_is_a_pinned_one() {
+    let bytes = wheel(&[("a.py", "a")]);
+    let mut fixture = Fixture::new();
+    fixture.file("p/pkg.whl", &bytes, false);
+    let actual = DigestFunction::Sha256.digest(&bytes).hex();
+    let error = install_as(&mut fixture, &"0".repeat(64)).expect_err("another digest");
+    let expect = format!("archive `p/pkg.whl`: its SHA-256 is {actual}, which is not pinned");
+    assert_eq!(error, expect);
 }
 
 #[test]

@@ -50,17 +50,26 @@ pub(crate) fn package_methods(builder: &mut MethodsBuilder) {
     ///   output: the tree.
     ///   archive: the wheel.
     ///   interpreter: the absolute path that its programs name.
+    ///   sha256: the digests that the wheel may have.
     fn wheel<'v>(
         this: &Actions,
         #[starlark(require = named)] output: Value<'v>,
         #[starlark(require = named)] archive: Value<'v>,
         #[starlark(require = named)] interpreter: &str,
+        #[starlark(require = named)] sha256: Value<'v>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let _ = this;
         let output = checked_output(output, true)?;
         let archive = expect_file(archive, "archive")?;
-        let request = json!({"archive": archive.path(), "interpreter": interpreter});
+        let mut sha256 = strings(sha256, "sha256")?;
+        sha256.sort_unstable();
+        sha256.dedup();
+        let request = json!({
+            "archive": archive.path(),
+            "interpreter": interpreter,
+            "sha256": sha256,
+        });
         add(eval, "wheel", request, output, vec![archive.artifact()])
     }
 
