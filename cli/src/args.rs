@@ -82,9 +82,28 @@ pub enum Command {
     Exec(ExecArgs),
 }
 
+/// What targets are built for.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ConfigurationOptions {
+    /// Sets a param: `//pkg:name=value`, or `name=value` for one of `[params]` in `maestro.toml`
+    /// or of the root package. May be repeated; the last value of a param counts.
+    #[arg(long = "param", value_name = "PARAM=VALUE")]
+    pub params: Vec<String>,
+    /// The platform that targets are built for [default: this machine].
+    #[arg(long, value_name = "LABEL")]
+    pub platform: Option<String>,
+    /// Takes a profile, `[config.NAME]` of `maestro.toml`. May be repeated; later ones win over
+    /// earlier ones, and flags over all.
+    #[arg(long = "config", value_name = "NAME")]
+    pub profiles: Vec<String>,
+}
+
 /// Flags of everything that builds.
 #[derive(Args, Debug, Clone)]
 pub struct BuildOptions {
+    /// What to build for.
+    #[command(flatten)]
+    pub configuration: ConfigurationOptions,
     /// How many commands run at once [default: the number of processors].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -275,6 +294,9 @@ pub struct ProvenanceArgs {
     /// Where to write it [default: beside the target's first output, as `NAME.provenance.json`].
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// What it was built for.
+    #[command(flatten)]
+    pub configuration: ConfigurationOptions,
 }
 
 /// Arguments of `exec`.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::args::Global;
 use crate::exit::Failure;
+use crate::profiles::Profile;
 
 /// The name of the project file, which also marks a workspace's root.
 pub const PROJECT_FILE: &str = "maestro.toml";
@@ -23,6 +24,12 @@ pub struct Project {
     pub jobs: Option<u16>,
     /// Base URL of an OpenAI-compatible API that `lock --update` asks.
     pub llm_endpoint: Option<String>,
+    /// Short names of params, and the labels that they stand for.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
+    /// Profiles, each taken by `--config NAME`.
+    #[serde(default, rename = "config")]
+    pub profiles: BTreeMap<String, Profile>,
 }
 
 /// Paths and choices of one invocation.

@@ -209,7 +209,9 @@ impl Invocation {
 
     /// Evaluates build files.
     pub fn load(&self, patterns: &[String]) -> Result<maestro_rules::Loaded> {
-        let loaded = crate::load::load(&self.config, &self.host, patterns)?;
+        let options = &self.request.options.configuration;
+        let configuration = crate::profiles::configuration(&self.config, options)?;
+        let loaded = crate::load::load(&self.config, &self.host, patterns, configuration)?;
         self.events.emit(Event::Analyzed {
             packages: u32::try_from(loaded.packages).unwrap_or(u32::MAX),
             targets: u32::try_from(loaded.graph.targets().count()).unwrap_or(u32::MAX),

@@ -4,13 +4,20 @@ use anyhow::Result;
 use maestro_core::event::Severity;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
 use maestro_core::{FailureKind, RelPath, TargetPattern};
-use maestro_rules::{Diagnostic, LoadOptions, Loaded, QueryOptions, QueryTarget};
+use maestro_rules::{
+    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, QueryOptions, QueryTarget,
+};
 
 use crate::config::Config;
 use crate::exit::Failure;
 
 /// Loads and analyzes the targets that `patterns` name.
-pub fn load(config: &Config, host: &dyn Host, patterns: &[String]) -> Result<Loaded> {
+pub fn load(
+    config: &Config,
+    host: &dyn Host,
+    patterns: &[String],
+    configuration: ConfigurationRequest,
+) -> Result<Loaded> {
     let mut parsed = Vec::with_capacity(patterns.len());
     for text in patterns {
         let (negative, pattern) = match text.strip_prefix('-') {
@@ -22,7 +29,7 @@ pub fn load(config: &Config, host: &dyn Host, patterns: &[String]) -> Result<Loa
         parsed.push((negative, pattern));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = LoadOptions { host, patterns: parsed, threads };
+    let options = LoadOptions { configuration, ..LoadOptions::new(host, parsed, threads) };
     let loaded = maestro_rules::load(options).map_err(|list| failure(&list))?;
     for remark in &loaded.remarks {
         eprintln!("{remark}");
@@ -41,7 +48,7 @@ pub fn query(config: &Config, host: &dyn Host, expression: &str) -> Result<Vec<Q
 pub fn builtin_toolchains() -> Result<Loaded> {
     let pattern = TargetPattern::parse("@maestro//toolchains:all", "")
         .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
-    let options = LoadOptions { host: &NoFiles, patterns: vec![(false, pattern)], threads: 1 };
+    let options = LoadOptions::new(&NoFiles, vec![(false, pattern)], 1);
     Ok(maestro_rules::load(options).map_err(|list| failure(&list))?)
 }
 

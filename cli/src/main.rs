@@ -14,6 +14,7 @@ mod invocation;
 mod load;
 mod memory;
 mod null_build;
+mod profiles;
 mod report;
 mod runners;
 mod signals;

@@ -19,12 +19,13 @@ use maestro_executor::workspace::snapshot::{
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 
-use crate::args::{BuildOptions, Global};
+use crate::args::{BuildOptions, ConfigurationOptions, Global};
 use crate::config::Config;
 use crate::console::Console;
 use crate::invocation::{
     Invocation, Request, TestVerdict, millis, observe, print_summary, unix_ms,
 };
+use crate::profiles::host_machine;
 use crate::report::Summary;
 use crate::sinks::Fanout;
 
@@ -151,10 +152,15 @@ pub fn remember(
 /// Options that can change what a request means or makes.
 fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
     let options = &request.options;
+    let ConfigurationOptions { params, platform, profiles } = &options.configuration;
     vec![
         format!("sandbox={:?}", options.sandbox),
         format!("locked={}", options.locked || config.ci),
         format!("package={}", config.package),
+        format!("params={params:?}"),
+        format!("platform={platform:?}"),
+        format!("profiles={profiles:?}"),
+        format!("host={:?}", host_machine()),
     ]
 }
 

@@ -82,7 +82,8 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         for id in self.configured.order() {
             let node = self.configured.node(*id);
             let NodeKind::Rule(decl) = &node.kind else { continue };
-            if !node.edges.iter().all(|edge| self.is_ready(edge)) {
+            let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
+            if self.configured.is_incompatible(*id) || !ready() {
                 continue;
             }
             self.current = *id;
@@ -105,7 +106,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         match &node.kind {
             NodeKind::Rule(_) => Some(id),
             NodeKind::Output(_) => node.edges.first().map(|edge| self.configured.target(edge)),
-            NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => None,
+            NodeKind::Alias(_) | NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => None,
         }
     }
 
@@ -129,7 +130,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 target.files = vec![file.artifact()];
                 Some(self.scope.graph.borrow_mut().add_target(target))
             }
-            NodeKind::Unknown | NodeKind::Failed(_) => None,
+            NodeKind::Alias(_) | NodeKind::Unknown | NodeKind::Failed(_) => None,
         }
     }
 
@@ -152,7 +153,10 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let folder = current.out_dir();
         self.scope.current.replace(Some(current));
         self.declare_outputs(decl, &folder).map_err(at)?;
-        let implementation = self.implementation(&decl.rule).map_err(at)?;
+        let implementation = match decl.rule.native {
+            Some(_) => None,
+            None => Some(self.implementation(&decl.rule).map_err(at)?),
+        };
         let prints = Prints::new(&display(&decl.rule.file));
         let frozen = Module::with_temp_heap(|module| {
             {
@@ -160,7 +164,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 eval.extra = Some(&self.scope);
                 eval.set_print_handler(&prints);
                 self.universe.packages.limits().apply(&mut eval)?;
-                let value = self.run(decl, &implementation, &mut eval)?;
+                let value = self.run(decl, implementation.as_ref(), &mut eval)?;
                 module.set_extra_value(value);
             }
             let name = FrozenHeapName::User(Box::new(decl.label.to_string()));
@@ -185,13 +189,18 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     fn run<'v>(
         &self,
         decl: &TargetDecl,
-        implementation: &OwnedFrozenValue,
+        implementation: Option<&OwnedFrozenValue>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
         let heap = eval.heap();
-        let ctx = self.context(decl, heap)?;
-        let function = heap.access_owned_frozen_value(implementation);
-        let returned = eval.eval_function(function, &[ctx], &[])?;
+        let returned = match implementation {
+            Some(implementation) => {
+                let ctx = self.context(decl, heap)?;
+                let function = heap.access_owned_frozen_value(implementation);
+                eval.eval_function(function, &[ctx], &[])?
+            }
+            None => Value::new_none(),
+        };
         let target = self.providers(decl, returned, heap)?;
         self.finish(decl, &target, heap)?;
         let value = heap.alloc(target);

@@ -3,6 +3,7 @@
 //! A value is taken out of the interpreter as soon as a target is declared, so that what a package
 //! says is plain data from then on.
 
+pub(crate) mod configurable;
 pub(crate) mod schema;
 
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use maestro_core::Label;
 use starlark::values::dict::DictRef;
 use starlark::values::{Heap, Value};
 
+use self::configurable::{Configurable, coerce_sum};
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::values::label::LabelValue;
 use crate::values::provider::ProviderType;
+use crate::values::select::Select;
 use crate::values::{sequence, short};
 
 /// The type of an attribute.
@@ -68,6 +71,8 @@ pub(crate) struct AttrSpec {
     pub(crate) mandatory: bool,
     pub(crate) allow_empty: bool,
     pub(crate) allow_files: AllowFiles,
+    /// Whether the value may depend on the configuration.
+    pub(crate) configurable: bool,
     /// Whether the dependency must have exactly one file.
     pub(crate) single_file: bool,
     /// Whether the dependency must be something that can be run.
@@ -88,6 +93,7 @@ impl AttrSpec {
             mandatory: false,
             allow_empty: true,
             allow_files: AllowFiles::No,
+            configurable: !matches!(kind, AttrKind::Output | AttrKind::OutputList),
             single_file: false,
             executable: false,
             providers: Vec::new(),
@@ -110,6 +116,8 @@ pub(crate) enum AttrValue {
     Label(Label),
     Labels(Vec<Label>),
     LabelDict(Vec<(Label, Arc<str>)>),
+    /// It depends on the configuration. Configured targets have none of these.
+    Configurable(Arc<Configurable>),
 }
 
 impl AttrValue {
@@ -128,12 +136,13 @@ impl AttrValue {
         }
     }
 
-    /// The labels in it.
+    /// The labels in it, whatever the configuration.
     pub(crate) fn labels(&self) -> Vec<&Label> {
         match self {
             Self::Label(label) => vec![label],
             Self::Labels(labels) => labels.iter().collect(),
             Self::LabelDict(entries) => entries.iter().map(|(label, _)| label).collect(),
+            Self::Configurable(sum) => sum.values().flat_map(Self::labels).collect(),
             _ => Vec::new(),
         }
     }
@@ -147,6 +156,15 @@ impl AttrValue {
         }
     }
 
+    /// The conditions on which it depends.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Label> {
+        let sum = match self {
+            Self::Configurable(sum) => Some(sum),
+            _ => None,
+        };
+        sum.into_iter().flat_map(|sum| sum.conditions())
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Self::None => true,
@@ -156,7 +174,7 @@ impl AttrValue {
             Self::Labels(list) => list.is_empty(),
             Self::LabelDict(list) => list.is_empty(),
             Self::String(text) => text.is_empty(),
-            Self::Bool(_) | Self::Int(_) | Self::Label(_) => false,
+            Self::Bool(_) | Self::Int(_) | Self::Label(_) | Self::Configurable(_) => false,
         }
     }
 
@@ -165,7 +183,7 @@ impl AttrValue {
         use starlark::values::dict::AllocDict;
         use starlark::values::list::AllocList;
         match self {
-            Self::None => Value::new_none(),
+            Self::None | Self::Configurable(_) => Value::new_none(),
             Self::Bool(value) => Value::new_bool(*value),
             Self::Int(value) => heap.alloc(*value),
             Self::String(text) => heap.alloc(&**text),
@@ -205,6 +223,21 @@ pub(crate) fn coerce(
     value: Value<'_>,
     base: LabelBase<'_>,
 ) -> Result<AttrValue, RuleError> {
+    if let Some(sum) = Select::from_value(value) {
+        return coerce_sum(spec, name, sum, base);
+    }
+    let out = take(spec, name, value, base)?;
+    check_value(spec, name, &out)?;
+    Ok(out)
+}
+
+/// Takes a value that does not depend on the configuration out of the interpreter.
+fn take(
+    spec: &AttrSpec,
+    name: &str,
+    value: Value<'_>,
+    base: LabelBase<'_>,
+) -> Result<AttrValue, RuleError> {
     let wrong = || wrong_value(name, spec.kind.noun(), value);
     let text = |value: Value<'_>| value.unpack_str().map(Arc::<str>::from);
     let out = match spec.kind {
@@ -225,9 +258,7 @@ pub(crate) fn coerce(
         }
         AttrKind::Label => AttrValue::Label(label(name, value, base)?),
         AttrKind::LabelList => {
-            let labels = list(name, spec, value, |item| label(name, item, base))?;
-            check_unique(name, &labels)?;
-            AttrValue::Labels(labels)
+            AttrValue::Labels(list(name, spec, value, |item| label(name, item, base))?)
         }
         AttrKind::LabelKeyedStringDict => {
             let dict = DictRef::from_value(value).ok_or_else(wrong)?;
@@ -239,12 +270,9 @@ pub(crate) fn coerce(
         }
         AttrKind::Output => AttrValue::Label(output(name, value, base)?),
         AttrKind::OutputList => {
-            let labels = list(name, spec, value, |item| output(name, item, base))?;
-            check_unique(name, &labels)?;
-            AttrValue::Labels(labels)
+            AttrValue::Labels(list(name, spec, value, |item| output(name, item, base))?)
         }
     };
-    check_value(spec, name, &out)?;
     Ok(out)
 }
 
@@ -307,6 +335,14 @@ fn check_value(spec: &AttrSpec, name: &str, value: &AttrValue) -> Result<(), Rul
             format!("attribute `{name}` must not be empty"),
         ));
     }
+    if let AttrValue::Labels(labels) = value {
+        check_unique(name, labels)?;
+    }
+    check_choice(spec, name, value)
+}
+
+/// Checks that a value is one of those that are allowed.
+fn check_choice(spec: &AttrSpec, name: &str, value: &AttrValue) -> Result<(), RuleError> {
     if spec.values.is_empty() || spec.values.contains(value) {
         return Ok(());
     }

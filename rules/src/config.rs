@@ -5,10 +5,13 @@
 //! found out afterwards, by collecting what was read on the way down; the rest is trimmed, so that
 //! two configurations that differ only in what a target does not read are one to it.
 //!
-//! What is not here: how build files say all this, which is in `native`, `condition` and
-//! `transition`.
+//! What build files say about all this is read in `definitions`, what users ask for in `request`;
+//! `choice` decides each `select`, and `reads` holds what was looked at.
 
-#![allow(dead_code, reason = "what sets params and platforms comes with the next change")]
+pub(crate) mod choice;
+pub(crate) mod definitions;
+pub(crate) mod reads;
+pub(crate) mod request;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
@@ -16,7 +19,11 @@ use std::sync::Arc;
 
 use maestro_core::{DigestFunction, Label};
 
+use starlark::values::list::AllocList;
+use starlark::values::{Heap, Value};
+
 use crate::library;
+use crate::values::label::LabelValue;
 
 /// Something that a configuration has a value for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,16 +32,12 @@ pub(crate) enum Setting {
     Param(Label),
     /// What the target platform says about a constraint setting.
     Constraint(Label),
-    /// The target platform itself.
-    Platform,
 }
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Param(label) | Self::Constraint(label) => label.fmt(f),
-            Self::Platform => f.write_str("platform"),
-        }
+        let (Self::Param(label) | Self::Constraint(label)) = self;
+        label.fmt(f)
     }
 }
 
@@ -49,6 +52,20 @@ pub(crate) enum SettingValue {
     Strings(Vec<Arc<str>>),
     /// A constraint value or a platform.
     Label(Label),
+}
+
+impl SettingValue {
+    /// The value for implementations.
+    pub(crate) fn alloc<'v>(&self, heap: Heap<'v>) -> Value<'v> {
+        match self {
+            Self::Unset => Value::new_none(),
+            Self::Bool(value) => Value::new_bool(*value),
+            Self::Int(value) => heap.alloc(*value),
+            Self::String(text) => heap.alloc(&**text),
+            Self::Strings(list) => heap.alloc(AllocList(list.iter().map(|text| &**text))),
+            Self::Label(label) => heap.alloc(LabelValue { label: label.clone() }),
+        }
+    }
 }
 
 impl fmt::Display for SettingValue {

@@ -11,16 +11,23 @@
 mod order;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use maestro_core::Label;
 
-use crate::attr::AttrKind;
-use crate::config::{ConfigId, Configurations, TrimId, TrimTable};
+use crate::attr::{AttrKind, AttrValue};
+use crate::config::choice::Reader;
+use crate::config::definitions::{Definitions, PackageKey, Stop};
+use crate::config::reads::{ReadsId, ReadsTable};
+use crate::config::request::Configured;
+use crate::config::{ConfigId, Configurations, Setting, SettingValue, TrimId, TrimTable};
 use crate::diagnostic::Diagnostic;
-use crate::error::RuleError;
+use crate::error::{Code, RuleError};
+use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
-use crate::resolve::{Node as Named, Universe, test_toolchain};
+use crate::resolve::{Node as Named, Universe, location_of, test_toolchain};
+use crate::rule::{COMPATIBLE, PARAM_DEFAULT};
 
 /// Names a node of one graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +71,8 @@ pub(crate) enum NodeKind {
     Unknown,
     /// A target of a rule; its attributes have no `select` left.
     Rule(Arc<TargetDecl>),
+    /// Another name; the one edge leads to what it stands for.
+    Alias(Arc<TargetDecl>),
     /// A file that a target declares as its output; the one edge leads to the target.
     Output(Arc<TargetDecl>),
     /// A source file.
@@ -79,6 +88,8 @@ pub(crate) struct Node {
     pub(crate) config: ConfigId,
     pub(crate) kind: NodeKind,
     pub(crate) edges: Box<[Edge]>,
+    /// What it reads of the configuration; with all below it once the nodes are in order.
+    reads: ReadsId,
     /// What is left of the configuration.
     pub(crate) trimmed: TrimId,
     /// The node that stands for all that are equal after trimming.
@@ -92,44 +103,63 @@ pub(crate) struct ConfiguredGraph {
     index: HashMap<(Label, ConfigId), NodeId>,
     /// Dependencies before dependents, each canonical node once, failed ones left out.
     order: Vec<NodeId>,
-    #[allow(dead_code, reason = "what reads configurations comes with the next change")]
-    pub(crate) configurations: Configurations,
+    /// What is asked for.
+    target: ConfigId,
+    configurations: Configurations,
+    definitions: Definitions,
+    reads: ReadsTable,
+    /// Nodes that cannot be built for their platform, and why.
+    incompatible: HashMap<NodeId, Incompatible>,
     pub(crate) trims: TrimTable,
 }
 
-/// Why a node cannot be visited now.
-enum Stop {
-    /// These packages have to be loaded first.
-    Missing(BTreeSet<PackageKey>),
-    /// It is wrong.
-    #[allow(dead_code, reason = "attributes that can be wrong come with the next change")]
-    Error(Box<Diagnostic>),
+/// Why a node cannot be built for its platform.
+#[derive(Clone, Debug)]
+enum Incompatible {
+    /// It needs a constraint value, and the platform has another.
+    Needs { value: Label, setting: Setting, has: SettingValue },
+    /// What it depends on cannot.
+    Through(NodeId),
 }
 
-/// Repository and folder of a package.
-type PackageKey = (Arc<str>, Arc<str>);
+/// Why a node cannot be visited now.
+enum Stopped {
+    /// These packages have to be loaded first.
+    Missing(BTreeSet<PackageKey>),
+    /// It is wrong; the error is there unless it is reported already.
+    Failed(Option<Diagnostic>),
+}
 
-fn package_key(label: &Label) -> PackageKey {
-    (label.repo.clone(), label.package.clone())
+/// What a visit finds out about a node.
+struct Found {
+    kind: NodeKind,
+    edges: Vec<Edge>,
+    reads: BTreeSet<Setting>,
+    incompatible: Option<Incompatible>,
 }
 
 impl ConfiguredGraph {
-    /// Finds everything that requested labels need in a configuration.
+    /// Finds everything that requested labels need.
     pub(crate) fn discover(
         universe: &mut Universe<'_>,
-        configurations: Configurations,
-        requested: &[(Label, ConfigId)],
+        configured: Configured,
+        requested: &[Label],
     ) -> Self {
+        let Configured { target, configurations, definitions } = configured;
         let mut graph = Self {
             nodes: Vec::new(),
             index: HashMap::new(),
             order: Vec::new(),
+            target,
             configurations,
+            definitions,
+            reads: ReadsTable::new(),
+            incompatible: HashMap::new(),
             trims: TrimTable::new(),
         };
         let mut pending = Vec::new();
-        for (label, config) in requested {
-            graph.want(label, *config, &mut pending);
+        for label in requested {
+            graph.want(label, target, &mut pending);
         }
         let roots = pending.clone();
         pending.reverse();
@@ -148,10 +178,58 @@ impl ConfiguredGraph {
         self.nodes.get_mut(id.index()).expect("an id comes from this graph")
     }
 
-    /// The node that stands for a label in a configuration.
-    pub(crate) fn find(&self, label: &Label, config: ConfigId) -> Option<NodeId> {
-        let id = self.index.get(&(label.clone(), config))?;
+    /// The node of a requested label.
+    pub(crate) fn requested(&self, label: &Label) -> Option<NodeId> {
+        let id = self.index.get(&(label.clone(), self.target))?;
         Some(self.node(*id).canonical)
+    }
+
+    /// The value of a param in the configuration of its node.
+    pub(crate) fn param(&self, node: &Node, decl: &TargetDecl) -> Option<SettingValue> {
+        let setting = decl.rule.build_setting.as_ref()?;
+        let own = Setting::Param(decl.label.clone());
+        let mut set = self.trims.get(node.trimmed).values.iter();
+        match set.find(|(setting, _)| *setting == own) {
+            Some((_, value)) => Some(value.clone()),
+            None => decl.attr(PARAM_DEFAULT).and_then(|value| setting.ty.value_of(value)),
+        }
+    }
+
+    /// Whether a node cannot be built for its platform.
+    pub(crate) fn is_incompatible(&self, id: NodeId) -> bool {
+        self.incompatible.contains_key(&id)
+    }
+
+    /// The error for a requested node that cannot be built for its platform.
+    pub(crate) fn incompatibility(&self, id: NodeId) -> Diagnostic {
+        let node = self.node(id);
+        let platform = &self.configurations.get(node.config).platform;
+        let mut message = format!("`{}` cannot be built for `{platform}`", node.label);
+        let mut next = id;
+        loop {
+            let node = self.node(next);
+            let place = match &node.kind {
+                NodeKind::Rule(decl) | NodeKind::Alias(decl) | NodeKind::Output(decl) => {
+                    format!(" ({})", location_of(decl))
+                }
+                _ => String::new(),
+            };
+            let _ = write!(message, "\n  `{}`{place} needs", node.label);
+            match self.incompatible.get(&next) {
+                Some(Incompatible::Through(below)) => next = *below,
+                Some(Incompatible::Needs { value, setting, has }) => {
+                    let _ = write!(message, "\n  `{value}`, but `{setting}` is `{has}`");
+                    break;
+                }
+                None => break,
+            }
+        }
+        let error = RuleError::new(Code::Incompatible, message)
+            .hint("choose another platform with `--platform`; patterns such as `//...` skip it");
+        match &node.kind {
+            NodeKind::Rule(decl) => Diagnostic::at(error, &decl.span),
+            _ => Diagnostic::of(error, None),
+        }
     }
 
     /// The node at the end of an edge, as it is analyzed.
@@ -175,6 +253,7 @@ impl ConfiguredGraph {
             config,
             kind: NodeKind::Unknown,
             edges: Box::default(),
+            reads: ReadsId::NONE,
             trimmed: TrimId::SHARED,
             canonical: id,
         });
@@ -192,12 +271,12 @@ impl ConfiguredGraph {
                 let mut found = Vec::new();
                 match self.visit(universe, id, &mut found) {
                     Ok(()) => pending.extend(found.into_iter().rev()),
-                    Err(Stop::Missing(packages)) => {
+                    Err(Stopped::Missing(packages)) => {
                         missing.extend(packages);
                         later.push(id);
                     }
-                    Err(Stop::Error(diagnostic)) => {
-                        universe.diagnostics.push(*diagnostic);
+                    Err(Stopped::Failed(diagnostic)) => {
+                        universe.diagnostics.extend(diagnostic);
                         self.node_mut(id).kind = NodeKind::Failed(None);
                     }
                 }
@@ -217,48 +296,88 @@ impl ConfiguredGraph {
         &mut self,
         universe: &Universe<'_>,
         id: NodeId,
-        found: &mut Vec<NodeId>,
-    ) -> Result<(), Stop> {
+        pending: &mut Vec<NodeId>,
+    ) -> Result<(), Stopped> {
         let Node { label, config, .. } = self.node(id);
         let (label, config) = (label.clone(), *config);
         if !universe.is_loaded(&label) {
-            return Err(Stop::Missing(BTreeSet::from([package_key(&label)])));
+            return Err(Stopped::Missing(BTreeSet::from([(label.repo, label.package)])));
         }
-        let (kind, edges) = match universe.resolve(&label) {
-            Ok(Some(Named::Rule(decl))) => {
-                let edges = self.edges(&decl, config, found);
-                (NodeKind::Rule(decl), edges)
-            }
+        let plain =
+            |kind| Found { kind, edges: Vec::new(), reads: BTreeSet::new(), incompatible: None };
+        let found = match universe.resolve(&label) {
+            Ok(Some(Named::Rule(decl))) => self.visit_target(universe, &decl, config, pending)?,
             Ok(Some(Named::Output(decl))) => {
-                let to = self.want(&decl.label, config, found);
-                (NodeKind::Output(decl), vec![Edge { via: Via::Owner, to }])
+                let to = self.want(&decl.label, config, pending);
+                Found { edges: vec![Edge { via: Via::Owner, to }], ..plain(NodeKind::Output(decl)) }
             }
-            Ok(Some(Named::Source)) => (NodeKind::Source, Vec::new()),
-            Ok(None) => (NodeKind::Failed(None), Vec::new()),
-            Err(error) => (NodeKind::Failed(Some(Box::new(error))), Vec::new()),
+            Ok(Some(Named::Source)) => plain(NodeKind::Source),
+            Ok(None) => plain(NodeKind::Failed(None)),
+            Err(error) => plain(NodeKind::Failed(Some(Box::new(error)))),
         };
+        let reads = self.reads.intern(found.reads);
+        if let Some(why) = found.incompatible {
+            self.incompatible.insert(id, why);
+        }
         let node = self.node_mut(id);
-        node.kind = kind;
-        node.edges = edges.into();
+        node.kind = found.kind;
+        node.edges = found.edges.into();
+        node.reads = reads;
         Ok(())
     }
 
+    fn visit_target(
+        &mut self,
+        universe: &Universe<'_>,
+        decl: &Arc<TargetDecl>,
+        config: ConfigId,
+        pending: &mut Vec<NodeId>,
+    ) -> Result<Found, Stopped> {
+        let configuration = self.configurations.get(config).clone();
+        let mut reader = Reader {
+            universe,
+            definitions: &mut self.definitions,
+            configuration: &configuration,
+            reads: BTreeSet::new(),
+        };
+        let decided = reader.decide(decl).map_err(|(name, stop)| stopped(stop, decl, &name))?;
+        read_by_itself(&mut reader, decl).map_err(|stop| stopped(stop, decl, "name"))?;
+        let incompatible =
+            incompatible(&mut reader, &decided).map_err(|stop| stopped(stop, decl, COMPATIBLE))?;
+        let reads = reader.reads;
+        let edges = self.edges(&decided, config, pending);
+        let kind = match decl.rule.native {
+            Some(NativeKind::Alias) => NodeKind::Alias(decided),
+            _ => NodeKind::Rule(decided),
+        };
+        Ok(Found { kind, edges, reads, incompatible })
+    }
+
     /// The dependencies of a target, in the order of its attributes.
-    fn edges(&mut self, decl: &TargetDecl, config: ConfigId, found: &mut Vec<NodeId>) -> Vec<Edge> {
+    fn edges(
+        &mut self,
+        decl: &TargetDecl,
+        config: ConfigId,
+        pending: &mut Vec<NodeId>,
+    ) -> Vec<Edge> {
         let mut edges = Vec::new();
-        for (position, ((_, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate() {
-            if matches!(spec.kind, AttrKind::Output | AttrKind::OutputList) {
+        if decl.rule.native.is_some_and(|kind| kind != NativeKind::Alias) {
+            return edges; // what they name is read, and not built
+        }
+        for (position, ((name, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate()
+        {
+            if matches!(spec.kind, AttrKind::Output | AttrKind::OutputList) || name == COMPATIBLE {
                 continue;
             }
             let via = Via::attribute(position);
             for label in value.labels() {
-                edges.push(Edge { via, to: self.want(label, config, found) });
+                edges.push(Edge { via, to: self.want(label, config, pending) });
             }
         }
         if decl.rule.test
             && let Some(label) = test_toolchain()
         {
-            edges.push(Edge { via: Via::TestToolchain, to: self.want(&label, config, found) });
+            edges.push(Edge { via: Via::TestToolchain, to: self.want(&label, config, pending) });
         }
         edges
     }
@@ -272,7 +391,7 @@ impl ConfiguredGraph {
             }
         }
         for node in &self.nodes {
-            let NodeKind::Rule(user) = &node.kind else { continue };
+            let (NodeKind::Rule(user) | NodeKind::Alias(user)) = &node.kind else { continue };
             for edge in &node.edges {
                 let Via::Attribute(position) = edge.via else { continue };
                 let Some((attribute, _)) = user.rule.attrs.get(usize::from(position)) else {
@@ -280,7 +399,7 @@ impl ConfiguredGraph {
                 };
                 let to = self.node(edge.to);
                 let named = match &to.kind {
-                    NodeKind::Rule(decl) => Named::Rule(decl.clone()),
+                    NodeKind::Rule(decl) | NodeKind::Alias(decl) => Named::Rule(decl.clone()),
                     NodeKind::Output(decl) => Named::Output(decl.clone()),
                     NodeKind::Source => Named::Source,
                     NodeKind::Failed(Some(error)) => {
@@ -297,6 +416,53 @@ impl ConfiguredGraph {
         }
         found.dedup();
         universe.diagnostics.extend(found);
+    }
+}
+
+/// What a target reads of the configuration because of what it is. Whoever depends on it reads
+/// that as well.
+fn read_by_itself(reader: &mut Reader<'_, '_>, decl: &TargetDecl) -> Result<(), Stop> {
+    if decl.rule.build_setting.is_some() {
+        reader.read(&Setting::Param(decl.label.clone()))?;
+    }
+    match decl.rule.native {
+        Some(NativeKind::ConfigSetting | NativeKind::ConstraintValue) => {
+            let condition = reader.definitions.condition(reader.universe, &decl.label)?;
+            reader.holds(&condition)?;
+        }
+        Some(NativeKind::Platform) => {
+            reader.definitions.platform(reader.universe, &decl.label)?;
+        }
+        Some(NativeKind::Alias | NativeKind::ConstraintSetting) | None => {}
+    }
+    Ok(())
+}
+
+/// What a target needs of its platform that the platform does not have, if there is something.
+fn incompatible(
+    reader: &mut Reader<'_, '_>,
+    decl: &TargetDecl,
+) -> Result<Option<Incompatible>, Stop> {
+    let mut found = None;
+    if decl.rule.native.is_some_and(|kind| kind != NativeKind::Alias) {
+        return Ok(found); // for `toolchain`, the attribute says something else
+    }
+    for label in decl.attr(COMPATIBLE).map(AttrValue::labels).unwrap_or_default() {
+        let (setting, value) = reader.definitions.constraint_value(reader.universe, label)?;
+        let setting = Setting::Constraint(setting);
+        let has = reader.read(&setting)?;
+        if has != SettingValue::Label(value.clone()) && found.is_none() {
+            found = Some(Incompatible::Needs { value, setting, has });
+        }
+    }
+    Ok(found)
+}
+
+fn stopped(stop: Stop, user: &TargetDecl, attribute: &str) -> Stopped {
+    match stop {
+        Stop::Missing(packages) => Stopped::Missing(packages),
+        Stop::Error(error) => Stopped::Failed(Some(in_attribute(error, user, attribute))),
+        Stop::Reported => Stopped::Failed(None),
     }
 }
 

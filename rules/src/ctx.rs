@@ -39,6 +39,8 @@ pub(crate) struct Ctx<'v> {
     /// The folder of outputs of its configuration, such as `maestro-out/shared`.
     #[trace(static)]
     pub(crate) out_root: String,
+    /// The value of a param; `None` for other targets.
+    pub(crate) build_setting_value: Value<'v>,
     pub(crate) attr: Value<'v>,
     pub(crate) files: Value<'v>,
     pub(crate) file: Value<'v>,
@@ -96,6 +98,12 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
     #[starlark(attribute)]
     fn attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         Ok(this_ctx(this)?.attr)
+    }
+
+    /// The value of a target whose rule has a `build_setting`; `None` for others.
+    #[starlark(attribute)]
+    fn build_setting_value<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.build_setting_value)
     }
 
     /// The files of each attribute of labels, as lists.

@@ -72,6 +72,14 @@ codes! {
     Unpinned = "MAE0132",
     /// A query is malformed.
     Query = "MAE0140",
+    /// A param is unknown, is none, or cannot have that value.
+    Param = "MAE0150",
+    /// No branch of a `select` holds.
+    NoMatch = "MAE0151",
+    /// Several branches of a `select` hold.
+    Ambiguous = "MAE0152",
+    /// A target cannot be built for the target platform.
+    Incompatible = "MAE0153",
     /// A bug in Maestro.
     Internal = "MAE0199",
 }

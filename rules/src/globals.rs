@@ -12,14 +12,17 @@ use starlark::values::none::NoneType;
 
 use crate::attr::LabelBase;
 use crate::attr::schema::attr_members;
+use crate::build_setting::config_members;
 use crate::error::{Code, RuleError};
 use crate::glob::{Glob, glob as glob_files};
+use crate::native_rules::native_rules;
 use crate::read::read_globals;
 use crate::rule::{rule_globals, unpack_visibility};
 use crate::scope::FileScope;
 use crate::values::depset::depset_globals;
 use crate::values::label::LabelValue;
 use crate::values::provider::{builtins, provider_globals};
+use crate::values::select::select_globals;
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
 
@@ -39,16 +42,21 @@ pub(crate) fn globals() -> &'static Globals {
         depset_globals(&mut builder);
         package_globals(&mut builder);
         label_globals(&mut builder);
+        select_globals(&mut builder);
         builder.namespace("attr", attr_members);
+        builder.namespace("config", config_members);
         builder.namespace("native", |native| {
             package_globals(native);
             read_globals(native);
+            native_rules(native);
         });
+        native_rules(&mut builder);
         let providers = builtins();
         builder.set("DefaultInfo", providers.default_info.clone());
         builder.set("RunEnvironmentInfo", providers.run_environment.clone());
         builder.set("OutputGroupInfo", providers.output_groups.clone());
         builder.set("ToolchainInfo", providers.toolchain.clone());
+        builder.set("BuildSettingInfo", providers.build_setting.clone());
         builder.build()
     })
 }

@@ -15,6 +15,7 @@
 
 mod analysis;
 mod attr;
+mod build_setting;
 mod config;
 mod configured;
 mod ctx;
@@ -27,6 +28,7 @@ mod library;
 mod limits;
 mod load;
 mod memo;
+mod native_rules;
 mod nesting;
 mod package;
 mod query;
@@ -37,18 +39,22 @@ mod scope;
 mod values;
 mod visibility;
 
+use std::collections::HashSet;
+
 use maestro_core::event::Severity;
 use maestro_core::host::Host;
 use maestro_core::{ActionGraph, Label, TargetId, TargetPattern};
 
 use crate::analysis::Analyzer;
-use crate::config::{ConfigId, Configurations, host_platform};
+use crate::config::request::configure;
 use crate::configured::ConfiguredGraph;
 use crate::load::loader::STACK_BYTES;
 use crate::load::packages::Packages;
 use crate::memo::Recall;
 use crate::resolve::Universe;
 
+pub use config::definitions::HostMachine;
+pub use config::request::ConfigurationRequest;
 pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
@@ -63,8 +69,17 @@ pub struct LoadOptions<'a> {
     pub host: &'a dyn Host,
     /// Patterns in order; one with `true` takes away what it names from those before it.
     pub patterns: Vec<(bool, TargetPattern)>,
+    /// What it is to be built for.
+    pub configuration: ConfigurationRequest,
     /// Threads that evaluate files.
     pub threads: usize,
+}
+
+impl<'a> LoadOptions<'a> {
+    /// Patterns for this machine, with every param at its default.
+    pub fn new(host: &'a dyn Host, patterns: Vec<(bool, TargetPattern)>, threads: usize) -> Self {
+        Self { host, patterns, configuration: ConfigurationRequest::default(), threads }
+    }
 }
 
 /// What a request comes to.
@@ -130,21 +145,28 @@ fn load_here<'a>(
     let packages = Packages::new(options.host, options.threads, limits).with_recall(recall);
     let mut universe = Universe::new(packages);
     let labels = universe.expand(&options.patterns);
-    let requested: Vec<(Label, ConfigId)> =
-        labels.into_iter().map(|label| (label, ConfigId::DEFAULT)).collect();
-    let configurations = Configurations::new(host_platform());
-    let configured = ConfiguredGraph::discover(&mut universe, configurations, &requested);
+    let configured = configure(&mut universe, &options.configuration)?;
+    let configured = ConfiguredGraph::discover(&mut universe, configured, &labels);
+    let named = |label: &Label| {
+        let mut patterns = options.patterns.iter().filter(|(negative, _)| !negative);
+        patterns.any(|(_, pattern)| *pattern == TargetPattern::Single(label.clone()))
+    };
+    let (labels, diagnostics) = leave_out_incompatible(&configured, labels, named);
+    universe.diagnostics.extend(diagnostics);
     let (mut remarks, errors) = split(std::mem::take(&mut universe.diagnostics));
     if !errors.is_empty() {
         return Err(errors);
     }
     let mut analyzer = Analyzer::new(&universe, &configured);
     analyzer.analyze();
-    let requested: Vec<TargetId> = requested
+    let mut requested: Vec<TargetId> = labels
         .iter()
-        .filter_map(|(label, config)| configured.find(label, *config))
+        .filter_map(|label| configured.requested(label))
         .filter_map(|node| analyzer.requested(node))
         .collect();
+    // Two names of one target are one target.
+    let mut seen = HashSet::new();
+    requested.retain(|id| seen.insert(*id));
     let (more, errors) = split(std::mem::take(&mut analyzer.diagnostics));
     if !errors.is_empty() {
         return Err(errors);
@@ -159,6 +181,39 @@ fn load_here<'a>(
         reevaluated: Reevaluated::of(&universe.packages),
         remembered: memo::write(&universe.packages, remember),
     })
+}
+
+/// Leaves out what cannot be built for the target platform: with an error where it is asked for by
+/// its name, with a remark where a pattern names it among others.
+fn leave_out_incompatible(
+    configured: &ConfiguredGraph,
+    labels: Vec<Label>,
+    named: impl Fn(&Label) -> bool,
+) -> (Vec<Label>, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let mut skipped = Vec::new();
+    let kept = labels.into_iter().filter(|label| match configured.requested(label) {
+        Some(node) if configured.is_incompatible(node) => {
+            match named(label) {
+                true => diagnostics.push(configured.incompatibility(node)),
+                false => skipped.push(format!("`{label}`")),
+            }
+            false
+        }
+        _ => true,
+    });
+    let kept = kept.collect();
+    if !skipped.is_empty() {
+        const SHOWN: usize = 5;
+        let more = match skipped.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        skipped.truncate(SHOWN);
+        let message = format!("skipped, not for this platform: {}{more}", skipped.join(", "));
+        diagnostics.push(Diagnostic::info(message, None));
+    }
+    (kept, diagnostics)
 }
 
 fn split(all: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {

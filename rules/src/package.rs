@@ -13,7 +13,7 @@ use crate::rule::RuleSpec;
 use crate::visibility::Visibility;
 
 /// The declaration of one target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TargetDecl {
     pub(crate) label: Label,
     pub(crate) rule: Arc<RuleSpec>,
@@ -37,7 +37,8 @@ impl TargetDecl {
         texts.iter().map(ToString::to_string).collect()
     }
 
-    /// The labels that the target depends on, with the attributes that name them.
+    /// The labels that the target depends on in any configuration, the conditions that decide
+    /// among them included, with the attributes that name them.
     pub(crate) fn dependencies(&self) -> impl Iterator<Item = (&str, &Label)> {
         let inputs = |kind| !matches!(kind, AttrKind::Output | AttrKind::OutputList);
         self.rule
@@ -46,7 +47,8 @@ impl TargetDecl {
             .zip(&self.attrs)
             .filter(move |((_, spec), _)| inputs(spec.kind))
             .flat_map(|((name, _), value)| {
-                value.labels().into_iter().map(move |label| (name.as_str(), label))
+                let labels = value.labels().into_iter().chain(value.conditions());
+                labels.map(move |label| (name.as_str(), label))
             })
     }
 }

@@ -21,12 +21,20 @@ use starlark::values::{
 
 use crate::attr::schema::AttrDescriptor;
 use crate::attr::{AttrKind, AttrSpec, AttrValue, LabelBase, coerce};
+use crate::build_setting::BuildSetting;
 use crate::error::{Code, RuleError, did_you_mean};
+use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::scope::{FileScope, outermost_call};
 use crate::values::provider::{ProviderCallable, ProviderType};
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
+
+/// The attribute that names what a target needs of the platform it is built for.
+pub(crate) const COMPATIBLE: &str = "target_compatible_with";
+
+/// The attribute that holds the default of a param.
+pub(crate) const PARAM_DEFAULT: &str = "build_setting_default";
 
 /// What a rule is, apart from its implementation.
 #[derive(Debug)]
@@ -40,6 +48,10 @@ pub(crate) struct RuleSpec {
     pub(crate) executable: bool,
     pub(crate) test: bool,
     pub(crate) provides: Vec<Arc<ProviderType>>,
+    /// Which rule of the language it is, if it is one.
+    pub(crate) native: Option<NativeKind>,
+    /// What its targets are as params, if they are some.
+    pub(crate) build_setting: Option<BuildSetting>,
 }
 
 impl RuleSpec {
@@ -108,13 +120,22 @@ where
         args: &Arguments<'v, '_>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
-        if args.no_positional_args(eval.heap()).is_err() {
-            let message = format!("`{}` takes named arguments only", self.spec.name());
-            return RuleError::new(Code::Attribute, message).hint("write `name = \"…\"`").raise();
-        }
-        declare(&self.spec, &args.names_map()?, eval)?;
-        Ok(Value::new_none())
+        invoke(&self.spec, args, eval)
     }
+}
+
+/// The call of a rule.
+pub(crate) fn invoke<'v>(
+    spec: &Arc<RuleSpec>,
+    args: &Arguments<'v, '_>,
+    eval: &Evaluator<'v, '_, '_>,
+) -> starlark::Result<Value<'v>> {
+    if args.no_positional_args(eval.heap()).is_err() {
+        let message = format!("`{}` takes named arguments only", spec.name());
+        return RuleError::new(Code::Attribute, message).hint("write `name = \"…\"`").raise();
+    }
+    declare(spec, &args.names_map()?, eval)?;
+    Ok(Value::new_none())
 }
 
 /// Declares a target of `rule` in the package under evaluation.
@@ -208,16 +229,26 @@ pub(crate) fn unpack_visibility(
 }
 
 /// The attributes that every rule has, and those of tests and programs.
-fn common_attributes(executable: bool, test: bool) -> Vec<(String, Arc<AttrSpec>)> {
+pub(crate) fn common_attributes(
+    executable: bool,
+    test: bool,
+    platforms: bool,
+) -> Vec<(String, Arc<AttrSpec>)> {
     let mut out = Vec::new();
     let mut add = |name: &str, kind: AttrKind, doc: &str| {
-        out.push((name.to_owned(), Arc::new(AttrSpec::plain(kind, doc))));
+        let mut spec = AttrSpec::plain(kind, doc);
+        spec.configurable = matches!(name, "args" | "env" | COMPATIBLE);
+        out.push((name.to_owned(), Arc::new(spec)));
     };
     add("name", AttrKind::String, "The name of the target.");
     add("visibility", AttrKind::StringList, "Who may depend on the target.");
     add("tags", AttrKind::StringList, "Words for people; `manual` hides it from `...` and `all`.");
     add("testonly", AttrKind::Bool, "Only tests and other such targets may depend on it.");
     add("deprecation", AttrKind::String, "Why one should no longer use the target.");
+    if platforms {
+        let doc = "Constraint values that the target platform must have.";
+        add(COMPATIBLE, AttrKind::LabelList, doc);
+    }
     if executable || test {
         add("args", AttrKind::StringList, "Arguments that come before those of the user.");
         add("env", AttrKind::StringDict, "Environment variables.");
@@ -225,6 +256,7 @@ fn common_attributes(executable: bool, test: bool) -> Vec<(String, Arc<AttrSpec>
     if test {
         let choice = |doc: &str, values: &[&str], default: &str| {
             let mut spec = AttrSpec::plain(AttrKind::String, doc);
+            spec.configurable = false;
             spec.values = values.iter().map(|v| AttrValue::String((*v).into())).collect();
             spec.default = AttrValue::String(default.into());
             Arc::new(spec)
@@ -248,6 +280,7 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
     ///   test: whether targets are tests.
     ///   doc: what it does.
     ///   provides: providers that the implementation always returns.
+    ///   build_setting: `config.string(flag = True)` and its kin: the targets are params.
     fn rule<'v>(
         implementation: Value<'v>,
         #[starlark(require = named)] attrs: Option<Value<'v>>,
@@ -255,6 +288,7 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = false)] test: bool,
         #[starlark(require = named, default = "")] doc: &str,
         #[starlark(require = named)] provides: Option<Value<'v>>,
+        #[starlark(require = named)] build_setting: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Rule<'v>> {
         let _ = doc; // read by people and by the language server
@@ -267,7 +301,14 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         if implementation.get_type() != "function" {
             return wrong_type("implementation", "a function", implementation).raise();
         }
-        let common = common_attributes(executable, test);
+        let build_setting = match build_setting.filter(|value| !value.is_none()) {
+            None => None,
+            Some(value) => Some(BuildSetting::from_value(value).cloned().ok_or_else(|| {
+                wrong_type("build_setting", "`config.string(flag = True)` or its kin", value)
+            })?),
+        };
+        let mut common = common_attributes(executable, test, true);
+        common.extend(build_setting.iter().map(param_default));
         let mut all = match attrs {
             Some(value) if !value.is_none() => unpack_attributes(value, &common)?,
             _ => Vec::new(),
@@ -284,6 +325,8 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             executable: executable || test,
             test,
             provides,
+            native: None,
+            build_setting,
         };
         Ok(RuleGen { implementation, spec: Arc::new(spec) })
     }
@@ -312,6 +355,14 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         }
         Ok(NoneType)
     }
+}
+
+/// The attribute in which a param says its default.
+fn param_default(setting: &BuildSetting) -> (String, Arc<AttrSpec>) {
+    let mut spec = AttrSpec::plain(setting.ty.attribute(), "The value where nobody sets another.");
+    spec.mandatory = true;
+    spec.configurable = false;
+    (PARAM_DEFAULT.to_owned(), Arc::new(spec))
 }
 
 fn unpack_attributes(

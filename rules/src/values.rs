@@ -11,6 +11,7 @@ pub(crate) mod file;
 pub(crate) mod label;
 pub(crate) mod provider;
 pub(crate) mod runfiles;
+pub(crate) mod select;
 pub(crate) mod target;
 
 use starlark::values::Value;

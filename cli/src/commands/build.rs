@@ -25,7 +25,8 @@ pub fn test(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
 fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let patterns = args.patterns.clone();
-    let request = Request { command, patterns, options: args.options.clone(), tests };
+    let options = crate::profiles::options(&config, &args.options)?;
+    let request = Request { command, patterns, options, tests };
     if let Some(code) = up_to_date(global, &config, &request)? {
         return Ok(code);
     }

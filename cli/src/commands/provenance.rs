@@ -15,7 +15,7 @@ use maestro_executor::workspace;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::toolchain::ToolchainList;
 
-use crate::args::{Global, ProvenanceArgs};
+use crate::args::{ConfigurationOptions, Global, ProvenanceArgs};
 use crate::config::{Config, PROJECT_FILE};
 use crate::exit::{Failure, chain};
 use crate::invocation::open_store;
@@ -23,7 +23,7 @@ use crate::invocation::open_store;
 /// Runs the command.
 pub fn provenance(global: &Global, args: &ProvenanceArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
-    let outputs = outputs_of(&config, &args.label)?;
+    let outputs = outputs_of(&config, &args.label, &args.configuration)?;
     let state_dir = workspace::state_dir(&config.cache, &config.workspace)?;
     let log = crate::memory::open_log(&state_dir)?;
     if outputs.iter().all(|output| log.current(output).is_none()) {
@@ -59,11 +59,12 @@ pub fn provenance(global: &Global, args: &ProvenanceArgs) -> Result<ExitCode> {
 }
 
 /// The execution paths of a target's files.
-fn outputs_of(config: &Config, label: &str) -> Result<Vec<String>> {
+fn outputs_of(config: &Config, label: &str, options: &ConfigurationOptions) -> Result<Vec<String>> {
     let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
     let host = WorkspaceHost::new(&config.workspace, markers)
         .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
-    let loaded = crate::load::load(config, &host, &[label.to_owned()])?;
+    let configuration = crate::profiles::configuration(config, options)?;
+    let loaded = crate::load::load(config, &host, &[label.to_owned()], configuration)?;
     let [target] = loaded.requested.as_slice() else {
         return Err(Failure::input(format!("`{label}` does not name one target")).into());
     };

@@ -6,18 +6,17 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use crate::args::{Global, RunArgs};
+use crate::config::Config;
 use crate::exit::Failure;
 use crate::invocation::{Invocation, Request};
 
 /// Runs the command.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
-    let request = Request {
-        command: "run",
-        patterns: vec![args.target.clone()],
-        options: args.options.clone(),
-        tests: false,
-    };
-    let invocation = Invocation::start(global, request)?;
+    let config = Config::load(global)?;
+    let options = crate::profiles::options(&config, &args.options)?;
+    let patterns = vec![args.target.clone()];
+    let request = Request { command: "run", patterns, options, tests: false };
+    let invocation = Invocation::start_with(global, config, request)?;
     let loaded = invocation.load(std::slice::from_ref(&args.target))?;
     let [id] = loaded.requested.as_slice() else {
         return Err(Failure::input(format!(

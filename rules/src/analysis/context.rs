@@ -64,6 +64,7 @@ impl Analyzer<'_, '_> {
         let ctx = Ctx {
             label: decl.label.clone(),
             out_root: self.scope.current()?.out_root,
+            build_setting_value: self.build_setting_value(decl, heap),
             attr: heap.alloc(AllocStruct(fields.attr)),
             files: heap.alloc(AllocStruct(fields.files)),
             file: heap.alloc(AllocStruct(fields.file)),
@@ -71,6 +72,12 @@ impl Analyzer<'_, '_> {
             outputs: heap.alloc(AllocStruct(fields.outputs)),
         };
         Ok(heap.alloc(ctx))
+    }
+
+    /// The value of a target that is a param.
+    fn build_setting_value<'v>(&self, decl: &TargetDecl, heap: Heap<'v>) -> Value<'v> {
+        let node = self.configured.node(self.current);
+        self.configured.param(node, decl).map_or_else(Value::new_none, |value| value.alloc(heap))
     }
 
     fn output_files<'v>(&self, spec: &AttrSpec, value: &AttrValue, heap: Heap<'v>) -> Value<'v> {
@@ -167,7 +174,7 @@ impl Analyzer<'_, '_> {
                 self.outputs.get(&(owner, label.name.clone())).cloned().ok_or_else(lost)?
             }
             NodeKind::Source => self.source(label)?,
-            NodeKind::Unknown | NodeKind::Failed(_) => return Err(lost()),
+            NodeKind::Alias(_) | NodeKind::Unknown | NodeKind::Failed(_) => return Err(lost()),
         };
         let sets = &mut self.scope.graph.borrow_mut().sets;
         let file = heap.alloc(file);

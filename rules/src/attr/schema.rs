@@ -16,6 +16,7 @@ use super::{AllowFiles, AttrKind, AttrSpec, LabelBase, coerce};
 use crate::error::{Code, RuleError};
 use crate::scope::FileScope;
 use crate::values::provider::{ProviderCallable, ProviderType};
+use crate::values::select::Select;
 use crate::values::{expect_sequence, sequence, wrong_type};
 
 /// The result of `attr.…(…)`.
@@ -60,6 +61,11 @@ impl<'v> Common<'v, '_> {
             spec.values = values?;
         }
         if let Some(default) = self.default.filter(|value| !value.is_none()) {
+            if Select::from_value(default).is_some() {
+                let message = "the default of an attribute cannot depend on the configuration";
+                return Err(RuleError::new(Code::Attribute, message)
+                    .hint("wrap the rule in a macro that passes the `select`"));
+            }
             spec.default = coerce(&spec, "default", default, base)?;
         } else if let Some(first) = spec.values.first()
             && !self.mandatory

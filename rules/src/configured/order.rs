@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{ConfiguredGraph, NodeId, NodeKind};
-use crate::config::TrimId;
+use super::{ConfiguredGraph, Incompatible, NodeId, NodeKind};
+use crate::config::reads::ReadsId;
+use crate::config::{ConfigId, TrimId};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::resolve::{Universe, location_of};
@@ -23,11 +24,18 @@ struct Frame {
     next: usize,
 }
 
+/// What was found out about nodes that are finished.
+#[derive(Default)]
+struct Known {
+    nodes: HashMap<(Label, TrimId), NodeId>,
+    trims: HashMap<(ConfigId, ReadsId), TrimId>,
+}
+
 impl ConfiguredGraph {
     /// Orders all nodes below `roots`; what is on a cycle is reported and left out.
     pub(super) fn sort_and_trim(&mut self, universe: &mut Universe<'_>, roots: &[NodeId]) {
         let mut marks = vec![Mark::New; self.nodes.len()];
-        let mut known: HashMap<(Label, TrimId), NodeId> = HashMap::new();
+        let mut known = Known::default();
         for root in roots {
             self.walk(*root, &mut marks, &mut known, universe);
         }
@@ -37,7 +45,7 @@ impl ConfiguredGraph {
         &mut self,
         root: NodeId,
         marks: &mut [Mark],
-        known: &mut HashMap<(Label, TrimId), NodeId>,
+        known: &mut Known,
         universe: &mut Universe<'_>,
     ) {
         let mut stack = Vec::new();
@@ -47,7 +55,7 @@ impl ConfiguredGraph {
                 let id = frame.id;
                 stack.pop();
                 set(marks, id, Mark::Done);
-                self.leave(id, known);
+                self.leave(id, known, universe);
                 continue;
             };
             frame.next += 1;
@@ -68,27 +76,70 @@ impl ConfiguredGraph {
     }
 
     /// Finishes a node whose dependencies are finished.
-    fn leave(&mut self, id: NodeId, known: &mut HashMap<(Label, TrimId), NodeId>) {
+    fn leave(&mut self, id: NodeId, known: &mut Known, universe: &Universe<'_>) {
         let node = self.node(id);
         let failed =
             |to: NodeId| matches!(self.node(to).kind, NodeKind::Failed(_) | NodeKind::Unknown);
-        match node.kind {
-            NodeKind::Failed(_) | NodeKind::Unknown => return,
-            NodeKind::Rule(_) | NodeKind::Output(_) | NodeKind::Source => {}
+        if failed(id) {
+            return;
         }
         if node.edges.iter().any(|edge| failed(edge.to)) {
             // The dependency's error is reported already.
             self.node_mut(id).kind = NodeKind::Failed(None);
             return;
         }
-        let trimmed = TrimId::SHARED;
-        let canonical = *known.entry((node.label.clone(), trimmed)).or_insert(id);
+        let (config, label) = (node.config, node.label.clone());
+        let through = node.edges.iter().map(|edge| edge.to).find(|to| self.is_incompatible(*to));
+        if let Some(to) = through {
+            self.incompatible.entry(id).or_insert(Incompatible::Through(to));
+        }
+        let node = self.node(id);
+        let below: Vec<ReadsId> = node.edges.iter().map(|edge| self.node(edge.to).reads).collect();
+        let reads = below.into_iter().fold(node.reads, |all, more| self.reads.union(all, more));
+        let trimmed = self.trim(config, reads, known, universe);
+        let canonical = *known.nodes.entry((label, trimmed)).or_insert(id);
         let node = self.node_mut(id);
+        node.reads = reads;
         node.trimmed = trimmed;
         node.canonical = canonical;
-        if canonical == id {
+        if let NodeKind::Alias(_) = node.kind
+            && let Some(to) = node.edges.first().map(|edge| edge.to)
+        {
+            let canonical = self.node(to).canonical;
+            self.node_mut(id).canonical = canonical;
+        } else if canonical == id {
             self.order.push(id);
         }
+    }
+
+    /// What is left of a configuration where only some settings are read.
+    fn trim(
+        &mut self,
+        config: ConfigId,
+        reads: ReadsId,
+        known: &mut Known,
+        universe: &Universe<'_>,
+    ) -> TrimId {
+        if reads == ReadsId::NONE || config == ConfigId::DEFAULT {
+            return TrimId::SHARED;
+        }
+        if let Some(known) = known.trims.get(&(config, reads)) {
+            return *known;
+        }
+        let own = self.configurations.get(config).clone();
+        let default = self.configurations.get(ConfigId::DEFAULT).clone();
+        let mut values = Vec::new();
+        for setting in self.reads.get(reads).iter() {
+            // What was read can be read again; its packages are loaded.
+            let Ok(value) = self.definitions.value(universe, &own, setting) else { continue };
+            let usual = self.definitions.value(universe, &default, setting);
+            if usual.ok().as_ref() != Some(&value) {
+                values.push((setting.clone(), value));
+            }
+        }
+        let trimmed = self.trims.intern(values);
+        known.trims.insert((config, reads), trimmed);
+        trimmed
     }
 
     /// The error for targets that depend on each other, with the path from `again` back to itself.
@@ -99,7 +150,7 @@ impl ConfiguredGraph {
         let decls: Vec<_> = path
             .iter()
             .filter_map(|frame| match &self.node(frame.id).kind {
-                NodeKind::Rule(decl) => Some(decl),
+                NodeKind::Rule(decl) | NodeKind::Alias(decl) => Some(decl),
                 _ => None,
             })
             .collect();

@@ -16,6 +16,7 @@ use crate::library;
 use crate::limits::EvaluationLimits;
 use crate::memo::codec::{Damaged, Reader};
 use crate::memo::{Recall, decls};
+use crate::native_rules::{self, is_native};
 use crate::package::Package;
 use crate::rule::{FrozenRule, RuleSpec};
 use crate::scope::PACKAGE_FILE;
@@ -108,7 +109,8 @@ impl<'h> Packages<'h> {
             let mut reader = Reader::new(bytes);
             match decls::read_rules(&mut reader) {
                 Ok(rules) => {
-                    definitions.extend(rules.iter().map(|(file, _)| file.clone()));
+                    let files = rules.iter().map(|(file, _)| file);
+                    definitions.extend(files.filter(|file| !is_native(file)).cloned());
                     readable.push((file, reader, rules));
                 }
                 Err(Damaged) => damaged.push(file),
@@ -141,6 +143,9 @@ impl<'h> Packages<'h> {
 
     /// The rule that a file assigns to a variable.
     fn rule(&self, file: &Label, variable: &str) -> Option<Arc<RuleSpec>> {
+        if is_native(file) {
+            return native_rules::find(variable);
+        }
         let file = self.loader.get(file)?;
         let (value, _) = file.module.get_any_visibility(variable).ok()?;
         Some(value.downcast::<FrozenRule>().ok()?.as_ref().spec.clone())

@@ -13,9 +13,11 @@ use starlark::codemap::{CodeMap, Pos, Span};
 
 use super::codec::{Damaged, Reader, Writer};
 use crate::attr::AttrValue;
+use crate::attr::configurable::{Branch, Choice, Configurable};
 use crate::load::file::display;
 use crate::package::{Package, TargetDecl};
 use crate::rule::RuleSpec;
+use crate::values::select::Places;
 use crate::visibility::{PackageSpec, Visibility};
 
 /// Writes labels short where they lie in the package itself.
@@ -89,6 +91,9 @@ fn read_visibility(reader: &mut Reader<'_>) -> Result<Visibility, Damaged> {
     }
 }
 
+/// The mark of a value that depends on the configuration.
+const CONFIGURABLE: u8 = 10;
+
 fn write_value(writer: &mut Writer, value: &AttrValue, home: &Label) {
     match value {
         AttrValue::None => writer.byte(0),
@@ -134,10 +139,76 @@ fn write_value(writer: &mut Writer, value: &AttrValue, home: &Label) {
                 writer.text(text);
             });
         }
+        AttrValue::Configurable(sum) => {
+            writer.byte(CONFIGURABLE);
+            writer.list(sum.operands.iter(), |writer, choice| write_choice(writer, choice, home));
+        }
     }
 }
 
+fn write_choice(writer: &mut Writer, choice: &Choice, home: &Label) {
+    let Choice { branches, no_match_error, places } = choice;
+    writer.list(branches.iter(), |writer, branch| {
+        let Branch { condition, value } = branch;
+        writer.flag(condition.is_some());
+        if let Some(condition) = condition {
+            write_label(writer, condition, home);
+        }
+        write_value(writer, value, home);
+    });
+    writer.text(no_match_error);
+    writer.flag(places.is_some());
+    if let Some(places) = places {
+        let Places { file, at } = &**places;
+        writer.text(file);
+        writer.list(at.iter(), |writer, (line, column)| {
+            writer.number(u64::from(*line));
+            writer.number(u64::from(*column));
+        });
+    }
+}
+
+fn read_choice(
+    reader: &mut Reader<'_>,
+    home: &Label,
+    texts: &mut Texts,
+) -> Result<Choice, Damaged> {
+    let branches = reader.list(|reader| {
+        let condition = match reader.flag()? {
+            true => Some(read_label(reader, home, texts)?),
+            false => None,
+        };
+        // What is chosen from is never chosen itself, so this goes one level deep.
+        let value = read_plain(reader, home, texts)?;
+        Ok(Branch { condition, value })
+    })?;
+    let no_match_error = reader.text()?.into();
+    let places = match reader.flag()? {
+        false => None,
+        true => {
+            let file = reader.text()?.into();
+            let at = reader.list(|reader| Ok((reader.small()?, reader.small()?)))?;
+            Some(Arc::new(Places { file, at }))
+        }
+    };
+    Ok(Choice { branches, no_match_error, places })
+}
+
 fn read_value(
+    reader: &mut Reader<'_>,
+    home: &Label,
+    texts: &mut Texts,
+) -> Result<AttrValue, Damaged> {
+    if reader.clone().byte()? != CONFIGURABLE {
+        return read_plain(reader, home, texts);
+    }
+    reader.byte()?;
+    let operands = reader.list(|reader| read_choice(reader, home, texts))?;
+    Ok(AttrValue::Configurable(Arc::new(Configurable { operands })))
+}
+
+/// A value that does not depend on the configuration.
+fn read_plain(
     reader: &mut Reader<'_>,
     home: &Label,
     texts: &mut Texts,

@@ -232,6 +232,7 @@ pub(crate) struct Builtins {
     pub(crate) run_environment: ProviderCallable,
     pub(crate) output_groups: ProviderCallable,
     pub(crate) toolchain: ProviderCallable,
+    pub(crate) build_setting: ProviderCallable,
 }
 
 /// The built-in providers, made once.
@@ -252,6 +253,8 @@ pub(crate) fn builtins() -> &'static Builtins {
         output_groups: ProviderCallable::builtin("OutputGroupInfo", None),
         // A toolchain: the field `toolchain` is its tree, others name its tools.
         toolchain: ProviderCallable::builtin("ToolchainInfo", None),
+        // The value of a param.
+        build_setting: ProviderCallable::builtin("BuildSettingInfo", Some(&["value"])),
     })
 }
 

@@ -54,7 +54,7 @@ impl Host for Disk {
 fn product() -> Loaded {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/intelgraph");
     let patterns = vec![(false, TargetPattern::parse("//...", "").expect("a pattern"))];
-    load(LoadOptions { host: &Disk(root), patterns, threads: 2 })
+    load(LoadOptions::new(&Disk(root), patterns, 2))
         .unwrap_or_else(|errors| panic!("{}", render(&errors)))
 }
 

@@ -111,7 +111,7 @@ fn the_number_of_threads_does_not_show() {
     let host = Memory::new(&files);
     let text = |threads| {
         let patterns = vec![(false, TargetPattern::parse("//...", "").expect("a pattern"))];
-        match maestro_rules::load(LoadOptions { host: &host, patterns, threads }) {
+        match maestro_rules::load(LoadOptions::new(&host, patterns, threads)) {
             Ok(loaded) => actions(&loaded.graph),
             Err(errors) => panic!("{}", render(&errors)),
         }

@@ -74,7 +74,7 @@ impl Session {
         remember: Remember,
     ) -> Result<Reloaded, String> {
         let host = self.host();
-        let options = LoadOptions { host: &host, patterns: patterns(&self.patterns), threads: 2 };
+        let options = LoadOptions::new(&host, patterns(&self.patterns), 2);
         reload(options, memory, remember).map_err(|errors| render(&errors))
     }
 

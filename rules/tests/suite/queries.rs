@@ -85,7 +85,7 @@ fn kinds_and_places() {
             "source file //lib:in.txt -",
             "genrule rule //lib:made lib/maestro.star:2:1",
             "generated file //lib:made.txt lib/maestro.star:2:1",
-            "host_toolchain rule @maestro//toolchains:base @maestro//toolchains:maestro.star:23:1",
+            "host_toolchain rule @maestro//toolchains:base @maestro//toolchains:maestro.star:29:1",
         ]
     );
 }

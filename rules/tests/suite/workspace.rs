@@ -88,7 +88,7 @@ pub(crate) fn patterns(texts: &[&str]) -> Vec<(bool, TargetPattern)> {
 
 /// Loads patterns.
 pub(crate) fn load_memory(host: &Memory, texts: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
-    load(LoadOptions { host, patterns: patterns(texts), threads: 2 })
+    load(LoadOptions::new(host, patterns(texts), 2))
 }
 
 /// Loads patterns that must be fine.

@@ -1,0 +1,167 @@
+//! Rules that are part of the language: they say what is built for what, and make nothing.
+//!
+//! They are called like other rules, without a `load`. What they declare is read while targets are
+//! configured, so they have no implementation, and their attributes take no `select`.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use allocative::Allocative;
+use maestro_core::Label;
+use starlark::environment::GlobalsBuilder;
+use starlark::eval::{Arguments, Evaluator};
+use starlark::starlark_simple_value;
+use starlark::values::{
+    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
+};
+
+use crate::attr::{AllowFiles, AttrKind, AttrSpec};
+use crate::library;
+use crate::rule::{RuleSpec, common_attributes, invoke};
+
+/// Which of the rules of the language a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NativeKind {
+    /// Another name of a target.
+    Alias,
+    /// A condition on params and constraints.
+    ConfigSetting,
+    /// Something in which platforms differ.
+    ConstraintSetting,
+    /// One of the ways in which they do.
+    ConstraintValue,
+    /// A set of constraint values.
+    Platform,
+}
+
+/// A rule of the language as a function.
+#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+struct NativeRule {
+    #[allocative(skip)]
+    spec: Arc<RuleSpec>,
+}
+
+starlark_simple_value!(NativeRule);
+
+impl fmt::Display for NativeRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<rule {}>", self.spec.name())
+    }
+}
+
+#[starlark_value(type = "function")]
+impl<'v> StarlarkValue<'v> for NativeRule {
+    fn name_for_call_stack(&self, _me: Value<'v>) -> String {
+        self.spec.name().to_owned()
+    }
+
+    fn invoke(
+        &self,
+        _me: Value<'v>,
+        args: &Arguments<'v, '_>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        invoke(&self.spec, args, eval)
+    }
+}
+
+/// An attribute that the configuration does not change.
+fn fixed(name: &str, kind: AttrKind, doc: &str) -> (String, Arc<AttrSpec>) {
+    let mut spec = AttrSpec::plain(kind, doc);
+    spec.configurable = false;
+    (name.to_owned(), Arc::new(spec))
+}
+
+fn mandatory(name: &str, kind: AttrKind, doc: &str) -> (String, Arc<AttrSpec>) {
+    let mut spec = AttrSpec::plain(kind, doc);
+    spec.mandatory = true;
+    spec.configurable = false;
+    (name.to_owned(), Arc::new(spec))
+}
+
+fn attributes(kind: NativeKind) -> Vec<(String, Arc<AttrSpec>)> {
+    use AttrKind::{Label, LabelKeyedStringDict, LabelList, StringDict};
+    match kind {
+        NativeKind::Alias => {
+            let mut actual = AttrSpec::plain(Label, "The target that it stands for.");
+            actual.mandatory = true;
+            actual.allow_files = AllowFiles::Any;
+            vec![("actual".to_owned(), Arc::new(actual))]
+        }
+        NativeKind::ConfigSetting => vec![
+            fixed("values", StringDict, "Params by their short names, and the values they need."),
+            fixed("flag_values", LabelKeyedStringDict, "Params, and the values they need."),
+            fixed("param_values", LabelKeyedStringDict, "The same as `flag_values`."),
+            fixed("constraint_values", LabelList, "What the target platform needs to have."),
+        ],
+        NativeKind::ConstraintSetting => {
+            vec![fixed(
+                "default_constraint_value",
+                Label,
+                "What holds for platforms that say nothing.",
+            )]
+        }
+        NativeKind::ConstraintValue => {
+            vec![mandatory("constraint_setting", Label, "What it is a value of.")]
+        }
+        NativeKind::Platform => vec![
+            fixed("constraint_values", LabelList, "What holds for it."),
+            fixed(
+                "parents",
+                LabelList,
+                "At most one platform, whose values hold where it is silent.",
+            ),
+        ],
+    }
+}
+
+fn native(name: &str, kind: NativeKind) -> NativeRule {
+    let mut attrs = attributes(kind);
+    attrs.extend(common_attributes(false, false, kind == NativeKind::Alias));
+    let spec = RuleSpec {
+        file: native_file(),
+        variable: OnceLock::from(name.to_owned()),
+        attrs,
+        executable: false,
+        test: false,
+        provides: Vec::new(),
+        native: Some(kind),
+        build_setting: None,
+    };
+    NativeRule { spec: Arc::new(spec) }
+}
+
+/// Where the rules of the language are said to be defined. There is no such file.
+fn native_file() -> Label {
+    Label::new(library::REPO, "rules", "native.star").expect("a constant label is valid")
+}
+
+fn all() -> &'static [NativeRule] {
+    static ALL: OnceLock<Vec<NativeRule>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        vec![
+            native("alias", NativeKind::Alias),
+            native("config_setting", NativeKind::ConfigSetting),
+            native("constraint_setting", NativeKind::ConstraintSetting),
+            native("constraint_value", NativeKind::ConstraintValue),
+            native("platform", NativeKind::Platform),
+        ]
+    })
+}
+
+/// Whether a file is the one that rules of the language are said to be defined in.
+pub(crate) fn is_native(file: &Label) -> bool {
+    *file == native_file()
+}
+
+/// The rule of the language with a name.
+pub(crate) fn find(name: &str) -> Option<Arc<RuleSpec>> {
+    all().iter().find(|rule| rule.spec.name() == name).map(|rule| rule.spec.clone())
+}
+
+/// The rules of the language.
+pub(crate) fn native_rules(builder: &mut GlobalsBuilder) {
+    for rule in all() {
+        builder.set(rule.spec.name(), rule.clone());
+    }
+}
