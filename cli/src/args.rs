@@ -155,6 +155,10 @@ pub struct BuildArgs {
     /// out.
     #[arg(required = true, value_name = "PATTERN")]
     pub patterns: Vec<String>,
+    /// Which groups of outputs are made: `NAME` instead of the default ones, `+NAME` besides,
+    /// `-NAME` not; `default` is what a target makes where nothing is said.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
+    pub output_groups: Vec<String>,
     /// How to build.
     #[command(flatten)]
     pub options: BuildOptions,

@@ -7,7 +7,6 @@
 //!    for to `maestro-out/`.
 //! 4. [`Invocation::conclude`] remembers (build log, source hashes, snapshot) and reports.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use maestro_cas::{Lease, Store, StoreOptions};
-use maestro_core::event::{Event, EventSink, Outcome, TestStatus};
-use maestro_core::graph::{Executable, Plan};
+use maestro_core::event::{Event, EventSink};
+use maestro_core::graph::Executable;
 use maestro_core::host::Host;
 use maestro_core::key::SandboxProfile;
 use maestro_core::{
-    ActionGraph, ActionId, ArtifactId, DigestFunction, FailureKind, Label, Node, RelPath, TargetId,
+    ActionGraph, ArtifactId, DigestFunction, FailureKind, Label, Node, RelPath, TargetId,
 };
 use maestro_executor::engine::outputs::{OutputError, OutputIndex, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
@@ -30,7 +29,6 @@ use maestro_executor::workspace;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
-use serde::{Deserialize, Serialize};
 
 use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecords};
 use crate::config::{Config, PROJECT_FILE};
@@ -40,6 +38,7 @@ use crate::null_build;
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::runners::{Runners, ToolchainFinder};
 use crate::sinks::Fanout;
+use crate::verdicts::TestVerdict;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -52,6 +51,8 @@ pub struct Request {
     pub options: BuildOptions,
     /// Whether tests are run.
     pub tests: bool,
+    /// Further options that change what is made, as text: they tell snapshots apart.
+    pub further: Vec<String>,
 }
 
 /// A target with the artifacts of it that are to be made.
@@ -77,21 +78,6 @@ pub struct Built {
     pub executables: Vec<Option<(Executable, PathBuf)>>,
     /// Verdicts, in the order of the targets.
     pub tests: Vec<TestVerdict>,
-}
-
-/// The verdict of one test.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TestVerdict {
-    /// The test.
-    pub label: Label,
-    /// How it ended.
-    pub status: TestStatus,
-    /// Whether it was not run now.
-    pub cached: bool,
-    /// How long it ran.
-    pub duration_ms: u64,
-    /// Where its log is.
-    pub log_path: Option<String>,
 }
 
 /// A build under way.
@@ -123,19 +109,6 @@ pub struct Invocation {
     started_unix_ms: u64,
     _lock: WorkspaceLock,
     _lease: Lease,
-}
-
-impl TestVerdict {
-    /// The verdict as an event.
-    pub fn event(&self, cached: bool) -> Event {
-        Event::TestFinished {
-            label: self.label.clone(),
-            status: self.status,
-            cached,
-            duration_ms: self.duration_ms,
-            log_path: self.log_path.clone(),
-        }
-    }
 }
 
 impl Invocation {
@@ -363,45 +336,6 @@ impl Invocation {
             files
         };
         Ok(wanted.iter().map(of_target).collect())
-    }
-
-    fn test_verdicts(
-        &self,
-        graph: &ActionGraph,
-        wanted: &[Wanted],
-        report: &Report,
-        plan: &Plan,
-    ) -> Vec<TestVerdict> {
-        if !self.request.tests {
-            return Vec::new();
-        }
-        let finished: HashMap<ActionId, &FinishedAction> =
-            report.finished.iter().map(|f| (f.action, f)).collect();
-        let failed: HashMap<ActionId, &maestro_executor::engine::FailedAction> =
-            report.failed.iter().map(|f| (f.action, f)).collect();
-        let mut verdicts = Vec::new();
-        for want in wanted {
-            let Some(test) = &graph.target(want.target).test else { continue };
-            if !plan.order.contains(&test.action) {
-                continue;
-            }
-            let (status, logs) = match (finished.get(&test.action), failed.get(&test.action)) {
-                (Some(done), _) => (TestStatus::Passed, done.logs.clone()),
-                (None, Some(failed)) => failed.error.test_status(),
-                (None, None) => (TestStatus::NotBuilt, Vec::new()),
-            };
-            let done = finished.get(&test.action);
-            let verdict = TestVerdict {
-                label: want.label.clone(),
-                status,
-                cached: done.is_some_and(|done| done.outcome != Outcome::Executed),
-                duration_ms: done.map_or(0, |done| done.end_ms - done.start_ms),
-                log_path: crate::test_logs::write(&self.config, &self.store, &want.label, &logs),
-            };
-            self.events.emit(verdict.event(verdict.cached));
-            verdicts.push(verdict);
-        }
-        verdicts
     }
 
     fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<WrittenFile>]) -> Summary {

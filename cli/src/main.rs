@@ -14,6 +14,7 @@ mod invocation;
 mod load;
 mod memory;
 mod null_build;
+mod output_groups;
 mod profiles;
 mod report;
 mod runners;
@@ -21,6 +22,7 @@ mod signals;
 mod sinks;
 mod star_files;
 mod test_logs;
+mod verdicts;
 
 use std::process::ExitCode;
 

@@ -22,12 +22,11 @@ use std::process::ExitCode;
 use crate::args::{BuildOptions, ConfigurationOptions, Global};
 use crate::config::Config;
 use crate::console::Console;
-use crate::invocation::{
-    Invocation, Request, TestVerdict, millis, observe, print_summary, unix_ms,
-};
+use crate::invocation::{Invocation, Request, millis, observe, print_summary, unix_ms};
 use crate::profiles::host_machine;
 use crate::report::Summary;
 use crate::sinks::Fanout;
+use crate::verdicts::TestVerdict;
 
 /// What a snapshot remembers for the report of a null build.
 #[derive(Serialize, Deserialize)]
@@ -153,7 +152,7 @@ pub fn remember(
 fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
     let options = &request.options;
     let ConfigurationOptions { params, platform, profiles } = &options.configuration;
-    vec![
+    let own = [
         format!("sandbox={:?}", options.sandbox),
         format!("locked={}", options.locked || config.ci),
         format!("package={}", config.package),
@@ -161,7 +160,8 @@ fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("platform={platform:?}"),
         format!("profiles={profiles:?}"),
         format!("host={:?}", host_machine()),
-    ]
+    ];
+    own.into_iter().chain(request.further.iter().cloned()).collect()
 }
 
 fn snapshot_request<'a>(request: &'a Request, options: &'a [String]) -> SnapshotRequest<'a> {

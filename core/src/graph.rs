@@ -81,6 +81,8 @@ pub struct Target {
     pub deps: Vec<TargetId>,
     /// What `build` makes for it.
     pub files: Vec<ArtifactId>,
+    /// Further files that are made where their group is asked for, by the name of the group.
+    pub groups: Vec<(String, Vec<ArtifactId>)>,
     /// What `run` starts, if it can be run.
     pub executable: Option<Executable>,
     /// The action whose success is the test's, if it is a test.

@@ -19,6 +19,7 @@ fn target(graph: &mut ActionGraph, label: &str) -> TargetId {
         location: format!("{}/maestro.star:1:1", label.trim_start_matches('/')),
         deps: vec![],
         files: vec![],
+        groups: Vec::new(),
         executable: None,
         test: None,
         tags: vec![],

@@ -54,6 +54,7 @@ fn owner(graph: &mut ActionGraph) -> maestro_core::TargetId {
         location: "p/maestro.star:1:1".into(),
         deps: vec![],
         files: vec![],
+        groups: Vec::new(),
         executable: None,
         test: None,
         tags: vec![],

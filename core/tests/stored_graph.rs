@@ -31,6 +31,7 @@ impl World {
             location: "maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],
+            groups: Vec::new(),
             executable: None,
             test: None,
             tags: vec![],

@@ -276,6 +276,7 @@ fn plain_target(label: &Label, rule: &str, location: String) -> GraphTarget {
         location,
         deps: Vec::new(),
         files: Vec::new(),
+        groups: Vec::new(),
         executable: None,
         test: None,
         tags: Vec::new(),

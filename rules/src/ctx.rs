@@ -4,11 +4,12 @@ pub(crate) mod actions;
 pub(crate) mod draft;
 pub(crate) mod expand;
 pub(crate) mod native;
+pub(crate) mod template;
 
 use std::fmt;
 
 use allocative::Allocative;
-use maestro_core::{ArtifactKind, Label, Toolchain};
+use maestro_core::{ArtifactKind, Label, RelPath, Toolchain};
 use starlark::environment::{Methods, MethodsBuilder};
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
@@ -170,11 +171,13 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
     ///   files: a list of files.
     ///   transitive_files: a depset of files.
     ///   symlinks: a dict from paths below `main/` to files.
+    ///   root_symlinks: a dict from paths below the root of the tree to files.
     fn runfiles<'v>(
         this: Value<'v>,
         #[starlark(require = named)] files: Option<Value<'v>>,
         #[starlark(require = named)] transitive_files: Option<Value<'v>>,
         #[starlark(require = named)] symlinks: Option<Value<'v>>,
+        #[starlark(require = named)] root_symlinks: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Runfiles<'v>> {
         this_ctx(this)?;
@@ -195,19 +198,8 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
             _ => Vec::new(),
         };
         let set = Depset::alloc(None, direct, transitive, Some(sets), eval.module())?;
-        let mut links = Vec::new();
-        if let Some(value) = symlinks {
-            let dict = DictRef::from_value(value)
-                .ok_or_else(|| wrong_type("symlinks", "a dict from paths to files", value))?;
-            for (path, file) in dict.iter() {
-                match (path.unpack_str(), FileValue::from_value(file)) {
-                    (Some(path), Some(file)) => links.push((path.to_owned(), file.clone())),
-                    _ => {
-                        return wrong_type("symlinks", "a dict from paths to files", value).raise();
-                    }
-                }
-            }
-        }
+        let mut links = runfiles_links(symlinks, "symlinks", "main/")?;
+        links.extend(runfiles_links(root_symlinks, "root_symlinks", "")?);
         Ok(Runfiles::new(set, links))
     }
 
@@ -308,6 +300,25 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
         };
         Ok(expander.expand(command)?)
     }
+}
+
+/// A dict from paths to files, with the paths as they are in the tree.
+fn runfiles_links(
+    value: Option<Value<'_>>,
+    parameter: &str,
+    prefix: &str,
+) -> Result<Vec<(String, FileValue)>, RuleError> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Vec::new()) };
+    let wrong = || wrong_type(parameter, "a dict from paths to files", value);
+    let dict = DictRef::from_value(value).ok_or_else(wrong)?;
+    let mut out = Vec::with_capacity(dict.len());
+    for (path, file) in dict.iter() {
+        let (path, file) = path.unpack_str().zip(FileValue::from_value(file)).ok_or_else(wrong)?;
+        let path = RelPath::new(&format!("{prefix}{path}"))
+            .map_err(|e| RuleError::new(Code::Action, format!("`{parameter}`: {e}")))?;
+        out.push((path.to_string(), file.clone()));
+    }
+    Ok(out)
 }
 
 fn files_of_list(value: Value<'_>, parameter: &str) -> Result<Vec<FileValue>, RuleError> {

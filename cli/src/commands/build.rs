@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::invocation::{Invocation, Request, Wanted};
 use crate::null_build::up_to_date;
+use crate::output_groups::OutputGroups;
 
 /// Builds targets.
 pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
@@ -26,14 +27,17 @@ fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) ->
     let config = Config::load(global)?;
     let patterns = args.patterns.clone();
     let options = crate::profiles::options(&config, &args.options)?;
-    let request = Request { command, patterns, options, tests };
+    let further = vec![format!("output-groups={:?}", args.output_groups)];
+    let request = Request { command, patterns, options, tests, further };
     if let Some(code) = up_to_date(global, &config, &request)? {
         return Ok(code);
     }
     let invocation = Invocation::start_with(global, config, request)?;
     let loaded = invocation.load(&args.patterns)?;
+    let groups = OutputGroups::parse(&args.output_groups);
+    groups.check(&loaded.graph, &loaded.requested)?;
     let wanted: Vec<Wanted> =
-        loaded.requested.iter().map(|id| wanted(&loaded.graph, *id, tests)).collect();
+        loaded.requested.iter().map(|id| wanted(&loaded.graph, *id, tests, &groups)).collect();
     if tests && wanted.iter().all(|w| loaded.graph.target(w.target).test.is_none()) {
         return Err(Failure::input("the patterns name no test")
             .hint("`maestro query 'kind(\".*_test\", //...)'` lists tests")
@@ -44,9 +48,9 @@ fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) ->
 }
 
 /// What `build` or `test` makes of a target.
-pub fn wanted(graph: &ActionGraph, id: TargetId, tests: bool) -> Wanted {
+pub fn wanted(graph: &ActionGraph, id: TargetId, tests: bool, groups: &OutputGroups) -> Wanted {
     let target = graph.target(id);
-    let mut artifacts: Vec<ArtifactId> = target.files.clone();
+    let mut artifacts: Vec<ArtifactId> = groups.artifacts(target);
     if let Some(test) = target.test.as_ref().filter(|_| tests) {
         artifacts.extend(graph.action(test.action).outputs.iter().map(|output| output.artifact));
     }

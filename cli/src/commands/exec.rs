@@ -100,6 +100,7 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode> {
         patterns: vec![args.graph.display().to_string()],
         options: args.options.clone(),
         tests: false,
+        further: Vec::new(),
     };
     let invocation = Invocation::start(global, request)?;
     let built = invocation.build(&graph, wanted)?;
@@ -125,6 +126,7 @@ fn read_graph(path: &Path, text: &str) -> Result<(ActionGraph, Vec<Wanted>)> {
             location: path.display().to_string(),
             deps: Vec::new(),
             files: Vec::new(),
+            groups: Vec::new(),
             executable: None,
             test: None,
             tags: Vec::new(),

@@ -43,7 +43,13 @@ fn start(global: &Global, args: &LockArgs, locked: bool) -> Result<Invocation> {
     let mut options = args.options.clone();
     options.locked = locked;
     options.keep_going = true;
-    let request = Request { command: "lock", patterns: patterns(args), options, tests: false };
+    let request = Request {
+        command: "lock",
+        patterns: patterns(args),
+        options,
+        tests: false,
+        further: Vec::new(),
+    };
     Invocation::start(global, request)
 }
 

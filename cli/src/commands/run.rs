@@ -1,6 +1,7 @@
 //! `maestro run LABEL -- ARGS`: builds a target, then becomes its program.
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -9,13 +10,14 @@ use crate::args::{Global, RunArgs};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::invocation::{Invocation, Request};
+use crate::output_groups::OutputGroups;
 
 /// Runs the command.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let options = crate::profiles::options(&config, &args.options)?;
     let patterns = vec![args.target.clone()];
-    let request = Request { command: "run", patterns, options, tests: false };
+    let request = Request { command: "run", patterns, options, tests: false, further: Vec::new() };
     let invocation = Invocation::start_with(global, config, request)?;
     let loaded = invocation.load(std::slice::from_ref(&args.target))?;
     let [id] = loaded.requested.as_slice() else {
@@ -26,7 +28,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
         ))
         .into());
     };
-    let mut want = super::build::wanted(&loaded.graph, *id, false);
+    let mut want = super::build::wanted(&loaded.graph, *id, false, &OutputGroups::parse(&[]));
     let Some(executable) = loaded.graph.target(*id).executable.clone() else {
         let target = loaded.graph.target(*id);
         return Err(Failure::input(format!(
@@ -41,12 +43,70 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let built = invocation.build(&loaded.graph, vec![want])?;
     let program = built.executables.first().cloned().flatten().map(|(_, path)| path);
     let success = built.report.success();
+    let files: Vec<String> = built.files.iter().flatten().map(|file| file.path.clone()).collect();
+    let workspace = invocation.config.workspace.clone();
     let code = invocation.conclude(built)?;
     let Some(program) = program.filter(|_| success) else { return Ok(code) };
-    let error = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(&executable.args)
         .args(&args.arguments)
         .envs(executable.env.iter().map(|(name, value)| (name, value)))
-        .exec();
+        .env("BUILD_WORKSPACE_DIRECTORY", &workspace)
+        .env(
+            "BUILD_WORKING_DIRECTORY",
+            std::env::current_dir().unwrap_or_else(|_| workspace.clone()),
+        );
+    if executable.runfiles.is_some() {
+        let folder = beside(&program, ".runfiles");
+        let manifest = write_manifest(&workspace, &program, &files)?;
+        command.env("RUNFILES_DIR", folder).env("RUNFILES_MANIFEST_FILE", manifest);
+    }
+    let error = command.exec();
     Err(error).with_context(|| format!("cannot run `{}`", program.display()))
+}
+
+/// Writes Bazel's manifest of runfiles: a line for each, with its path in the tree and its place
+/// on disk. Programs that look files up find them by either this or `RUNFILES_DIR`.
+fn write_manifest(workspace: &Path, program: &Path, files: &[String]) -> Result<PathBuf> {
+    let folder = beside(program, ".runfiles");
+    let mut lines = Vec::new();
+    for file in files {
+        let path = workspace.join(file);
+        if let Some(inside) = path.strip_prefix(&folder).ok().and_then(Path::to_str) {
+            lines.push(manifest_line(inside, &path.display().to_string()));
+        }
+    }
+    lines.sort_unstable();
+    let manifest = beside(program, ".runfiles_manifest");
+    std::fs::write(&manifest, lines.concat())
+        .with_context(|| format!("cannot write `{}`", manifest.display()))?;
+    Ok(manifest)
+}
+
+/// As Bazel escapes them: a line with odd characters begins with a space.
+fn manifest_line(inside: &str, place: &str) -> String {
+    if !inside.contains([' ', '\n', '\\']) && !place.contains(['\n', '\\']) {
+        return format!("{inside} {place}\n");
+    }
+    let escape = |text: &str| text.replace('\\', "\\b").replace('\n', "\\n");
+    format!(" {} {}\n", escape(inside).replace(' ', "\\s"), escape(place))
+}
+
+fn beside(program: &Path, end: &str) -> PathBuf {
+    let mut name = program.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_are_escaped_in_manifests() {
+        assert_eq!(manifest_line("main/a", "/w/a b"), "main/a /w/a b\n");
+        assert_eq!(manifest_line("main/a b", "/w/a b"), " main/a\\sb /w/a b\n");
+        assert_eq!(manifest_line("main/a\\b", "/w/x"), " main/a\\bb /w/x\n");
+    }
 }

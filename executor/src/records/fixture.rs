@@ -85,6 +85,7 @@ impl World {
             location: "p/maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],
+            groups: Vec::new(),
             executable: None,
             test: None,
             tags: vec![],

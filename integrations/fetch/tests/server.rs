@@ -157,6 +157,7 @@ impl Client {
             location: "maestro.star:1:1".to_owned(),
             deps: Vec::new(),
             files: Vec::new(),
+            groups: Vec::new(),
             executable: None,
             test: None,
             tags: Vec::new(),

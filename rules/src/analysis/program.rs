@@ -20,6 +20,7 @@ use crate::ctx::files_of;
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::scope::Runnable;
+use crate::values::depset::Depset;
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, builtins};
 use crate::values::runfiles::Runfiles;
@@ -57,9 +58,11 @@ impl Analyzer<'_, '_> {
             }
             _ => None,
         };
+        let groups = output_groups(target)?;
         let mut graph = self.scope.graph.borrow_mut();
         let target = graph.target_mut(id);
         target.files = files;
+        target.groups = groups;
         target.executable = executable;
         target.test = test;
         Ok(())
@@ -254,6 +257,25 @@ impl Analyzer<'_, '_> {
         let tree = info.and_then(|info| info.field("toolchain")).and_then(FileValue::from_value);
         Ok(tree.map(FileValue::artifact))
     }
+}
+
+/// What `OutputGroupInfo` names, by group.
+fn output_groups(target: &Target<'_>) -> Result<Vec<(String, Vec<ArtifactId>)>, RuleError> {
+    let info = target.provider(&builtins().output_groups.ty);
+    let Some(info) = info.and_then(ProviderInstance::from_value) else { return Ok(Vec::new()) };
+    let mut out = Vec::new();
+    for (name, value) in info.fields() {
+        let wrong = || wrong_type(name, "a depset or list of files", value);
+        let items = match Depset::from_value(value) {
+            Some(set) => set.items()?,
+            None => sequence(value).ok_or_else(wrong)?.to_vec(),
+        };
+        let file = |item: &Value<'_>| FileValue::from_value(*item).map(FileValue::artifact);
+        let files: Option<Vec<ArtifactId>> = items.iter().map(file).collect();
+        out.push((name.to_owned(), files.ok_or_else(wrong)?));
+    }
+    out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(out)
 }
 
 /// How long a test may run: as its `timeout` says, else as its `size` does.

@@ -87,11 +87,17 @@ impl Analyzer<'_, '_> {
             return Err(wrong(decl, "did not return an `executable`".to_owned())
                 .hint("return `DefaultInfo(executable = …)`"));
         }
-        if let Some(value) = field("runfiles")
-            && Runfiles::from_value(value).is_none()
-        {
-            return Err(wrong(decl, format!("returned {} as `runfiles`", short(value)))
-                .hint("make them with `ctx.runfiles(files = […])`"));
+        for name in ["runfiles", "default_runfiles", "data_runfiles"] {
+            if let Some(value) = field(name)
+                && Runfiles::from_value(value).is_none()
+            {
+                return Err(wrong(decl, format!("returned {} as `{name}`", short(value)))
+                    .hint("make them with `ctx.runfiles(files = […])`"));
+            }
+        }
+        if field("runfiles").is_some() && field("default_runfiles").is_some() {
+            let what = "returned both `runfiles` and `default_runfiles`".to_owned();
+            return Err(wrong(decl, what).hint("`runfiles` stands for both kinds"));
         }
         let files = match field("files") {
             Some(value) if Depset::from_value(value).is_some() => value,
@@ -107,11 +113,13 @@ impl Analyzer<'_, '_> {
             }
         };
         let none = Value::new_none();
-        let fields = vec![
+        let runfiles = field("runfiles").or_else(|| field("default_runfiles"));
+        let mut fields = vec![
             ("files", files),
-            ("runfiles", field("runfiles").unwrap_or(none)),
+            ("runfiles", runfiles.unwrap_or(none)),
             ("executable", executable.unwrap_or(none)),
         ];
+        fields.extend(field("data_runfiles").map(|value| ("data_runfiles", value)));
         Ok(heap.alloc(ProviderInstance::new(&builtins().default_info, fields)))
     }
 

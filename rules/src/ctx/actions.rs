@@ -1,5 +1,7 @@
 //! `ctx.actions`: files to be made, and the commands that make them.
 
+mod hosts;
+
 use std::fmt;
 
 use allocative::Allocative;
@@ -13,6 +15,7 @@ use starlark::values::{
     NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
 };
 
+use self::hosts::Hosts;
 use super::draft::{Draft, add_program, expect_file, graph_error, output_path};
 use super::native::native_methods;
 use super::string_dict;
@@ -21,6 +24,7 @@ use crate::scope::RuleScope;
 use crate::values::args::Args;
 use crate::values::depset::Depset;
 use crate::values::file::{FileOrigin, FileValue};
+use crate::values::provider::{ProviderInstance, builtins, is_instance};
 use crate::values::target::Target;
 use crate::values::{expect_sequence, wrong_type};
 
@@ -99,10 +103,18 @@ struct Request<'v, 'a> {
     timeout: Option<i32>,
     cpu: i32,
     memory_mb: i32,
+    hosts: Hosts<'v>,
 }
 
 impl<'v> Request<'v, '_> {
-    fn draft(self, scope: &RuleScope, mut argv: Vec<Arg>) -> Result<Draft<'v>, RuleError> {
+    fn draft(
+        self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        mut argv: Vec<Arg>,
+    ) -> starlark::Result<Draft<'v>> {
+        let mut hints = hints(self.cpu, self.memory_mb)?;
+        self.hosts.apply(self.inputs, &mut hints, eval)?;
+        let scope = RuleScope::of(eval)?;
         let given = |value: Option<Value<'v>>| value.filter(|value| !value.is_none());
         if let Some(value) = given(self.arguments) {
             for item in expect_sequence(value, "arguments")? {
@@ -134,7 +146,7 @@ impl<'v> Request<'v, '_> {
             outputs,
             env,
             timeout_ms: timeout_ms(self.timeout)?,
-            hints: hints(self.cpu, self.memory_mb)?,
+            hints,
         };
         if let Some(value) = given(self.tools) {
             for program in unpack_tools(value)? {
@@ -169,7 +181,10 @@ fn unpack_tools(value: Value<'_>) -> Result<Vec<FileValue>, RuleError> {
                 out.extend(super::files_of(target)?);
                 out.extend(program.cloned());
             }
-            None => out.push(expect_file(item, "tools")?.clone()),
+            None => match program_of(item) {
+                Some(program) => out.push(program),
+                None => out.push(expect_file(item, "tools")?.clone()),
+            },
         }
     }
     Ok(out)
@@ -234,18 +249,27 @@ fn hints(cpu: i32, memory_mb: i32) -> Result<ExecutionHints, RuleError> {
     })
 }
 
+/// The program of a target, of its `files_to_run`, or a file that is one.
+fn program_of(value: Value<'_>) -> Option<FileValue> {
+    if let Some(target) = Target::from_value(value) {
+        return target.default_field("executable").and_then(FileValue::from_value).cloned();
+    }
+    if let Some(instance) = ProviderInstance::from_value(value) {
+        let to_run = is_instance(instance, &builtins().files_to_run.ty);
+        let program = instance.field("executable").filter(|_| to_run);
+        return program.and_then(FileValue::from_value).cloned();
+    }
+    FileValue::from_value(value).cloned()
+}
+
 /// The first argument of a command: a program by its path, never searched for.
 fn program(value: Value<'_>) -> Result<(Arg, Option<FileValue>), RuleError> {
-    let file = match Target::from_value(value) {
-        Some(target) => target.default_field("executable").and_then(FileValue::from_value),
-        None => FileValue::from_value(value),
-    };
-    if let Some(file) = file {
+    if let Some(file) = program_of(value) {
         let mut parts = vec![Item::Artifact(file.artifact())];
         if !file.path().as_str().contains('/') {
             parts.insert(0, Item::Text("./".into()));
         }
-        return Ok((Arg::One(parts), Some(file.clone())));
+        return Ok((Arg::One(parts), Some(file)));
     }
     match value.unpack_str() {
         Some(text) if text.contains('/') => Ok((Arg::One(vec![Item::Text(text.into())]), None)),
@@ -304,6 +328,11 @@ fn command_methods(builder: &mut MethodsBuilder) {
     ///   timeout: seconds that it may run.
     ///   cpu: processors that it uses, for scheduling.
     ///   memory_mb: memory that it uses, for scheduling.
+    ///   use_default_shell_env: must be `False`: the environment of whoever builds is not seen.
+    ///   execution_requirements: as in Bazel; `cpu:N` counts, ways around the sandbox are refused.
+    ///   resource_set: a function from the system and the number of inputs to a dict of `cpu` and
+    ///     `memory`.
+    ///   toolchain: as in Bazel, the type that the program comes from; all run on one platform.
     fn run<'v>(
         this: &Actions,
         #[starlark(require = named)] outputs: Value<'v>,
@@ -319,10 +348,13 @@ fn command_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] timeout: Option<i32>,
         #[starlark(require = named, default = 1)] cpu: i32,
         #[starlark(require = named, default = 256)] memory_mb: i32,
+        #[starlark(require = named, default = false)] use_default_shell_env: bool,
+        #[starlark(require = named)] execution_requirements: Option<Value<'v>>,
+        #[starlark(require = named)] resource_set: Option<Value<'v>>,
+        #[starlark(require = named)] toolchain: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
-        let _ = this;
-        let scope = RuleScope::of(eval)?;
+        let _ = (this, toolchain);
         let (first, file) = program(executable)?;
         let request = Request {
             outputs,
@@ -337,8 +369,10 @@ fn command_methods(builder: &mut MethodsBuilder) {
             timeout,
             cpu,
             memory_mb,
+            hosts: Hosts { use_default_shell_env, execution_requirements, resource_set },
         };
-        let mut draft = request.draft(scope, vec![first])?;
+        let mut draft = request.draft(eval, vec![first])?;
+        let scope = RuleScope::of(eval)?;
         if let Some(file) = file {
             add_program(&mut draft, scope, &file);
         }
@@ -362,6 +396,11 @@ fn command_methods(builder: &mut MethodsBuilder) {
     ///   timeout: seconds that it may run.
     ///   cpu: processors that it uses, for scheduling.
     ///   memory_mb: memory that it uses, for scheduling.
+    ///   use_default_shell_env: must be `False`: the environment of whoever builds is not seen.
+    ///   execution_requirements: as in Bazel; `cpu:N` counts, ways around the sandbox are refused.
+    ///   resource_set: a function from the system and the number of inputs to a dict of `cpu` and
+    ///     `memory`.
+    ///   toolchain: as in Bazel, the type that the program comes from; all run on one platform.
     fn run_shell<'v>(
         this: &Actions,
         #[starlark(require = named)] outputs: Value<'v>,
@@ -377,10 +416,13 @@ fn command_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] timeout: Option<i32>,
         #[starlark(require = named, default = 1)] cpu: i32,
         #[starlark(require = named, default = 256)] memory_mb: i32,
+        #[starlark(require = named, default = false)] use_default_shell_env: bool,
+        #[starlark(require = named)] execution_requirements: Option<Value<'v>>,
+        #[starlark(require = named)] resource_set: Option<Value<'v>>,
+        #[starlark(require = named)] toolchain: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
-        let _ = this;
-        let scope = RuleScope::of(eval)?;
+        let _ = (this, toolchain);
         let request = Request {
             outputs,
             optional_outputs,
@@ -394,11 +436,33 @@ fn command_methods(builder: &mut MethodsBuilder) {
             timeout,
             cpu,
             memory_mb,
+            hosts: Hosts { use_default_shell_env, execution_requirements, resource_set },
         };
         let text = |text: &str| Arg::One(vec![Item::Text(text.into())]);
         // As in Bazel, `$0` is empty and the arguments begin at `$1`.
         let argv = ["/bin/bash", "-c", command, ""].map(text).into();
-        request.draft(scope, argv)?.add(scope)?;
+        let draft = request.draft(eval, argv)?;
+        draft.add(RuleScope::of(eval)?)?;
+        Ok(NoneType)
+    }
+
+    /// Declares an action that does nothing, as Bazel's extra actions use it: there is none here.
+    ///
+    /// Args:
+    ///   mnemonic: one word for people.
+    ///   inputs: a list or depset of files.
+    fn do_nothing<'v>(
+        this: &Actions,
+        #[starlark(require = named)] mnemonic: &str,
+        #[starlark(require = named)] inputs: Option<Value<'v>>,
+    ) -> starlark::Result<NoneType> {
+        let _ = this;
+        check_mnemonic(mnemonic)?;
+        if let Some(value) = inputs.filter(|value| Depset::from_value(*value).is_none()) {
+            for item in expect_sequence(value, "inputs")? {
+                expect_file(*item, "inputs")?;
+            }
+        }
         Ok(NoneType)
     }
 }

@@ -140,6 +140,12 @@ impl<'v> Depset<'v> {
         heap.alloc(Self { order, direct, transitive, pooled, depth, set })
     }
 
+    /// The set without any item.
+    pub(crate) fn empty(heap: Heap<'v>) -> Value<'v> {
+        let (direct, transitive) = (Vec::new(), Vec::new());
+        heap.alloc(Self { order: None, direct, transitive, pooled: None, depth: 0, set: None })
+    }
+
     /// The values that the set holds itself, for checks of how deep values nest.
     pub(crate) fn parts(&self) -> Vec<Value<'v>> {
         match (self.pooled, self.transitive.first()) {

@@ -19,6 +19,7 @@ use starlark::values::{
     StarlarkValue, Trace, Value, ValueLike, starlark_value,
 };
 
+use super::runfiles::Runfiles;
 use super::{expect_sequence, wrong_type};
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::scope::FileScope;
@@ -148,6 +149,11 @@ impl<'v> ProviderInstance<'v> {
         self.values.get(at).copied().filter(|value| !value.is_none())
     }
 
+    /// Its fields by name.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, Value<'v>)> {
+        self.names.iter().map(String::as_str).zip(self.values.iter().copied())
+    }
+
     /// What its fields hold.
     pub(crate) fn values(&self) -> impl Iterator<Item = Value<'v>> {
         self.values.iter().copied()
@@ -177,14 +183,31 @@ where
 {
     type Canonical = FrozenProviderInstance;
 
-    fn get_attr(&self, attribute: &str, _heap: Heap<'v>) -> Option<Value<'v>> {
-        let attribute = match attribute {
-            "default_runfiles" | "data_runfiles" if self.ty.file.is_empty() => "runfiles",
-            other => other,
-        };
+    fn at(&self, index: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        self.check_groups()?;
+        let group = index.unpack_str().and_then(|name| self.get_attr(name, heap));
+        group.ok_or_else(|| {
+            let message = format!("there is no output group {}", index.to_repr());
+            let near = index.unpack_str().map(|name| self.names_near(name));
+            RuleError::new(Code::Evaluation, message).hint_opt(near.flatten()).into()
+        })
+    }
+
+    fn is_in(&self, other: Value<'v>) -> starlark::Result<bool> {
+        self.check_groups()?;
+        Ok(other.unpack_str().is_some_and(|name| self.names.iter().any(|own| own == name)))
+    }
+
+    fn get_attr(&self, attribute: &str, heap: Heap<'v>) -> Option<Value<'v>> {
         let at = self.names.iter().position(|n| n == attribute);
-        match at {
-            Some(at) => self.values.get(at).map(|v| v.to_value()),
+        let own = at.and_then(|at| self.values.get(at)).map(|v| v.to_value());
+        if self.ty.same(&builtins().default_info.ty)
+            && let Some(value) = self.default_attr(attribute, own, heap)
+        {
+            return Some(value);
+        }
+        match own {
+            Some(value) => Some(value),
             // A declared field that was not set reads as `None`.
             None => {
                 let fields = self.ty.fields.as_ref()?;
@@ -216,6 +239,46 @@ where
     }
 }
 
+impl<'v, V: ValueLike<'v>> ProviderInstanceGen<V> {
+    /// Only groups of outputs are asked for by name in brackets.
+    fn check_groups(&self) -> Result<(), RuleError> {
+        if self.ty.same(&builtins().output_groups.ty) {
+            return Ok(());
+        }
+        let message = format!("`{}` has fields, not items", self.ty.name());
+        Err(RuleError::new(Code::Evaluation, message).hint("write `info.field`"))
+    }
+
+    fn names_near(&self, name: &str) -> Option<String> {
+        did_you_mean(name, self.names.iter().map(String::as_str))
+    }
+
+    /// What a field of `DefaultInfo` is where it has another name, or was not given.
+    fn default_attr(
+        &self,
+        attribute: &str,
+        own: Option<Value<'v>>,
+        heap: Heap<'v>,
+    ) -> Option<Value<'v>> {
+        let of = |name: &str| {
+            let at = self.names.iter().position(|n| n == name)?;
+            self.values.get(at).map(|v| v.to_value()).filter(|value| !value.is_none())
+        };
+        match attribute {
+            "runfiles" | "default_runfiles" | "data_runfiles" => {
+                let given = own.filter(|value| !value.is_none());
+                Some(given.or_else(|| of("runfiles")).unwrap_or_else(|| Runfiles::empty(heap)))
+            }
+            "files_to_run" => {
+                let program = of("executable").unwrap_or_else(Value::new_none);
+                let fields = vec![("executable", program)];
+                Some(heap.alloc(ProviderInstance::new(&builtins().files_to_run, fields)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Whether an instance is one of this provider.
 pub(crate) fn is_instance(instance: &ProviderInstance<'_>, ty: &ProviderType) -> bool {
     instance.ty.same(ty)
@@ -231,6 +294,7 @@ pub(crate) struct Builtins {
     pub(crate) default_info: ProviderCallable,
     pub(crate) run_environment: ProviderCallable,
     pub(crate) output_groups: ProviderCallable,
+    pub(crate) files_to_run: ProviderCallable,
     pub(crate) toolchain: ProviderCallable,
     pub(crate) build_setting: ProviderCallable,
 }
@@ -242,8 +306,10 @@ pub(crate) fn builtins() -> &'static Builtins {
         // What every target has: the files that `build` makes, and how to run it.
         default_info: ProviderCallable::builtin(
             "DefaultInfo",
-            Some(&["files", "runfiles", "executable"]),
+            Some(&["files", "runfiles", "executable", "default_runfiles", "data_runfiles"]),
         ),
+        // How to run a target; what `files_to_run` of a target is.
+        files_to_run: ProviderCallable::builtin("FilesToRunProvider", Some(&["executable"])),
         // What an executable needs around it: a dict of variables, a list of toolchains.
         run_environment: ProviderCallable::builtin(
             "RunEnvironmentInfo",

@@ -9,7 +9,7 @@ use starlark::eval::Evaluator;
 use starlark::starlark_complex_value;
 use starlark::starlark_module;
 use starlark::values::{
-    Freeze, FreezeResult, Freezer, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
+    Freeze, FreezeResult, Freezer, Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
     StarlarkValue, Trace, Value, ValueLike, starlark_value,
 };
 
@@ -26,7 +26,7 @@ use crate::scope::RuleScope;
 #[repr(C)]
 pub(crate) struct RunfilesGen<V> {
     files: V,
-    /// Path below `main/`, and the file that stands there.
+    /// Paths in the tree, and the files that stand there.
     #[trace(static)]
     #[allocative(skip)]
     symlinks: Vec<(String, FileValue)>,
@@ -64,7 +64,12 @@ where
 }
 
 impl<'v> Runfiles<'v> {
-    /// Runfiles of a depset of files.
+    /// Runfiles without any file.
+    pub(crate) fn empty(heap: Heap<'v>) -> Value<'v> {
+        heap.alloc(Self { files: Depset::empty(heap), symlinks: Vec::new() })
+    }
+
+    /// Runfiles of a depset of files, and of files at paths of the tree.
     pub(crate) fn new(files: Value<'v>, symlinks: Vec<(String, FileValue)>) -> Self {
         Self { files, symlinks }
     }
@@ -79,7 +84,7 @@ impl<'v> Runfiles<'v> {
                 out.push((file.runfiles_path(), file.clone()));
             }
         }
-        out.extend(self.symlinks.iter().map(|(p, file)| (format!("main/{p}"), file.clone())));
+        out.extend(self.symlinks.iter().cloned());
         Ok(out)
     }
 

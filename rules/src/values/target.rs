@@ -9,7 +9,6 @@ use maestro_core::Label;
 use starlark::coerce::Coerce;
 use starlark::collections::StarlarkHasher;
 use starlark::starlark_complex_value;
-use starlark::values::structs::AllocStruct;
 use starlark::values::{
     Freeze, FreezeResult, Freezer, Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
     StarlarkValue, Trace, Value, ValueLike, starlark_value,
@@ -97,27 +96,22 @@ where
     }
 
     fn get_attr(&self, attribute: &str, heap: Heap<'v>) -> Option<Value<'v>> {
-        let default = || {
+        let default = |field: &str| {
             let ty = &builtins().default_info.ty;
             let at = self.types.iter().position(|own| same_type(own, ty))?;
-            self.instances.get(at)?.to_value().get_attr("files", heap).ok().flatten()
+            self.instances.get(at)?.to_value().get_attr(field, heap).ok().flatten()
         };
         match attribute {
             "label" => Some(heap.alloc(LabelValue { label: self.label.clone() })),
-            "files" => default(),
-            "files_to_run" => {
-                let ty = &builtins().default_info.ty;
-                let at = self.types.iter().position(|own| same_type(own, ty))?;
-                let info = self.instances.get(at)?.to_value();
-                let executable = info.get_attr("executable", heap).ok().flatten()?;
-                Some(heap.alloc(AllocStruct([("executable", executable)])))
-            }
+            "files" | "files_to_run" | "default_runfiles" | "data_runfiles" => default(attribute),
             _ => None,
         }
     }
 
     fn dir_attr(&self) -> Vec<String> {
-        ["files", "files_to_run", "label"].map(str::to_owned).into()
+        ["data_runfiles", "default_runfiles", "files", "files_to_run", "label"]
+            .map(str::to_owned)
+            .into()
     }
 
     fn equals(&self, other: Value<'v>) -> starlark::Result<bool> {

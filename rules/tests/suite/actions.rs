@@ -1,6 +1,8 @@
 //! Actions that implementations declare, over the native core alone.
 
-use crate::workspace::{Memory, actions, describe, errors_of, loaded, requested};
+use crate::workspace::{
+    Memory, actions, describe, errors_of, load_memory, loaded, render, requested,
+};
 
 fn with_rules(rules: &str, package: &str) -> maestro_rules::Loaded {
     loaded(
@@ -240,4 +242,150 @@ genrule(name = \"g\", outs = [\"g.txt\"], tools = [\":tool\"], cmd = \"$(locatio
   out: maestro-out/shared/p/g.txt
   toolchain: base"
     );
+}
+
+#[test]
+fn what_bazel_says_about_machines_is_taken_or_refused() {
+    let check = |arguments: &str, expect: Result<(u32, u64), &str>| {
+        let rules = format!(
+            "
+def _res(system, inputs):
+    return {{\"cpu\": 2 + inputs, \"memory\": 100.0}}
+def _impl(ctx):
+    out = ctx.actions.declare_file(\"out\")
+    ctx.actions.run(outputs = [out], inputs = depset(ctx.files.srcs), executable = \"/bin/tool\", {arguments})
+    return [DefaultInfo(files = depset([out]))]
+x = rule(implementation = _impl, attrs = {{\"srcs\": attr.label_list(allow_files = True)}})
+"
+        );
+        let package = "load(\":defs.star\", \"x\")\nx(name = \"x\", srcs = [\"a.txt\"])\n";
+        let host = Memory::new(&[("defs.star", &rules), ("maestro.star", package), ("a.txt", "")]);
+        match (load_memory(&host, &["//:x"]), expect) {
+            (Ok(loaded), Ok(expect)) => {
+                let hints = &loaded.graph.action(maestro_core::ActionId::from_index(0)).hints;
+                assert_eq!((hints.cpu_millis, hints.memory_bytes), expect, "{arguments}");
+            }
+            (Err(errors), Err(expect)) => {
+                let got = render(&errors);
+                assert!(got.contains(expect), "{arguments}: {got}");
+            }
+            (got, _) => panic!("{arguments}: {got:?}"),
+        }
+    };
+    check(
+        "execution_requirements = {\"cpu:4\": \"\", \"no-remote\": \"1\"}",
+        Ok((4000, 256 << 20)),
+    );
+    check("resource_set = _res", Ok((3000, 100 << 20)));
+    check("use_default_shell_env = False, toolchain = None", Ok((1000, 256 << 20)));
+    check("use_default_shell_env = True", Err("hint: leave `use_default_shell_env` out"));
+    check("execution_requirements = {\"no-sandbox\": \"1\"}", Err("a way around the sandbox"));
+    check("execution_requirements = {\"no-remot\": \"1\"}", Err("did you mean `no-remote`?"));
+    check("resource_set = lambda s, n: {\"gpu\": 1}", Err("knows no resource \"gpu\""));
+    check("resource_set = lambda s, n: {\"cpu\": -1}", Err("numbers must be positive"));
+}
+
+#[test]
+fn programs_are_given_as_files_targets_or_files_to_run() {
+    let rules = "
+def _tool(ctx):
+    out = ctx.actions.declare_file(ctx.label.name)
+    ctx.actions.write(out, \"\", is_executable = True)
+    runfiles = ctx.runfiles(files = ctx.files.data, symlinks = {\"s/l\": ctx.files.data[0]}, root_symlinks = {\"r\": ctx.files.data[0]})
+    return [DefaultInfo(executable = out, runfiles = runfiles.merge(ctx.runfiles()))]
+tool = rule(implementation = _tool, executable = True, attrs = {\"data\": attr.label_list(allow_files = True)})
+def _impl(ctx):
+    target = ctx.attr.tool
+    forms = [ctx.executable.tool, target, target.files_to_run, target[DefaultInfo].files_to_run]
+    outs = []
+    for i in range(len(forms)):
+        out = ctx.actions.declare_file(\"out%d\" % i)
+        ctx.actions.run(outputs = [out], executable = forms[i])
+        outs.append(out)
+    out = ctx.actions.declare_file(\"shell\")
+    ctx.actions.run_shell(outputs = [out], tools = [target.files_to_run], command = \"x\")
+    ctx.actions.do_nothing(mnemonic = \"Extra\", inputs = depset(outs))
+    if len(ctx.attr.plain[DefaultInfo].default_runfiles.files.to_list()) != 0:
+        fail(\"a source has no runfiles\")
+    return [DefaultInfo(files = depset(outs + [out]))]
+x = rule(implementation = _impl, attrs = {
+    \"tool\": attr.label(executable = True, cfg = \"exec\"),
+    \"plain\": attr.label(allow_single_file = True, default = \"//p:a.txt\"),
+})
+";
+    let package = "load(\":defs.star\", \"tool\", \"x\")
+tool(name = \"t\", data = [\"a.txt\"])
+x(name = \"x\", tool = \":t\")
+exports_files([\"a.txt\"])
+";
+    let loaded = with_rules(rules, package);
+    let text = actions(&loaded.graph);
+    let runs: Vec<&str> = text.lines().filter(|line| line.starts_with("Action: ")).collect();
+    assert_eq!(runs.len(), 5, "{text}");
+    let inputs = text.matches("/p/t maestro-out/").count();
+    assert_eq!(inputs, 5, "each sees the program and its runfiles:\n{text}");
+    for entry in ["main/p/a.txt", "main/s/l", "\"r\"", "main/p/t"] {
+        assert!(text.contains(entry), "no {entry} in:\n{text}");
+    }
+}
+
+#[test]
+fn groups_of_outputs_are_named_by_a_provider() {
+    let rules = "
+def _impl(ctx):
+    files = [ctx.actions.declare_file(n) for n in [\"x.o\", \"x.html\", \"x.pdf\"]]
+    for file in files:
+        ctx.actions.write(file, \"\")
+    return [DefaultInfo(files = depset(files[:1])), OutputGroupInfo(docs = depset(files[1:]), one = files[:1])]
+x = rule(implementation = _impl)
+def _user(ctx):
+    info = ctx.attr.dep[OutputGroupInfo]
+    out = ctx.actions.declare_file(\"names\")
+    if \"docs\" not in info or \"other\" in info:
+        fail(\"wrong groups\")
+    ctx.actions.write(out, \" \".join([f.basename for f in info.docs.to_list() + info[\"docs\"].to_list()]))
+    return [DefaultInfo(files = depset([out]))]
+user = rule(implementation = _user, attrs = {\"dep\": attr.label()})
+";
+    let package = "load(\":defs.star\", \"x\", \"user\")
+load(\"@maestro//rules:basics.star\", \"filegroup\")
+x(name = \"y\")
+user(name = \"u\", dep = \":y\")
+filegroup(name = \"x\", srcs = [\":y\", \":u\"], output_group = \"docs\")
+";
+    let files = [("p/defs.star", rules), ("p/maestro.star", package)];
+    let loaded = loaded(&files, &["//p:x", "//p:y", "//p:u"]);
+    let graph = &loaded.graph;
+    let paths = |ids: &[maestro_core::ArtifactId]| -> Vec<String> {
+        ids.iter().map(|id| graph.artifact(*id).path.name().to_owned()).collect()
+    };
+    let [x, y, _] = loaded.requested.as_slice() else { panic!("three targets") };
+    assert_eq!(paths(&graph.target(*x).files), ["x.html", "x.pdf"]);
+    let y = graph.target(*y);
+    assert_eq!(paths(&y.files), ["x.o"]);
+    let groups: Vec<(String, Vec<String>)> =
+        y.groups.iter().map(|(name, ids)| (name.clone(), paths(ids))).collect();
+    let text = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let expect =
+        [("docs".to_owned(), text(&["x.html", "x.pdf"])), ("one".to_owned(), text(&["x.o"]))];
+    assert_eq!(groups, expect);
+    assert!(actions(graph).contains("\"content\":\"x.html x.pdf x.html x.pdf\""));
+}
+
+#[test]
+fn templates_take_what_is_computed() {
+    let rules = "
+def _impl(ctx):
+    out = ctx.actions.declare_file(\"out\")
+    computed = ctx.actions.template_dict()
+    computed.add(\"A\", \"1\").add_joined(\"B\", depset(ctx.files.srcs), join_with = \",\", map_each = lambda f: f.basename, format_joined = \"<%s>\")
+    computed.add_joined(\"C\", [\"x\", \"x\", \"-\"], join_with = \"\", uniquify = True, map_each = lambda s: None if s == \"-\" else [s, \"z\"])
+    ctx.actions.expand_template(template = ctx.files.srcs[0], output = out, substitutions = {\"A\": \"0\", \"D\": \"4\"}, computed_substitutions = computed)
+    return [DefaultInfo(files = depset([out]))]
+x = rule(implementation = _impl, attrs = {\"srcs\": attr.label_list(allow_files = True)})
+";
+    let package = "load(\":defs.star\", \"x\")\nx(name = \"x\", srcs = [\"a.txt\", \"b.txt\"])\n";
+    let text = actions(&with_rules(rules, package).graph);
+    let expect = r#"{"A":"1","B":"<a.txt,b.txt>","C":"xz","D":"4"}"#;
+    assert!(text.contains(expect), "{text}");
 }

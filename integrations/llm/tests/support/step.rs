@@ -50,6 +50,7 @@ impl Step {
             location: "p/maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],
+            groups: Vec::new(),
             executable: None,
             test: None,
             tags: vec![],

@@ -1,5 +1,7 @@
 //! Steps that make one file or copy one: `write`, `expand_template`, `copy` and its kin.
 
+use std::collections::BTreeMap;
+
 use maestro_core::{ActionGraph, Arg, ArtifactId, ArtifactKind, How, Item};
 use serde_json::{Value as Json, json};
 use starlark::environment::MethodsBuilder;
@@ -8,9 +10,11 @@ use starlark::starlark_module;
 use starlark::values::Value;
 use starlark::values::none::NoneType;
 
-use super::request::{add, checked_output, object};
+use super::request::{add, checked_output};
 use crate::ctx::actions::Actions;
 use crate::ctx::draft::{Draft, expect_file};
+use crate::ctx::string_dict;
+use crate::ctx::template::TemplateDict;
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::args::Args;
@@ -52,24 +56,44 @@ pub(crate) fn file_methods(builder: &mut MethodsBuilder) {
     ///   output: the file.
     ///   substitutions: a dict from texts to what replaces them.
     ///   is_executable: whether it is a program.
+    ///   computed_substitutions: a `template_dict()` with further ones.
     fn expand_template<'v>(
         this: &Actions,
         #[starlark(require = named)] template: Value<'v>,
         #[starlark(require = named)] output: Value<'v>,
-        #[starlark(require = named)] substitutions: Value<'v>,
+        #[starlark(require = named)] substitutions: Option<Value<'v>>,
         #[starlark(require = named, default = false)] is_executable: bool,
+        #[starlark(require = named)] computed_substitutions: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let _ = this;
         let output = checked_output(output, false)?;
         let template = expect_file(template, "template")?;
-        let substitutions = object(Some(substitutions), "substitutions")?;
+        let mut pairs = match substitutions {
+            None => Vec::new(),
+            Some(value) => string_dict(value, "substitutions")?,
+        };
+        if let Some(value) = computed_substitutions.filter(|value| !value.is_none()) {
+            let Some(computed) = TemplateDict::from_value(value) else {
+                let expected = "a `ctx.actions.template_dict()`";
+                return wrong_type("computed_substitutions", expected, value).raise();
+            };
+            // As in Bazel, what is computed wins.
+            pairs.extend(computed.pairs());
+        }
+        let substitutions: BTreeMap<String, String> = pairs.into_iter().collect();
         let request = json!({
             "template": template.path(),
             "substitutions": substitutions,
             "executable": is_executable,
         });
         add(eval, "expand-template", request, output, vec![template.artifact()])
+    }
+
+    /// Substitutions that are put together from lists and depsets.
+    fn template_dict(this: &Actions) -> starlark::Result<TemplateDict> {
+        let _ = this;
+        Ok(TemplateDict::default())
     }
 
     /// Makes a file or tree that is the same as another. No bytes are copied.
@@ -91,17 +115,44 @@ pub(crate) fn file_methods(builder: &mut MethodsBuilder) {
         copy_action(eval, output, source, executable, path)
     }
 
-    /// As `copy`, under the name that Bazel has.
+    /// As `copy`, under the name that Bazel has: what stands there has the content of the target.
+    ///
+    /// Args:
+    ///   output: the copy.
+    ///   target_file: what it is a copy of.
+    ///   is_executable: whether it is a program; as the target where `False`.
+    ///   target_path: not possible here; links are entries of trees.
+    ///   progress_message: as in Bazel; no bytes move, so there is nothing to show.
     fn symlink<'v>(
         this: &Actions,
         #[starlark(require = named)] output: Value<'v>,
-        #[starlark(require = named)] target_file: Value<'v>,
+        #[starlark(require = named)] target_file: Option<Value<'v>>,
         #[starlark(require = named, default = false)] is_executable: bool,
+        #[starlark(require = named)] target_path: Option<&str>,
+        #[starlark(require = named)] progress_message: Option<&str>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
-        let _ = this;
+        let _ = (this, progress_message);
+        let target_file = match (target_file, target_path) {
+            (Some(file), None) => file,
+            (None, Some(path)) => return no_dangling_link(path).raise(),
+            _ => {
+                let message = "`symlink` takes exactly one of `target_file` and `target_path`";
+                return RuleError::new(Code::Action, message).raise();
+            }
+        };
         let executable = is_executable.then(|| Value::new_bool(true));
         copy_action(eval, output, target_file, executable, "")
+    }
+
+    /// Not possible here: says how a link is made.
+    fn declare_symlink<'v>(
+        this: &Actions,
+        #[starlark(require = pos)] filename: &str,
+        #[starlark(require = named)] sibling: Option<Value<'v>>,
+    ) -> starlark::Result<NoneType> {
+        let _ = (this, sibling);
+        no_dangling_link(filename).raise()
     }
 
     /// As `copy`, for trees.
@@ -151,6 +202,15 @@ fn trees_in(args: &[Arg], graph: &ActionGraph) -> Vec<ArtifactId> {
         }
     }
     out
+}
+
+/// A link by itself would dangle wherever its output is used alone.
+fn no_dangling_link(path: &str) -> RuleError {
+    let message = format!("`{}` would be a link that no tree holds", path.escape_debug());
+    RuleError::new(Code::Action, message).hint(
+        "put it into a tree: `ctx.actions.tree(output = …, entries = [ctx.actions.entry(\"name\", \
+         link = \"target\")])`",
+    )
 }
 
 fn copy_action<'v>(
