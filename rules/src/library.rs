@@ -20,10 +20,12 @@ embedded! {
     "rules/cc.star" => "cc.star",
     "rules/py.star" => "py.star",
     "rules/rust.star" => "rust.star",
+    "rules/git.star" => "git.star",
     "rules/http.star" => "http.star",
     "rules/node.star" => "node.star",
     "rules/npm.star" => "npm.star",
     "rules/pip.star" => "pip.star",
+    "rules/proto.star" => "proto.star",
     "rules/oci.star" => "oci.star",
     "rules/release.star" => "release.star",
     "rules/llm.star" => "llm.star",
@@ -33,7 +35,10 @@ embedded! {
     "platforms/os/maestro.star" => "platforms/os.star",
     "platforms/cpu/maestro.star" => "platforms/cpu.star",
     "toolchains/maestro.star" => "toolchains/maestro.star",
+    "toolchains/chromium/maestro.star" => "toolchains/chromium.star",
     "toolchains/node/maestro.star" => "toolchains/node.star",
+    "toolchains/patch/maestro.star" => "toolchains/patch.star",
+    "toolchains/protobuf/maestro.star" => "toolchains/protobuf.star",
     "toolchains/rust/maestro.star" => "toolchains/rust.star",
 }
 

@@ -52,7 +52,18 @@ const PRODUCT: &[&str] = &[
 ];
 
 /// Programs that tests run beside Maestro, and the toolchain with which it builds itself.
-const TEST: &[&str] = &["strace", "util-linux", "rustc-web", "cargo-web", "nodejs"];
+const TEST: &[&str] = &[
+    "strace",
+    "util-linux",
+    "rustc-web",
+    "cargo-web",
+    "nodejs",
+    "patch",
+    "protobuf-compiler",
+    "libprotobuf-dev",
+    "python3-protobuf",
+    "chromium",
+];
 
 /// More programs of tests, with the packages that bring them where nothing else has.
 const TEST_PROGRAMS: &[(&str, &[&str])] =

@@ -14,6 +14,9 @@ load(\"HTTP\", \"http_archive\", \"http_file\")
 load(\"OCI\", \"oci_image\", \"oci_tarball\")
 load(\"RELEASE\", \"release\")
 load(\"LLM\", \"llm_generate\", \"llm_plan\")
+load(\"PIP\", \"pip_lock\", \"py_console_script_binary\")
+load(\"PROTO\", \"proto_library\")
+load(\"GIT\", \"git_source\")
 load(\"NPM\", \"node_modules\", \"npm_lock\")
 load(\"NODE\", \"node_binary\", \"node_bundle\", \"node_library\", \"node_run\", \"node_test\", \"ts_project\")
 
@@ -44,10 +47,14 @@ node_binary(name = \"node_bin\", main = \"lib.js\", deps = [\":jslib\"])
 node_test(name = \"node_test\", main = \":web/main.js\", deps = [\":ts\"], node_modules = \":some\")
 node_bundle(name = \"bundle\", entry_point = \"web/main.js\", deps = [\":ts\"], node_modules = \":npm\", source_map = True)
 node_run(name = \"ran\", tool = \"tsc\", srcs = [\"lib.js\"], arguments = [\"$(location lib.js)\", \"$(OUT)\"], outs = [\"ran.txt\"], node_modules = \":npm\")
+pip_lock(name = \"pip\")
+py_console_script_binary(name = \"tool\", pkg = \":pip\")
+proto_library(name = \"proto\", srcs = [\"m.proto\"])
+git_source(name = \"git\", remote = \"https://example.com/a.git\", commit = \"0123456789abcdef0123456789abcdef01234567\", sha256 = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", patches = [\"changes.patch\"])
 release(name = \"release\", artifacts = {\":image_tar\": \"image.tar\", \":group\": \"files/\"}, srcs = [\":plan\"])
 ";
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "lib.cc",
     "private.h",
     "lib.h",
@@ -58,12 +65,14 @@ const FILES: [&str; 12] = [
     "py_test.py",
     "changes.patch",
     "lib.js",
+    "m.proto",
     "web/main.ts",
     "tsconfig.json",
 ];
 
 /// The files of the library that the package uses.
-const LIBRARY: [&str; 9] = ["basics", "cc", "py", "http", "oci", "release", "llm", "npm", "node"];
+const LIBRARY: [&str; 12] =
+    ["basics", "cc", "py", "http", "oci", "release", "llm", "npm", "node", "pip", "proto", "git"];
 
 /// The package with its rules from the library, or from copies of it in the workspace.
 fn workspace(copied: bool) -> Vec<(String, String)> {
@@ -87,6 +96,8 @@ fn workspace(copied: bool) -> Vec<(String, String)> {
     files.push(("third_party/other/maestro.star".to_owned(), String::new()));
     files.push(("p/maestro.star".to_owned(), text));
     files.push(("p/package-lock.json".to_owned(), lock(TOOLS)));
+    let pin = format!("--hash=sha256:{}", "0".repeat(64));
+    files.push(("p/requirements.txt".to_owned(), format!("idna==3.7 {pin}\n")));
     files.extend(FILES.iter().map(|name| (format!("p/{name}"), String::new())));
     files
 }
