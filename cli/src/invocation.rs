@@ -1,12 +1,13 @@
 //! One build from start to end: everything that `build`, `test`, `run`, `lock` and `exec` share.
 //!
 //! The order of things, which is also the order in which they can go wrong:
-//! 1. [`up_to_date`] asks the snapshot of the same request; if nothing changed, that was it.
+//! 1. [`null_build::look`] asks the snapshot of the same request; if nothing changed, that was it.
 //! 2. [`Invocation::start`] takes the workspace's lock and opens store, sources and records.
-//! 3. The command makes a graph; [`Invocation::build`] runs the engine and writes what was asked
-//!    for to `maestro-out/`.
-//! 4. [`Invocation::conclude`] remembers (build log, source hashes, snapshot) and reports.
+//! 3. [`Invocation::work`] finds out what there is to do; [`Invocation::build`] runs the engine,
+//!    writes what was asked for to `maestro-out/`, and remembers (build log, snapshot).
+//! 4. [`Invocation::conclude`] reports.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,17 +16,18 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
-use maestro_core::graph::Executable;
+use maestro_core::graph::{Executable, Plan};
 use maestro_core::host::Host;
 use maestro_core::key::SandboxProfile;
 use maestro_core::{
-    ActionGraph, ArtifactId, DigestFunction, FailureKind, Label, Node, RelPath, TargetId,
+    ActionGraph, ArtifactId, DigestFunction, FailureKind, Label, RelPath, TargetId,
 };
-use maestro_executor::engine::outputs::{OutputError, OutputIndex, OutputWriter, WrittenFile};
+use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
 use maestro_executor::records::{Reach, Records};
 use maestro_executor::runner::{Cancel, Runner};
 use maestro_executor::workspace;
+use maestro_executor::workspace::facts::KnownFiles;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
@@ -34,11 +36,11 @@ use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecord
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::{Failure, chain};
-use crate::null_build;
+use crate::increment::{self, Ended, Known, Work};
+use crate::null_build::{self, Memory};
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::runners::{Runners, ToolchainFinder};
 use crate::sinks::Fanout;
-use crate::verdicts::TestVerdict;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Request {
     pub options: BuildOptions,
     /// Whether tests are run.
     pub tests: bool,
+    /// Groups of outputs, as given.
+    pub output_groups: Vec<String>,
     /// Further options that change what is made, as text: they tell snapshots apart.
     pub further: Vec<String>,
 }
@@ -73,11 +77,9 @@ pub struct Built {
     /// What was asked for.
     pub wanted: Vec<Wanted>,
     /// Files on disk, per wanted target.
-    pub files: Vec<Vec<WrittenFile>>,
+    pub files: Vec<Vec<OutputSummary>>,
     /// The program of a wanted target that can be run.
     pub executables: Vec<Option<(Executable, PathBuf)>>,
-    /// Verdicts, in the order of the targets.
-    pub tests: Vec<TestVerdict>,
 }
 
 /// A build under way.
@@ -103,6 +105,9 @@ pub struct Invocation {
     pub sources: Sources,
     /// Finds toolchains.
     pub toolchains: ToolchainFinder,
+    /// What the last build of the same request left, where that is asked for.
+    pub memory: Option<Memory>,
+    remembers: bool,
     state_dir: PathBuf,
     id: String,
     started: Instant,
@@ -112,13 +117,28 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Takes the workspace and opens everything.
+    /// Takes the workspace and opens everything, for a command that looks at all it needs.
     pub fn start(global: &Global, request: Request) -> Result<Self> {
-        Self::start_with(global, Config::load(global)?, request)
+        Ok(Self { remembers: false, ..Self::open(global, Config::load(global)?, request, None)? })
     }
 
-    /// As [`Self::start`], with the configuration at hand.
-    pub fn start_with(global: &Global, config: Config, request: Request) -> Result<Self> {
+    /// Takes the workspace and opens everything, for a command that begins with what the last
+    /// build of the same request left, and leaves the same for the next.
+    pub fn start_over(
+        global: &Global,
+        config: Config,
+        request: Request,
+        memory: Option<Memory>,
+    ) -> Result<Self> {
+        Self::open(global, config, request, memory)
+    }
+
+    fn open(
+        global: &Global,
+        config: Config,
+        request: Request,
+        memory: Option<Memory>,
+    ) -> Result<Self> {
         let started = Instant::now();
         let cancel = Cancel::default();
         crate::signals::cancel_on_interrupt(&cancel)?;
@@ -133,7 +153,9 @@ impl Invocation {
         let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
         let host = WorkspaceHost::new(&config.workspace, markers)
             .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
-        let sources = Sources::open(&state_dir, &config.workspace)
+        let memory = null_build::latest_memory(&config, &request, &state_dir, memory);
+        let known = memory.as_ref().map(|memory| memory.snapshot.clone() as Arc<dyn KnownFiles>);
+        let sources = Sources::open(&config.workspace, known)
             .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
         let records = Records::load(&config.workspace)
             .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
@@ -165,6 +187,8 @@ impl Invocation {
             cancel,
             events,
             sources,
+            memory,
+            remembers: true,
             state_dir,
             id,
             started,
@@ -193,15 +217,64 @@ impl Invocation {
         Ok(loaded)
     }
 
-    /// Makes what is wanted and writes it to `maestro-out/`.
-    pub fn build(&self, graph: &ActionGraph, wanted: Vec<Wanted>) -> Result<Built> {
+    /// Makes what is wanted, writes it to `maestro-out/`, and remembers.
+    pub fn build(&self, mut work: Work, wanted: Vec<Wanted>) -> Result<Built> {
         let mut requested: Vec<ArtifactId> = Vec::new();
         for want in &wanted {
             requested.extend(&want.artifacts);
         }
         requested.sort_unstable();
         requested.dedup();
-        let plan = graph.plan(&requested).map_err(|e| Failure::input(e.to_string()))?;
+        let made = self.make(&work, &requested)?;
+        let Made { mut report, plan, written } = match made {
+            Some(made) => made,
+            None => {
+                // Something is lost that nobody planned to make again: look at everything.
+                work.known = None;
+                let made = self.make(&work, &requested)?;
+                made.ok_or_else(|| {
+                    Failure::new(FailureKind::Internal, "a whole plan lacks an action")
+                })?
+            }
+        };
+        let log_bytes = crate::memory::remember(self, &work, &report, self.exit_code(&report))?;
+        if let (Some(_), Some(memory)) = (&work.known, &self.memory) {
+            increment::count_known(&mut report, &work.graph, memory, &plan, &requested);
+        }
+        let tests = self.test_verdicts(&work, &wanted, &report, &plan);
+        let (graph, known) = (&work.graph, work.known.as_ref());
+        let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
+        let files: Vec<Vec<OutputSummary>> =
+            wanted.iter().map(|want| self.files_of(graph, known, want, &written)).collect();
+        if self.store.was_written() {
+            self.store.seal_epoch()?;
+        }
+        if self.remembers {
+            let written: Vec<WrittenFile> = written.into_values().flatten().collect();
+            self.leave(&Ended {
+                work: &work,
+                plan: &plan,
+                report: &report,
+                wanted: &wanted,
+                requested: &requested,
+                summary: &self.summary(&report, &wanted, &files),
+                tests: &tests,
+                files: &written,
+                log_bytes,
+            })?;
+        }
+        Ok(Built { report, wanted, files, executables })
+    }
+
+    /// Runs the engine and writes outputs; `None` where only a look at all actions can help.
+    fn make(&self, work: &Work, requested: &[ArtifactId]) -> Result<Option<Made>> {
+        let graph = &work.graph;
+        let before = work.known.as_ref().map(Known::before);
+        let plan = match &before {
+            Some(before) => graph.plan_dirty(requested, &before.dirty),
+            None => graph.plan(requested),
+        };
+        let plan = plan.map_err(|e| Failure::input(e.to_string()))?;
         let runners = Runners::new(self)?.list(self.live.clone());
         let engine = Engine {
             options: self.engine_options(),
@@ -214,23 +287,25 @@ impl Invocation {
             events: &self.events,
             cancel: &self.cancel,
             started: self.started,
+            before: before.as_ref(),
         };
-        let mut report = engine.build(&plan, &requested);
-        let index = OutputIndex::new(&self.state_dir);
+        let mut report = engine.build(&plan, requested);
+        let known_files = self.memory.as_ref().map(|memory| &*memory.snapshot as &dyn KnownFiles);
         let writer = OutputWriter {
             workspace: &self.config.workspace,
             store: &self.store,
-            before: index.load(),
+            before: known_files,
         };
-        let mut files = Vec::new();
-        for _ in 0..maestro_core::limits::REWINDS_MAX {
-            match self.write_outputs(graph, &writer, &wanted, &report) {
-                Ok(written) => {
-                    files = written;
-                    break;
-                }
-                Err(OutputError::Lost(lost)) => {
-                    match engine.rewind_lost(&plan, &requested, &lost) {
+        for attempt in 1.. {
+            if report.needs_whole_plan {
+                return Ok(None);
+            }
+            let ids = self.to_write(graph, work.known.as_ref(), requested, &report);
+            match self.write_outputs(work, &writer, &ids, &report) {
+                Ok(written) => return Ok(Some(Made { report, plan, written })),
+                Err(OutputError::Lost(_)) if before.is_some() => return Ok(None),
+                Err(OutputError::Lost(lost)) if attempt < maestro_core::limits::REWINDS_MAX => {
+                    match engine.rewind_lost(&plan, requested, &lost) {
                         Some(again) => report = again,
                         None => return Err(OutputError::Lost(lost).into()),
                     }
@@ -238,25 +313,13 @@ impl Invocation {
                 Err(error) => return Err(error.into()),
             }
         }
-        let all: Vec<WrittenFile> = files.iter().flatten().cloned().collect();
-        index.save(writer.before, &all)?;
-        self.sources.save().map_err(|e| Failure::new(e.kind(), chain(&e)))?;
-        crate::memory::remember(self, graph, &report, self.exit_code(&report))?;
-        let tests = self.test_verdicts(graph, &wanted, &report, &plan);
-        let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
-        if self.store.was_written() {
-            self.store.seal_epoch()?;
-        }
-        Ok(Built { report, wanted, files, executables, tests })
+        unreachable!("the last attempt returns")
     }
 
-    /// Remembers the request if it is done, reports, and says how the process ends.
+    /// Reports, and says how the process ends.
     pub fn conclude(self, built: Built) -> Result<ExitCode> {
-        let Built { report, wanted, files, executables: _, tests } = built;
+        let Built { report, wanted, files, executables: _ } = built;
         let summary = self.summary(&report, &wanted, &files);
-        if summary.success && self.request.command != "exec" {
-            null_build::remember(&self, &summary, &tests, &files, &report)?;
-        }
         let exit = self.exit_code(&report);
         self.events.emit(Event::InvocationFinished {
             success: summary.success,
@@ -271,7 +334,7 @@ impl Invocation {
         if report.cancelled {
             eprintln!("error: cancelled");
         }
-        print_summary(self.output, &summary, &self.request, false)?;
+        print_summary(self.output, &summary, wanted.len(), &self.request, false)?;
         Ok(ExitCode::from(exit))
     }
 
@@ -312,39 +375,33 @@ impl Invocation {
 
     fn write_outputs(
         &self,
-        graph: &ActionGraph,
+        work: &Work,
         writer: &OutputWriter<'_>,
-        wanted: &[Wanted],
+        ids: &[ArtifactId],
         report: &Report,
-    ) -> Result<Vec<Vec<WrittenFile>>, OutputError> {
-        let mut ids: Vec<ArtifactId> = wanted.iter().flat_map(|w| &w.artifacts).copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let known = ids.into_iter().filter_map(|id| {
-            let path: &RelPath = &graph.artifact(id).path;
-            let made = graph.producer(id).is_some();
-            let node: &Node = report.nodes.get(&id).filter(|_| made)?;
-            Some((id, path.clone(), node.clone()))
+    ) -> Result<HashMap<ArtifactId, Vec<WrittenFile>>, OutputError> {
+        let Work { graph, known, requested: _ } = work;
+        let before = known.as_ref().map(Known::before);
+        let node_of = |id: ArtifactId| match report.nodes.get(&id) {
+            Some(node) => Some(node.clone()),
+            None => {
+                let before = before.as_ref().filter(|before| before.holds(graph, id))?;
+                before.results.node(id)
+            }
+        };
+        let made = ids.iter().filter(|id| graph.producer(**id).is_some());
+        let nodes = made.filter_map(|id| {
+            let path: RelPath = graph.artifact(*id).path.clone();
+            Some((*id, path, node_of(*id)?))
         });
         let threads = self.config.jobs(self.request.options.jobs);
-        let written = writer.write(&known.collect::<Vec<_>>(), threads)?;
-        let of_target = |want: &Wanted| {
-            let files = want.artifacts.iter().filter_map(|id| written.get(id)).flatten();
-            let mut files: Vec<WrittenFile> = files.cloned().collect();
-            files.sort_by(|a, b| a.path.cmp(&b.path));
-            files.dedup_by(|a, b| a.path == b.path);
-            files
-        };
-        Ok(wanted.iter().map(of_target).collect())
+        writer.write(&nodes.collect::<Vec<_>>(), threads)
     }
 
-    fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<WrittenFile>]) -> Summary {
+    fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<OutputSummary>]) -> Summary {
         let targets = wanted.iter().zip(files).map(|(want, files)| TargetSummary {
             label: want.label.to_string(),
-            outputs: files
-                .iter()
-                .map(|file| OutputSummary::new(file.path.clone(), &file.digest))
-                .collect(),
+            outputs: files.clone(),
         });
         let cost = |f: &FinishedAction| f.cost_usd_micros;
         let saved = |f: &FinishedAction| f.saved_usd_micros;
@@ -374,6 +431,13 @@ impl Invocation {
     pub fn started_unix_ms(&self) -> u64 {
         self.started_unix_ms
     }
+}
+
+/// What the engine made and what lies on disk of it.
+struct Made {
+    report: Report,
+    plan: Plan,
+    written: HashMap<ArtifactId, Vec<WrittenFile>>,
 }
 
 /// Makes a file of the workspace a dependency of the snapshot.
@@ -411,11 +475,12 @@ fn executable(
 pub fn print_summary(
     output: OutputFormat,
     summary: &Summary,
+    targets: usize,
     request: &Request,
     up_to_date: bool,
 ) -> Result<()> {
     let verb = if request.tests { "tested" } else { "built" };
-    eprint!("{}", summary.text(verb, up_to_date));
+    eprint!("{}", summary.text(verb, targets, up_to_date));
     if output == OutputFormat::Json {
         println!("{}", serde_json::to_string(summary)?);
     }

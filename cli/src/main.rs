@@ -10,6 +10,7 @@ mod config;
 mod console;
 mod diff;
 mod exit;
+mod increment;
 mod invocation;
 mod load;
 mod memory;

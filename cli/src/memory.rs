@@ -5,14 +5,17 @@ use std::path::Path;
 use anyhow::Result;
 use maestro_core::event::Outcome;
 use maestro_core::graph::ActionGraph;
-use maestro_core::{Digest, DigestFunction, Node};
+use maestro_core::{ArtifactId, Digest, DigestFunction, Node};
 use maestro_executor::engine::{FinishedAction, Report};
 use maestro_executor::records::{FoundIn, RecordUse};
 use maestro_executor::workspace::build_log::{
-    ActionRecord, BuildLog, Entry, InvocationRecord, RecordRef, RecordedOutput,
+    ActionRecord, BuildLog, BuildLogError, Entry, InvocationRecord, RecordRef, RecordedOutput,
+    append_news,
 };
+use maestro_executor::workspace::snapshot::Results;
 
 use crate::exit::{Failure, chain};
+use crate::increment::Work;
 use crate::invocation::{Invocation, unix_ms};
 
 /// Opens the log of a workspace.
@@ -20,17 +23,20 @@ pub fn open_log(state_dir: &Path) -> Result<BuildLog> {
     Ok(BuildLog::open(state_dir).map_err(|e| Failure::new(e.kind(), chain(&e)))?)
 }
 
-/// Appends what a build did to the log: changed actions and the build itself.
+/// Appends what a build did to the log: changed actions and the build itself. Returns the length
+/// of the log.
 pub fn remember(
     invocation: &Invocation,
-    graph: &ActionGraph,
+    work: &Work,
     report: &Report,
     exit_code: u8,
-) -> Result<()> {
-    let mut log = open_log(invocation.state_dir())?;
-    let mut entries: Vec<Entry> = report
-        .finished
-        .iter()
+) -> Result<u64> {
+    let graph = &work.graph;
+    let news = report.finished.iter().filter(|finished| match &work.known {
+        Some(known) => is_news(&known.results, finished),
+        None => true,
+    });
+    let mut entries: Vec<Entry> = news
         .filter_map(|finished| action_record(invocation, graph, finished))
         .map(Entry::Action)
         .collect();
@@ -43,8 +49,23 @@ pub fn remember(
         exit_code,
         counts: report.counts,
     }));
-    log.append(&entries).map_err(|e| Failure::new(e.kind(), chain(&e)))?;
-    Ok(())
+    let fail = |e: BuildLogError| Failure::new(e.kind(), chain(&e));
+    if let (Some(_), Some(memory)) = (&work.known, &invocation.memory) {
+        let end = memory.snapshot.log_bytes();
+        if let Some(bytes) = append_news(invocation.state_dir(), end, &entries).map_err(fail)? {
+            return Ok(bytes);
+        }
+    }
+    let mut log = open_log(invocation.state_dir())?;
+    log.append(&entries).map_err(fail)?;
+    Ok(log.bytes())
+}
+
+/// Whether something about an action is not as an earlier build knew it.
+fn is_news(before: &Results, finished: &FinishedAction) -> bool {
+    let Some((key, _)) = &finished.key else { return false };
+    let same = |(id, node): &(ArtifactId, Node)| before.node(*id).as_ref() == Some(node);
+    before.key(finished.action) != Some(key.0.hash) || !finished.outputs.iter().all(same)
 }
 
 fn action_record(

@@ -1,67 +1,126 @@
-//! The build that has nothing to do: what is remembered for it, and how it is recognised.
+//! The build that has nothing to do: how it is recognised, and what it reports.
 //!
 //! A null build evaluates nothing, hashes no file that is not racy, opens no database, takes no
 //! lock and writes nothing but the events that the user asked for.
 
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 use maestro_cas::StatSignature;
-use maestro_core::Node;
-use maestro_core::event::{ActionCounts, Event, EventSink};
-use maestro_executor::engine::Report;
-use maestro_executor::engine::outputs::WrittenFile;
-use maestro_executor::records::FoundIn;
+use maestro_core::event::{Event, EventSink};
 use maestro_executor::workspace;
-use maestro_executor::workspace::snapshot::{
-    Snapshot, SnapshotContent, SnapshotOutput, SnapshotRequest, SnapshotToolchain, write_snapshot,
-};
+use maestro_executor::workspace::snapshot::{Changes, RequestRecord, Snapshot, SnapshotName};
 use serde::{Deserialize, Serialize};
-use std::process::ExitCode;
 
 use crate::args::{BuildOptions, ConfigurationOptions, Global};
 use crate::config::Config;
 use crate::console::Console;
-use crate::invocation::{Invocation, Request, millis, observe, print_summary, unix_ms};
+use crate::invocation::{Request, millis, print_summary, unix_ms};
 use crate::profiles::host_machine;
 use crate::report::Summary;
 use crate::sinks::Fanout;
 use crate::verdicts::TestVerdict;
 
 /// What a snapshot remembers for the report of a null build.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    summary: Summary,
-    tests: Vec<TestVerdict>,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The summary; without targets where there are more of them than the console shows.
+    pub summary: Summary,
+    /// How many targets there are.
+    pub targets: usize,
+    /// Verdicts of tests.
+    pub tests: Vec<TestVerdict>,
 }
 
-/// Reports a request that is done already, without evaluating anything. Nothing is hashed or
-/// written but for files that were edited just before the build: those are hashed until they are
-/// old, and the snapshot then is written once without their marks.
-pub fn up_to_date(global: &Global, config: &Config, request: &Request) -> Result<Option<ExitCode>> {
+/// What the last build of the same request left, and what has changed since.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// What is no longer as it was.
+    pub changes: Changes,
+}
+
+/// What a look at the snapshot says.
+#[derive(Debug)]
+pub enum Look {
+    /// The request is done, and that was reported.
+    Done(ExitCode),
+    /// There is something to do, and perhaps something to begin with.
+    ToDo(Option<Memory>),
+}
+
+/// Looks whether a request is done already, without evaluating anything, and reports it if so.
+/// Nothing is hashed or written but for files that were edited just before the build: those are
+/// hashed until they are old, and the snapshot then is written once without their marks.
+pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look> {
     let started = Instant::now();
     let Ok(state_dir) = workspace::state_dir(&config.cache, &config.workspace) else {
-        return Ok(None); // the build will say what is wrong
+        return Ok(Look::ToDo(None)); // the build will say what is wrong
     };
     let options = keyed_options(config, request);
-    let path = snapshot_request(request, &options).path(&state_dir);
-    let Ok(Some(snapshot)) = Snapshot::open(&path) else { return Ok(None) };
-    let env = |name: &str| crate::config::non_empty(name);
-    if snapshot.check(&config.workspace, &env, &|_| None).is_err() {
-        return Ok(None);
-    }
-    let Ok(remembered) = serde_json::from_str::<Remembered>(snapshot.payload()) else {
-        return Ok(None);
+    let name = snapshot_name(&state_dir, &options);
+    let Some(memory) = read_memory(config, &name) else { return Ok(Look::ToDo(None)) };
+    let Memory { snapshot, changes } = &memory;
+    let record = snapshot
+        .requests()
+        .last()
+        .filter(|record| record.complete && changes.is_empty() && snapshot.is_current());
+    let remembered = record.and_then(|record| report_of(global, request, &memory, record));
+    let Some(Remembered { mut summary, tests, targets }) = remembered else {
+        return Ok(Look::ToDo(Some(memory)));
     };
-    if let Err(error) = snapshot.settle(&path) {
+    if let Err(error) = snapshot.settle() {
         tracing::debug!(%error, "racy files will be read again");
     }
-    let Remembered { mut summary, tests } = remembered;
     summary.invocation_id = uuid::Uuid::now_v7().to_string();
     summary.wall_ms = millis(started);
     tell_up_to_date(config, request, &summary, &tests)?;
-    print_summary(global.output, &summary, request, true)?;
-    Ok(Some(ExitCode::SUCCESS))
+    print_summary(global.output, &summary, targets, request, true)?;
+    Ok(Look::Done(ExitCode::SUCCESS))
+}
+
+/// What is on disk now that the workspace is locked: another build may have come first, while this
+/// one waited.
+pub fn latest_memory(
+    config: &Config,
+    request: &Request,
+    state_dir: &std::path::Path,
+    memory: Option<Memory>,
+) -> Option<Memory> {
+    match memory {
+        Some(memory) if memory.snapshot.is_latest() => Some(memory),
+        _ => {
+            let options = keyed_options(config, request);
+            read_memory(config, &snapshot_name(state_dir, &options))
+        }
+    }
+}
+
+/// Reads a snapshot and looks for changes; none where there is none that can be used.
+fn read_memory(config: &Config, name: &SnapshotName<'_>) -> Option<Memory> {
+    let snapshot = Snapshot::open(name).ok().flatten()?;
+    let env = |name: &str| crate::config::non_empty(name);
+    let changes = snapshot.check(&config.workspace, &env, &|_| None).ok()?;
+    Some(Memory { snapshot: Arc::new(snapshot), changes })
+}
+
+/// What a complete request reports; where it has more targets than were noted, and somebody wants
+/// to read all of them, they are looked up in the graph.
+fn report_of(
+    global: &Global,
+    request: &Request,
+    memory: &Memory,
+    record: &RequestRecord,
+) -> Option<Remembered> {
+    let mut remembered: Remembered = serde_json::from_str(&record.payload).ok()?;
+    let wants_all = global.output == crate::args::OutputFormat::Json;
+    if wants_all && remembered.summary.targets.len() < remembered.targets {
+        remembered.summary.targets = crate::increment::all_targets(request, memory, record)?;
+    }
+    Some(remembered)
 }
 
 /// The events of a build that had nothing to do.
@@ -100,59 +159,13 @@ fn tell_up_to_date(
     Ok(())
 }
 
-/// Writes the snapshot of a request that is done.
-pub fn remember(
-    invocation: &Invocation,
-    summary: &Summary,
-    tests: &[TestVerdict],
-    files: &[Vec<WrittenFile>],
-    report: &Report,
-) -> Result<()> {
-    for file in invocation.records.files_read() {
-        observe(&invocation.host, &file)?;
-    }
-    let mut facts = invocation.host.take_observations();
-    facts.extend(invocation.sources.facts());
-    // What the next, unchanged build will say: everything is known without asking.
-    let mut summary = summary.clone();
-    let ActionCounts { total, locked, .. } = summary.actions;
-    let cached = total - locked;
-    summary.actions = ActionCounts { total, cached, locked, ..ActionCounts::default() };
-    summary.cost_usd_micros = 0;
-    summary.critical_path_ms = 0;
-    let stale = report
-        .finished
-        .iter()
-        .filter_map(|f| f.record.as_ref())
-        .any(|r| r.found_in != FoundIn::Lock);
-    if stale {
-        return Ok(()); // what did not come from the lock is asked for again next time
-    }
-    let payload = serde_json::to_string(&Remembered { summary, tests: tests.to_vec() })?;
-    let outputs = files.iter().flatten().map(|file| SnapshotOutput {
-        path: file.path.clone(),
-        node: Node::File { digest: file.digest, executable: file.executable },
-    });
-    let toolchains = invocation.toolchains.used().into_iter();
-    let content = SnapshotContent {
-        facts,
-        env: Vec::new(),
-        params: Vec::new(),
-        toolchains: toolchains.map(|(list, root)| SnapshotToolchain { list, root }).collect(),
-        outputs: outputs.collect(),
-        payload,
-    };
-    let options = keyed_options(&invocation.config, &invocation.request);
-    let request = snapshot_request(&invocation.request, &options);
-    write_snapshot(&request, invocation.state_dir(), &invocation.config.workspace, content)?;
-    Ok(())
-}
-
-/// Options that can change what a request means or makes.
-fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
+/// All that can change what a request means or makes; requests that differ have snapshots of their
+/// own.
+pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
     let options = &request.options;
     let ConfigurationOptions { params, platform, profiles } = &options.configuration;
     let own = [
+        request.command.to_owned(),
         format!("sandbox={:?}", options.sandbox),
         format!("locked={}", options.locked || config.ci),
         format!("package={}", config.package),
@@ -161,16 +174,16 @@ fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("profiles={profiles:?}"),
         format!("host={:?}", host_machine()),
     ];
-    own.into_iter().chain(request.further.iter().cloned()).collect()
+    let own = own.into_iter().chain([format!("output-groups={:?}", request.output_groups)]);
+    own.chain(request.further.iter().cloned()).chain(request.patterns.iter().cloned()).collect()
 }
 
-fn snapshot_request<'a>(request: &'a Request, options: &'a [String]) -> SnapshotRequest<'a> {
-    SnapshotRequest {
-        command: request.command,
-        patterns: &request.patterns,
-        options,
-        maestro_build: maestro_build(),
-    }
+/// The snapshot of a request.
+pub fn snapshot_name<'a>(
+    state_dir: &'a std::path::Path,
+    options: &'a [String],
+) -> SnapshotName<'a> {
+    SnapshotName { state_dir, options, maestro_build: maestro_build() }
 }
 
 /// Tells this build of Maestro from any other by the signature of its own file.

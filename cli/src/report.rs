@@ -57,14 +57,17 @@ impl OutputSummary {
     }
 }
 
+/// How many targets the console names.
+pub const TARGETS_SHOWN: usize = 10;
 /// How many files of a target the console names.
 const FILES_SHOWN: usize = 5;
 
 impl Summary {
-    /// The lines for people, on standard error; `verb` is `built` or `tested`.
-    pub fn text(&self, verb: &str, up_to_date: bool) -> String {
+    /// The lines for people, on standard error; `verb` is `built` or `tested`, and `targets` how
+    /// many there are, also where they are not named.
+    pub fn text(&self, verb: &str, targets: usize, up_to_date: bool) -> String {
         let mut out = String::new();
-        if self.success && self.targets.len() <= 10 {
+        if self.success && targets <= TARGETS_SHOWN {
             for target in &self.targets {
                 out.push_str(&format!("{}\n", target.label));
                 for output in target.outputs.iter().take(FILES_SHOWN) {
@@ -76,15 +79,14 @@ impl Summary {
                 }
             }
         }
-        let plural = if self.targets.len() == 1 { "target" } else { "targets" };
+        let plural = if targets == 1 { "target" } else { "targets" };
         let head = match (self.success, up_to_date) {
             (true, true) => "up to date:".to_owned(),
             (true, false) => format!("{verb}:"),
             (false, _) => "failed:".to_owned(),
         };
         out.push_str(&format!(
-            "{head} {} {plural}, {} in {}",
-            self.targets.len(),
+            "{head} {targets} {plural}, {} in {}",
             counts_text(&self.actions),
             seconds(Duration::from_millis(self.wall_ms)),
         ));

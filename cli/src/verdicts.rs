@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use maestro_core::event::{Event, EventSink, Outcome, TestStatus};
-use maestro_core::graph::Plan;
-use maestro_core::{ActionGraph, ActionId, Label};
+use maestro_core::graph::{ActionSet, Plan};
+use maestro_core::{ActionId, Label};
 use maestro_executor::engine::{FinishedAction, Report};
 use serde::{Deserialize, Serialize};
 
+use crate::increment::{Known, Work};
 use crate::invocation::{Invocation, Wanted};
 
 /// The verdict of one test.
@@ -42,7 +43,7 @@ impl Invocation {
     /// What became of the tests among what was wanted, told as events.
     pub(crate) fn test_verdicts(
         &self,
-        graph: &ActionGraph,
+        work: &Work,
         wanted: &[Wanted],
         report: &Report,
         plan: &Plan,
@@ -50,6 +51,10 @@ impl Invocation {
         if !self.request.tests {
             return Vec::new();
         }
+        let graph = &work.graph;
+        let planned: ActionSet = plan.order.iter().copied().collect();
+        let mut known: HashMap<Label, TestVerdict> =
+            work.known.as_ref().map(Known::verdicts).unwrap_or_default();
         let finished: HashMap<ActionId, &FinishedAction> =
             report.finished.iter().map(|f| (f.action, f)).collect();
         let failed: HashMap<ActionId, &maestro_executor::engine::FailedAction> =
@@ -57,7 +62,11 @@ impl Invocation {
         let mut verdicts = Vec::new();
         for want in wanted {
             let Some(test) = &graph.target(want.target).test else { continue };
-            if !plan.order.contains(&test.action) {
+            if !planned.contains(test.action) {
+                if let Some(verdict) = known.remove(&want.label) {
+                    self.events.emit(verdict.event(true));
+                    verdicts.push(TestVerdict { cached: true, ..verdict });
+                }
                 continue;
             }
             let (status, logs) = match (finished.get(&test.action), failed.get(&test.action)) {

@@ -227,6 +227,12 @@ impl ActionCounts {
         }
     }
 
+    /// What the same build counts where nothing is left to do.
+    pub fn all_known(self) -> Self {
+        let Self { total, locked, .. } = self;
+        Self { total, cached: total - locked, locked, ..Self::default() }
+    }
+
     /// Counts one more action.
     pub fn add(&mut self, outcome: Outcome) {
         let slot = match outcome {

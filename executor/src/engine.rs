@@ -10,6 +10,7 @@
 //! threads, turns results into transitions and events, and writes the report.
 //! Nothing here knows how an action is run: that is a [`Runner`](crate::runner::Runner).
 
+pub mod before;
 pub mod failure;
 pub mod outputs;
 pub mod resolve;
@@ -29,6 +30,7 @@ use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, l
 use crate::records::{Reach, Records};
 use crate::runner::{Cancel, RunError, Runner};
 use crate::workspace::sources::Sources;
+use before::Before;
 use resolve::Resolver;
 use state::{Scheduler, Turn};
 use work::{Done, WorkError, Worker};
@@ -72,6 +74,8 @@ pub struct Engine<'a> {
     pub cancel: &'a Cancel,
     /// When the invocation began; times in events count from here.
     pub started: Instant,
+    /// What an earlier build left; a plan then holds dirty actions alone.
+    pub before: Option<&'a Before<'a>>,
 }
 
 /// One action of the build with its end.
@@ -103,6 +107,26 @@ pub struct FinishedAction {
     pub logs: Vec<Digest>,
 }
 
+impl FinishedAction {
+    /// An action whose result is there already.
+    fn cached(action: ActionId, start_ms: u64) -> Self {
+        Self {
+            action,
+            outcome: Outcome::Cached,
+            key: None,
+            outputs: Vec::new(),
+            start_ms,
+            end_ms: start_ms,
+            cpu_ms: 0,
+            memory_bytes: 0,
+            cost_usd_micros: 0,
+            saved_usd_micros: 0,
+            record: None,
+            logs: Vec::new(),
+        }
+    }
+}
+
 /// An action that failed, with everything that is needed to tell of it.
 #[derive(Debug)]
 pub struct FailedAction {
@@ -121,18 +145,21 @@ pub struct Report {
     pub failed: Vec<FailedAction>,
     /// Counts by outcome.
     pub counts: ActionCounts,
-    /// What stands at each artifact that is known.
+    /// What stands at each artifact that was looked at.
     pub nodes: HashMap<ArtifactId, Node>,
     /// Milliseconds along the longest chain of executed actions.
     pub critical_path_ms: u64,
     /// Whether the user ended the build.
     pub cancelled: bool,
+    /// Whether something is lost that an action outside of the plan made, so that all that is
+    /// needed must be looked at.
+    pub needs_whole_plan: bool,
 }
 
 impl Report {
     /// Whether everything that was asked for is made.
     pub fn success(&self) -> bool {
-        self.failed.is_empty() && !self.cancelled
+        self.failed.is_empty() && !self.cancelled && !self.needs_whole_plan
     }
 }
 
@@ -155,8 +182,14 @@ impl Engine<'_> {
             actions: u32::try_from(plan.order.len()).unwrap_or(u32::MAX),
             at_ms: self.now_ms(),
         });
-        let resolver =
-            Resolver::new(self.graph, self.store, self.sources, self.toolchains, self.events);
+        let resolver = Resolver::new(
+            self.graph,
+            self.store,
+            self.sources,
+            self.toolchains,
+            self.events,
+            self.before,
+        );
         let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
         // A thread that has nothing to wait for would only be woken by the end of each action.
         let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);
@@ -175,7 +208,7 @@ impl Engine<'_> {
             }
         });
         let scheduler = shared.scheduler.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.report(plan, requested, scheduler, &resolver)
+        self.report(plan, requested, scheduler, resolver)
     }
 
     /// Looks for blobs that outputs about to be written need and that are gone; runs their
@@ -258,7 +291,11 @@ impl Engine<'_> {
                     producers = producers.len(),
                     "inputs are gone from the store; remaking them"
                 );
-                scheduler.rewind(action, &producers);
+                if producers.iter().all(|producer| scheduler.has(*producer)) {
+                    scheduler.rewind(action, &producers);
+                } else {
+                    scheduler.give_up(action);
+                }
             }
             Err(error) => {
                 if matches!(error, WorkError::Run(RunError::Cancelled)) {
@@ -311,7 +348,7 @@ impl Engine<'_> {
         plan: &Plan,
         requested: &[ArtifactId],
         scheduler: Scheduler<'_>,
-        resolver: &Resolver<'_>,
+        resolver: Resolver<'_>,
     ) -> Report {
         let ended = scheduler.end();
         let mut counts = ActionCounts { total: plan.order.len() as u32, ..ActionCounts::default() };
@@ -340,8 +377,9 @@ impl Engine<'_> {
         }
         Report {
             critical_path_ms: chains.values().copied().max().unwrap_or(0),
-            nodes: resolver.known_nodes(),
+            nodes: resolver.into_nodes(),
             cancelled: ended.cancelled,
+            needs_whole_plan: ended.needs_whole_plan,
             failed: ended.failed,
             finished,
             counts,

@@ -10,7 +10,7 @@ use crate::args::{BuildArgs, Global};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::invocation::{Invocation, Request, Wanted};
-use crate::null_build::up_to_date;
+use crate::null_build::{Look, look};
 use crate::output_groups::OutputGroups;
 
 /// Builds targets.
@@ -27,23 +27,24 @@ fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) ->
     let config = Config::load(global)?;
     let patterns = args.patterns.clone();
     let options = crate::profiles::options(&config, &args.options)?;
-    let further = vec![format!("output-groups={:?}", args.output_groups)];
-    let request = Request { command, patterns, options, tests, further };
-    if let Some(code) = up_to_date(global, &config, &request)? {
-        return Ok(code);
-    }
-    let invocation = Invocation::start_with(global, config, request)?;
-    let loaded = invocation.load(&args.patterns)?;
+    let output_groups = args.output_groups.clone();
+    let request = Request { command, patterns, options, tests, output_groups, further: Vec::new() };
+    let memory = match look(global, &config, &request)? {
+        Look::Done(code) => return Ok(code),
+        Look::ToDo(memory) => memory,
+    };
+    let invocation = Invocation::start_over(global, config, request, memory)?;
+    let work = invocation.work()?;
     let groups = OutputGroups::parse(&args.output_groups);
-    groups.check(&loaded.graph, &loaded.requested)?;
+    groups.check(&work.graph, &work.requested)?;
     let wanted: Vec<Wanted> =
-        loaded.requested.iter().map(|id| wanted(&loaded.graph, *id, tests, &groups)).collect();
-    if tests && wanted.iter().all(|w| loaded.graph.target(w.target).test.is_none()) {
+        work.requested.iter().map(|id| wanted(&work.graph, *id, tests, &groups)).collect();
+    if tests && wanted.iter().all(|w| work.graph.target(w.target).test.is_none()) {
         return Err(Failure::input("the patterns name no test")
             .hint("`maestro query 'kind(\".*_test\", //...)'` lists tests")
             .into());
     }
-    let built = invocation.build(&loaded.graph, wanted)?;
+    let built = invocation.build(work, wanted)?;
     invocation.conclude(built)
 }
 

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use crate::args::{ExecArgs, Global};
 use crate::exit::Failure;
+use crate::increment::Work;
 use crate::invocation::{Invocation, Request, Wanted};
 
 #[derive(Deserialize)]
@@ -100,10 +101,12 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode> {
         patterns: vec![args.graph.display().to_string()],
         options: args.options.clone(),
         tests: false,
+        output_groups: Vec::new(),
         further: Vec::new(),
     };
     let invocation = Invocation::start(global, request)?;
-    let built = invocation.build(&graph, wanted)?;
+    let requested = wanted.iter().map(|want| want.target).collect();
+    let built = invocation.build(Work { graph, requested, known: None }, wanted)?;
     invocation.conclude(built)
 }
 

@@ -15,6 +15,7 @@ use maestro_llm::{LlmClient, LlmOptions, Price};
 use crate::args::{Global, LockArgs, LockCommand};
 use crate::config::{Config, non_empty};
 use crate::exit::{Failure, chain};
+use crate::increment::Work;
 use crate::invocation::{Invocation, Request, Wanted};
 
 /// Records older than this are reported by `--check`, in days.
@@ -48,6 +49,7 @@ fn start(global: &Global, args: &LockArgs, locked: bool) -> Result<Invocation> {
         patterns: patterns(args),
         options,
         tests: false,
+        output_groups: Vec::new(),
         further: Vec::new(),
     };
     Invocation::start(global, request)
@@ -107,7 +109,7 @@ fn update(global: &Global, args: &LockArgs) -> Result<ExitCode> {
     invocation.live = Some(updater.clone());
     let loaded = invocation.load(&invocation.request.patterns.clone())?;
     let wanted = recorded(&loaded.graph, &loaded.requested)?;
-    let built = invocation.build(&loaded.graph, wanted)?;
+    let built = invocation.build(Work::whole(loaded), wanted)?;
     // What succeeded is kept even where another step failed: live calls cost money.
     let report =
         updater.finish().map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
@@ -174,7 +176,7 @@ fn check(global: &Global, args: &LockArgs) -> Result<ExitCode> {
 fn look(invocation: &Invocation, args: &LockArgs) -> Result<CheckReport> {
     let loaded = invocation.load(&patterns(args))?;
     let wanted = recorded(&loaded.graph, &loaded.requested)?;
-    let built = invocation.build(&loaded.graph, wanted)?;
+    let built = invocation.build(Work::whole(loaded), wanted)?;
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let complete = args.patterns.is_empty() || args.patterns.iter().any(|p| p == "//...");
     // A step that was not reached asked for nothing; then nothing may be called an orphan.

@@ -17,20 +17,27 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let options = crate::profiles::options(&config, &args.options)?;
     let patterns = vec![args.target.clone()];
-    let request = Request { command: "run", patterns, options, tests: false, further: Vec::new() };
-    let invocation = Invocation::start_with(global, config, request)?;
-    let loaded = invocation.load(std::slice::from_ref(&args.target))?;
-    let [id] = loaded.requested.as_slice() else {
+    let request = Request {
+        command: "run",
+        patterns,
+        options,
+        tests: false,
+        output_groups: Vec::new(),
+        further: Vec::new(),
+    };
+    let invocation = Invocation::start_over(global, config, request, None)?;
+    let work = invocation.work()?;
+    let [id] = work.requested.as_slice() else {
         return Err(Failure::input(format!(
             "`{}` names {} targets; `run` takes one",
             args.target,
-            loaded.requested.len()
+            work.requested.len()
         ))
         .into());
     };
-    let mut want = super::build::wanted(&loaded.graph, *id, false, &OutputGroups::parse(&[]));
-    let Some(executable) = loaded.graph.target(*id).executable.clone() else {
-        let target = loaded.graph.target(*id);
+    let mut want = super::build::wanted(&work.graph, *id, false, &OutputGroups::parse(&[]));
+    let Some(executable) = work.graph.target(*id).executable.clone() else {
+        let target = work.graph.target(*id);
         return Err(Failure::input(format!(
             "`{}` cannot be run: rule `{}` makes no program",
             target.label, target.rule
@@ -40,7 +47,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     };
     want.artifacts.push(executable.file);
     want.artifacts.extend(executable.runfiles);
-    let built = invocation.build(&loaded.graph, vec![want])?;
+    let built = invocation.build(work, vec![want])?;
     let program = built.executables.first().cloned().flatten().map(|(_, path)| path);
     let success = built.report.success();
     let files: Vec<String> = built.files.iter().flatten().map(|file| file.path.clone()).collect();

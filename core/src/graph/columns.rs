@@ -32,6 +32,18 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
+/// A part of shared bytes.
+struct Part {
+    whole: SharedBytes,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.whole.get().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
 /// Writes columns in a fixed order, which is how they are found again.
 #[derive(Debug, Default)]
 pub struct ColumnWriter {
@@ -154,6 +166,12 @@ impl Columns {
     pub fn bytes(&self, section: usize) -> &[u8] {
         let range = self.sections.get(section).cloned().unwrap_or_default();
         self.bytes.get().get(range).unwrap_or_default()
+    }
+
+    /// The bytes of a section, which keep the whole alive.
+    pub fn shared(&self, section: usize) -> SharedBytes {
+        let range = self.sections.get(section).cloned().unwrap_or_default();
+        SharedBytes::new(Part { whole: self.bytes.clone(), range })
     }
 
     /// The column of numbers in a section.

@@ -51,12 +51,18 @@ impl ActionSet {
     }
 }
 
+impl Extend<ActionId> for ActionSet {
+    fn extend<I: IntoIterator<Item = ActionId>>(&mut self, actions: I) {
+        for action in actions {
+            self.insert(action);
+        }
+    }
+}
+
 impl FromIterator<ActionId> for ActionSet {
     fn from_iter<I: IntoIterator<Item = ActionId>>(actions: I) -> Self {
         let mut set = Self::default();
-        for action in actions {
-            set.insert(action);
-        }
+        set.extend(actions);
         set
     }
 }

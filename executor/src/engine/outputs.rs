@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use maestro_cas::{StatSignature, Store, StoreError};
 use maestro_core::{ArtifactId, Digest, Node, RelPath};
 
+use crate::workspace::facts::{Content, Fact, KnownFiles};
+
 /// One requested file on disk.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenFile {
     /// Where it stands, relative to the workspace.
     pub path: String,
@@ -24,49 +26,11 @@ pub struct WrittenFile {
     pub signature: StatSignature,
 }
 
-/// Which files of `maestro-out/` Maestro wrote, and how they looked then. Losing it costs time
-/// only.
-pub struct OutputIndex {
-    path: std::path::PathBuf,
-}
-
-/// Bumped when [`WrittenFile`] changes.
-const INDEX_VERSION: u32 = 1;
-
-impl OutputIndex {
-    /// The index of the workspace whose state lies in `state_dir`.
-    pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("outputs") }
-    }
-
-    /// Reads the index; empty where there is none or it is damaged.
-    pub fn load(&self) -> HashMap<String, WrittenFile> {
-        let files: Option<Vec<WrittenFile>> = std::fs::read(&self.path)
-            .ok()
-            .and_then(|bytes| postcard::from_bytes::<(u32, Vec<WrittenFile>)>(&bytes).ok())
-            .filter(|(version, _)| *version == INDEX_VERSION)
-            .map(|(_, files)| files);
-        files.unwrap_or_default().into_iter().map(|file| (file.path.clone(), file)).collect()
-    }
-
-    /// Adds `written` to what was known `before` and replaces the file.
-    pub fn save(
-        &self,
-        mut before: HashMap<String, WrittenFile>,
-        written: &[WrittenFile],
-    ) -> Result<(), OutputError> {
-        let unchanged = written.iter().all(|file| before.get(&file.path) == Some(file));
-        if unchanged {
-            return Ok(());
-        }
-        before.extend(written.iter().map(|file| (file.path.clone(), file.clone())));
-        let mut files: Vec<WrittenFile> = before.into_values().collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let bytes = postcard::to_allocvec(&(INDEX_VERSION, files))
-            .map_err(|e| io(&self.path, std::io::Error::other(e)))?;
-        let temp = self.path.with_extension("new");
-        std::fs::write(&temp, bytes).map_err(|e| io(&temp, e))?;
-        std::fs::rename(&temp, &self.path).map_err(|e| io(&self.path, e))
+impl WrittenFile {
+    /// What is to be found there as long as nobody touches it.
+    pub fn fact(&self) -> (String, Fact) {
+        let Self { path, digest, executable: _, signature } = self;
+        (path.clone(), Fact::Content(Content::written(signature, *digest)))
     }
 }
 
@@ -96,8 +60,8 @@ pub struct OutputWriter<'a> {
     pub workspace: &'a Path,
     /// Where the bytes come from.
     pub store: &'a Store,
-    /// What an earlier build wrote, by path.
-    pub before: HashMap<String, WrittenFile>,
+    /// What an earlier build wrote.
+    pub before: Option<&'a dyn KnownFiles>,
 }
 
 impl OutputWriter<'_> {
@@ -165,13 +129,20 @@ impl OutputWriter<'_> {
         executable: bool,
     ) -> Result<WrittenFile, OutputError> {
         let dest = self.workspace.join(path);
-        if let Some(before) = self.before.get(path)
-            && before.digest == *digest
-            && before.executable == executable
-            && std::fs::symlink_metadata(&dest).map(|m| StatSignature::of(&m)).ok().as_ref()
-                == Some(&before.signature)
+        if let Some(before) = self.before.and_then(|known| known.content(path))
+            && Digest::from(before.digest) == *digest
+            && (before.stat_signature().mode & 0o100 != 0) == executable
+            && let Ok(metadata) = std::fs::symlink_metadata(&dest)
         {
-            return Ok(before.clone());
+            let signature = StatSignature::of(&metadata);
+            if signature == before.stat_signature() && !before.racy {
+                return Ok(WrittenFile {
+                    path: path.to_owned(),
+                    digest: *digest,
+                    executable,
+                    signature,
+                });
+            }
         }
         self.make_room(&dest)?;
         self.store.copy_out(digest, executable, &dest)?;
@@ -319,7 +290,7 @@ mod tests {
             (ArtifactId::from_index(index), path.expect("valid"), node)
         };
         let artifacts: Vec<_> = (0..20).map(artifact).collect();
-        let writer = OutputWriter { workspace: &workspace, store: &store, before: HashMap::new() };
+        let writer = OutputWriter { workspace: &workspace, store: &store, before: None };
         let found = match writer.write(&artifacts, 4) {
             Ok(written) => {
                 for (id, path, _) in &artifacts {

@@ -11,6 +11,7 @@ use maestro_core::event::{Event, EventSink};
 use maestro_core::key::Resolved;
 use maestro_core::{ActionGraph, ActionId, ArtifactId, Digest, Node, Origin, RelPath, Toolchain};
 
+use super::before::Before;
 use crate::runner::ToolchainMount;
 use crate::workspace::sources::{SourceError, Sources};
 
@@ -65,7 +66,8 @@ pub struct Resolver<'e> {
     sources: &'e Sources,
     toolchains: &'e dyn Toolchains,
     events: &'e dyn EventSink,
-    slots: RwLock<Vec<Slot>>,
+    before: Option<&'e Before<'e>>,
+    slots: RwLock<HashMap<ArtifactId, Slot>>,
     mounts: Mutex<HashMap<ArtifactId, ToolchainMount>>,
 }
 
@@ -77,18 +79,24 @@ impl<'e> Resolver<'e> {
         sources: &'e Sources,
         toolchains: &'e dyn Toolchains,
         events: &'e dyn EventSink,
+        before: Option<&'e Before<'e>>,
     ) -> Self {
-        let slots = RwLock::new(vec![Slot::default(); graph.artifact_count()]);
-        Self { graph, store, sources, toolchains, events, slots, mounts: Mutex::default() }
+        let slots = RwLock::default();
+        Self { graph, store, sources, toolchains, events, before, slots, mounts: Mutex::default() }
     }
 
     /// Makes sure that an input which no action makes is hashed and in the store.
     pub fn ensure_input(&self, id: ArtifactId) -> Result<(), InputError> {
-        let slot = self.slots().get(id.index()).cloned().unwrap_or_default();
+        let slot = self.slots().get(&id).cloned().unwrap_or_default();
         if slot.node.is_some() {
             return Ok(());
         }
         let artifact = self.graph.artifact(id);
+        // A toolchain must be mounted, too, so that knowing its tree is not enough.
+        let is_toolchain = matches!(artifact.origin, Origin::Toolchain(_));
+        if !slot.lost && !is_toolchain && self.known_before(id).is_some() {
+            return Ok(());
+        }
         let node = match &artifact.origin {
             Origin::Action(_) => return Ok(()),
             Origin::Source if slot.lost => self.sources.ensure(&artifact.path, self.store)?,
@@ -119,7 +127,7 @@ impl<'e> Resolver<'e> {
     /// The versions of some artifacts as one number, which grows with each of them.
     pub fn version_of(&self, ids: &[ArtifactId]) -> u64 {
         let slots = self.slots();
-        ids.iter().filter_map(|id| slots.get(id.index())).map(|slot| slot.version).sum()
+        ids.iter().filter_map(|id| slots.get(id)).map(|slot| slot.version).sum()
     }
 
     /// Which of `inputs` are touched by lost blobs. Those that no action makes are forgotten, so
@@ -147,14 +155,26 @@ impl<'e> Resolver<'e> {
         producers
     }
 
-    /// All that is known, for the report.
-    pub fn known_nodes(&self) -> HashMap<ArtifactId, Node> {
-        let slots = self.slots();
-        let known = slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| Some((ArtifactId::from_index(index), slot.node.clone()?)));
-        known.collect()
+    /// All that was found out, for the report.
+    pub fn into_nodes(self) -> HashMap<ArtifactId, Node> {
+        let slots = self.slots.into_inner().unwrap_or_else(PoisonError::into_inner);
+        slots.into_iter().filter_map(|(id, slot)| Some((id, slot.node?))).collect()
+    }
+
+    /// Whether an artifact is what it was when `before` was written.
+    pub fn is_as_before(&self, id: ArtifactId) -> bool {
+        let Some(before) = self.before else { return false };
+        let old = before.results.node(id);
+        match self.slots().get(&id) {
+            Some(slot) => old.is_some() && slot.node == old,
+            None => old.is_some() && before.holds(self.graph, id),
+        }
+    }
+
+    /// What an earlier build knew of an artifact, if that still holds.
+    fn known_before(&self, id: ArtifactId) -> Option<Node> {
+        let before = self.before.filter(|before| before.holds(self.graph, id))?;
+        before.results.node(id)
     }
 
     fn toolchain(
@@ -193,7 +213,7 @@ impl<'e> Resolver<'e> {
 
     fn set(&self, id: ArtifactId, node: Node) -> bool {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(slot) = slots.get_mut(id.index()) else { return false };
+        let slot = slots.entry(id).or_default();
         slot.lost = false;
         if slot.node.as_ref() == Some(&node) {
             return false;
@@ -206,13 +226,12 @@ impl<'e> Resolver<'e> {
 
     fn forget(&self, id: ArtifactId) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get_mut(id.index()) {
-            slot.node = None;
-            slot.lost = true;
-        }
+        let slot = slots.entry(id).or_default();
+        slot.node = None;
+        slot.lost = true;
     }
 
-    fn slots(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
+    fn slots(&self) -> RwLockReadGuard<'_, HashMap<ArtifactId, Slot>> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,7 +243,10 @@ impl<'e> Resolver<'e> {
 
 impl Resolved for Resolver<'_> {
     fn node(&self, artifact: ArtifactId) -> Option<Node> {
-        self.slots().get(artifact.index()).and_then(|slot| slot.node.clone())
+        match self.slots().get(&artifact) {
+            Some(slot) => slot.node.clone(),
+            None => self.known_before(artifact),
+        }
     }
 
     fn tree_files(&self, root: Digest) -> Option<Vec<String>> {

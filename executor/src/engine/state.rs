@@ -66,6 +66,8 @@ pub struct Ended {
     pub failed: Vec<FailedAction>,
     /// Whether the build was ended from outside.
     pub cancelled: bool,
+    /// Whether an action outside of the plan would have had to run.
+    pub needs_whole_plan: bool,
 }
 
 /// Native kinds that wait for the network rather than use a processor.
@@ -89,6 +91,7 @@ pub struct Scheduler<'e> {
     running: usize,
     stopping: bool,
     cancelled: bool,
+    needs_whole_plan: bool,
     finished: HashMap<ActionId, FinishedAction>,
     failed: Vec<FailedAction>,
     jobs: usize,
@@ -110,6 +113,7 @@ impl<'e> Scheduler<'e> {
             running: 0,
             stopping: false,
             cancelled: false,
+            needs_whole_plan: false,
             finished: HashMap::with_capacity(plan.order.len()),
             failed: Vec::new(),
             jobs,
@@ -208,6 +212,18 @@ impl<'e> Scheduler<'e> {
         self.cancelled = true;
     }
 
+    /// Whether an action is part of the plan.
+    pub fn has(&self, action: ActionId) -> bool {
+        self.entries.contains_key(&action)
+    }
+
+    /// Ends the build because something is lost that no action of the plan makes.
+    pub fn give_up(&mut self, action: ActionId) {
+        self.needs_whole_plan = true;
+        self.stopping = true;
+        self.enter(action, ActionState::Skipped);
+    }
+
     /// Whether an action may wait for its producers once more.
     pub fn may_rewind(&self, action: ActionId) -> bool {
         self.entries.get(&action).is_some_and(|entry| entry.rewinds < limits::REWINDS_MAX)
@@ -237,7 +253,12 @@ impl<'e> Scheduler<'e> {
         let finished = self.finished.into_iter().filter(|(action, _)| {
             self.entries.get(action).is_some_and(|e| e.state == ActionState::Done)
         });
-        Ended { finished: finished.collect(), failed: self.failed, cancelled: self.cancelled }
+        Ended {
+            finished: finished.collect(),
+            failed: self.failed,
+            cancelled: self.cancelled,
+            needs_whole_plan: self.needs_whole_plan,
+        }
     }
 
     /// Sends a done action back, because what it was made from is no longer what there is.

@@ -137,8 +137,16 @@ impl Worker<'_, '_> {
     ) -> Result<Done, WorkError> {
         let spec = self.engine.graph.action(action);
         let inputs = self.plan.inputs(action);
-        for input in inputs.iter().chain(&spec.toolchains) {
+        // Toolchains come later: an action that turns out unchanged needs none on disk.
+        for input in inputs.iter().filter(|input| !spec.toolchains.contains(input)) {
             self.resolver.ensure_input(*input)?;
+        }
+        let inputs_version = self.resolver.version_of(inputs);
+        if !skip_cache && let Some(finished) = self.unchanged(action, spec, start_ms) {
+            return Ok(Done { finished, inputs: inputs.to_vec(), inputs_version, slot: None });
+        }
+        for toolchain in &spec.toolchains {
+            self.resolver.ensure_input(*toolchain)?;
         }
         let inputs_version = self.resolver.version_of(inputs);
         let (graph, function) = (self.engine.graph, self.engine.store.function());
@@ -149,20 +157,7 @@ impl Worker<'_, '_> {
             }
             prepared => prepared?,
         };
-        let mut finished = FinishedAction {
-            action,
-            outcome: Outcome::Cached,
-            key: None,
-            outputs: Vec::new(),
-            start_ms,
-            end_ms: start_ms,
-            cpu_ms: 0,
-            memory_bytes: 0,
-            cost_usd_micros: 0,
-            saved_usd_micros: 0,
-            record: None,
-            logs: Vec::new(),
-        };
+        let mut finished = FinishedAction::cached(action, start_ms);
         let mut slot = None;
         let result = match self.look_up(spec, &prepared, skip_cache)? {
             Some(Hit::Cached(result)) => result,
@@ -187,6 +182,34 @@ impl Worker<'_, '_> {
         finished.end_ms = self.engine.now_ms();
         finished.key = Some((prepared.key, prepared.parts));
         Ok(Done { finished, inputs: inputs.to_vec(), inputs_version, slot })
+    }
+
+    /// The end of an action whose inputs turned out to be what they were: its result holds, and
+    /// not even its key is made.
+    fn unchanged(
+        &self,
+        action: ActionId,
+        spec: &ActionSpec,
+        start_ms: u64,
+    ) -> Option<FinishedAction> {
+        let before = self.engine.before?;
+        let inputs = self.plan.inputs(action);
+        if before.redo.contains(action) || !inputs.iter().all(|id| self.resolver.is_as_before(*id))
+        {
+            return None;
+        }
+        let mut finished = FinishedAction::cached(action, start_ms);
+        for output in &spec.outputs {
+            match before.results.node(output.artifact) {
+                Some(node) => finished.outputs.push((output.artifact, node)),
+                None if output.optional => {}
+                None => return None,
+            }
+        }
+        if spec.class == ActionClass::Recorded {
+            finished.outcome = Outcome::Locked;
+        }
+        Some(finished)
     }
 
     fn look_up(

@@ -211,6 +211,11 @@ impl BuildLog {
         Ok(payloads.len())
     }
 
+    /// How long the log is, to be given to [`append_news`] later.
+    pub fn bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
     /// What is known of an action now.
     pub fn current(&self, identity: &str) -> Option<ActionRecord> {
         self.decode_action(&self.actions.get(identity)?.current)
@@ -295,6 +300,29 @@ impl BuildLog {
     }
 }
 
+/// Appends entries that are all news to a log that is known to be `end` bytes long, without
+/// reading it. Returns its new length, or `None` where it is not the log that is meant.
+pub fn append_news(
+    state_dir: &Path,
+    end: u64,
+    entries: &[Entry],
+) -> Result<Option<u64>, BuildLogError> {
+    let path = state_dir.join(FILE);
+    let fail = |source| BuildLogError { path: path.clone(), source };
+    let Some(mut log) = FramedLog::at_end(&path, FORMAT, end).map_err(fail)? else {
+        return Ok(None);
+    };
+    let payloads: Vec<Vec<u8>> = entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Action(record) => encode_action(record, fingerprint(record)),
+            Entry::Invocation(record) => encode(&Head::Invocation, record),
+        })
+        .collect();
+    log.append(payloads.iter().map(Vec::as_slice)).map_err(fail)?;
+    Ok(Some(log.bytes()))
+}
+
 /// What two records of an action must share for the second to be no news.
 fn fingerprint(record: &ActionRecord) -> [u8; 16] {
     // Exhaustive on purpose: a new field must be judged.
@@ -337,150 +365,4 @@ fn encode(head: &Head, record: &impl Serialize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use maestro_core::DigestFunction;
-    use maestro_core::key::InputPart;
-
-    /// A compile-like action: inputs are (path, content), the output's content is `made`.
-    pub(crate) fn action(
-        identity: &str,
-        invocation: &str,
-        inputs: &[(&str, &str)],
-        made: &str,
-    ) -> ActionRecord {
-        let digest = |text: &str| DigestFunction::Blake3.digest(text.as_bytes());
-        let file = |text: &str| InputPart::File { digest: digest(text), executable: false };
-        let parts = KeyParts {
-            arguments: vec!["/usr/bin/cc".to_owned()],
-            environment: Vec::new(),
-            outputs: vec![identity.to_owned()],
-            platform: Vec::new(),
-            timeout_ms: None,
-            do_not_cache: false,
-            salt: "{}".to_owned(),
-            inputs: inputs.iter().map(|(p, text)| ((*p).to_owned(), file(text))).collect(),
-            toolchains: Vec::new(),
-        };
-        let key = postcard::to_stdvec(&parts).expect("plain data serializes");
-        let output = RecordedOutput {
-            path: identity.to_owned(),
-            digest: digest(made),
-            tree: false,
-            executable: false,
-        };
-        ActionRecord {
-            identity: identity.to_owned(),
-            label: Label::new("", "p", "t").expect("valid"),
-            mnemonic: "CppCompile".to_owned(),
-            class: ActionClass::Pure,
-            key: ActionKey(DigestFunction::Blake3.digest(&key)),
-            parts,
-            outputs: vec![output],
-            outcome: Outcome::Executed,
-            invocation_id: invocation.to_owned(),
-            start_unix_ms: 1,
-            duration_ms: 2,
-            cpu_ms: 3,
-            memory_bytes: 4,
-            cost_usd_micros: 0,
-            worker: "local".to_owned(),
-            record: None,
-        }
-    }
-
-    fn invocation(id: &str) -> Entry {
-        Entry::Invocation(InvocationRecord {
-            id: id.to_owned(),
-            command: "build".to_owned(),
-            patterns: vec!["//p".to_owned()],
-            start_unix_ms: 1,
-            end_unix_ms: 2,
-            exit_code: 0,
-            counts: ActionCounts::default(),
-        })
-    }
-
-    #[test]
-    fn only_deltas_are_appended_and_two_states_are_kept() {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
-        let first = action("o", "1", &[("a.cc", "old")], "x");
-        let entries = [Entry::Action(first.clone()), invocation("1")];
-        assert_eq!(log.append(&entries).expect("writable"), 2);
-
-        let same = ActionRecord {
-            invocation_id: "2".to_owned(),
-            outcome: Outcome::Cached,
-            duration_ms: 99,
-            ..first.clone()
-        };
-        let size = || std::fs::metadata(folder.path().join(FILE)).expect("there").len();
-        let before = size();
-        assert_eq!(log.append(&[Entry::Action(same)]).expect("writable"), 0);
-        assert_eq!(size(), before);
-
-        let second = action("o", "3", &[("a.cc", "new")], "y");
-        let failed = ActionRecord {
-            outcome: Outcome::Failed,
-            outputs: Vec::new(),
-            ..action("o", "4", &[("a.cc", "bad")], "")
-        };
-        let entries = [Entry::Action(second.clone()), Entry::Action(failed.clone())];
-        assert_eq!(log.append(&entries).expect("writable"), 2);
-        for log in [&log, &BuildLog::open(folder.path()).expect("readable")] {
-            assert_eq!(log.current("o"), Some(failed.clone()));
-            assert_eq!(log.previous("o"), Some(second.clone()));
-            assert_eq!(log.last_change("o"), Some("4"));
-            assert_eq!(log.current("zz"), None);
-            assert_eq!(log.invocations().count(), 1);
-        }
-    }
-
-    #[test]
-    fn a_log_cut_at_any_byte_loads_a_prefix_and_goes_on() {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
-        let states: Vec<ActionRecord> =
-            (0..3).map(|n| action("o", "1", &[("a", &n.to_string())], "x")).collect();
-        let entries: Vec<Entry> = states.iter().cloned().map(Entry::Action).collect();
-        log.append(&entries).expect("writable");
-        let path = folder.path().join(FILE);
-        let good = std::fs::read(&path).expect("readable");
-        for cut in 0..good.len() {
-            std::fs::write(&path, &good[..cut]).expect("writable");
-            let mut log = BuildLog::open(folder.path()).expect("readable");
-            let current = log.current("o");
-            assert!(current.is_none() || states[..2].contains(current.as_ref().expect("some")));
-            let last = Entry::Action(states[2].clone());
-            assert_eq!(log.append(&[last]).expect("writable"), 1, "after a cut at {cut}");
-            let log = BuildLog::open(folder.path()).expect("readable");
-            assert_eq!(log.current("o").as_ref(), Some(&states[2]));
-            assert_eq!(log.previous("o"), current);
-        }
-    }
-
-    #[test]
-    fn a_bloated_log_is_rewritten_without_loss() {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
-        let large = "x".repeat(200);
-        let inputs: Vec<(String, &str)> = (0..200).map(|n| (format!("{large}/{n}"), "")).collect();
-        for round in 0..100 {
-            let text = round.to_string();
-            let mut inputs: Vec<(&str, &str)> =
-                inputs.iter().map(|(path, text)| (path.as_str(), *text)).collect();
-            inputs.push(("z", &text));
-            let record = action("o", &text, &inputs, &text);
-            log.append(&[Entry::Action(record), invocation(&text)]).expect("writable");
-        }
-        let size = std::fs::metadata(folder.path().join(FILE)).expect("there").len();
-        assert!(size < 2 * COMPACT_BYTES_MIN, "{size}");
-        let log = BuildLog::open(folder.path()).expect("readable");
-        assert_eq!(log.last_change("o"), Some("99"));
-        assert_eq!(log.previous("o").expect("kept").invocation_id, "98");
-        assert_eq!(log.invocations().count(), 100);
-        let last = log.invocations().next_back().expect("kept");
-        assert_eq!(last.id, "99");
-    }
-}
+pub(super) mod tests;

@@ -7,29 +7,37 @@
 //! signature changed is settled by listing again, since unrelated temporary files come and go.
 //! Invariant: a check writes nothing.
 
+mod scan;
+
+use std::fmt;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use maestro_cas::StatSignature;
 use maestro_core::host::FileType;
 use maestro_core::{Digest, DigestFunction, limits};
 use rkyv::rancor;
-use rustix::fs::{AtFlags, Mode, OFlags, statat};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
-use super::listing::{listing_digest, open_folder, read_listing, to_core, type_code};
-
-/// Threads that check one table.
-const THREADS: usize = 2;
-/// Tables smaller than this are checked by the calling thread alone.
-const PARALLEL_FACTS_MIN: usize = 256;
-/// Folders with fewer facts than this are not opened.
-const OPEN_FOLDER_FACTS_MIN: usize = 2;
+use self::scan::Scan;
+use super::listing::to_core;
 
 /// One thing that was seen at a path. Links are followed except by [`Fact::Link`].
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub enum Fact {
     /// Nothing was there.
     Absent,
@@ -47,7 +55,17 @@ pub enum Fact {
 }
 
 /// A regular file as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct Content {
     /// What stat said.
     pub signature: Signature,
@@ -55,10 +73,22 @@ pub struct Content {
     pub racy: bool,
     /// What it held.
     pub digest: PlainDigest,
+    /// Whether build files were evaluated with this content; else only its digest was used.
+    pub evaluated: bool,
 }
 
 /// A folder as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct Listing {
     /// What stat said.
     pub signature: Signature,
@@ -69,7 +99,18 @@ pub struct Listing {
 }
 
 /// A [`StatSignature`] that can be stored with rkyv.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct Signature {
     device: u64,
     inode: u64,
@@ -80,7 +121,18 @@ pub struct Signature {
 }
 
 /// A [`Digest`] that can be stored with rkyv.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct PlainDigest {
     sha256: bool,
     hash: [u8; 32],
@@ -96,7 +148,17 @@ pub struct FactTable {
 }
 
 /// Facts about the entries of one folder.
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct FolderFacts {
     path: String,
     entries: Vec<(String, Fact)>,
@@ -106,8 +168,41 @@ impl Content {
     /// A file that was hashed at `hashed_at_ns`, in nanoseconds since 1970.
     pub fn new(signature: &StatSignature, hashed_at_ns: i64, digest: Digest) -> Self {
         let racy = signature.is_racy(hashed_at_ns);
-        Self { signature: signature.into(), racy, digest: digest.into() }
+        Self { signature: signature.into(), racy, digest: digest.into(), evaluated: false }
     }
+
+    /// The same, read for an evaluation.
+    pub fn evaluated(self) -> Self {
+        Self { evaluated: true, ..self }
+    }
+
+    /// A file that Maestro wrote, as it looked right after.
+    pub fn written(signature: &StatSignature, digest: Digest) -> Self {
+        // A file of another size was changed since it was written; hashing it will tell.
+        let racy = signature.size != digest.size || is_racy_output(signature, now_ns());
+        Self { signature: signature.into(), racy, digest: digest.into(), evaluated: false }
+    }
+
+    /// The stat signature.
+    pub fn stat_signature(&self) -> StatSignature {
+        self.signature.into()
+    }
+}
+
+/// What an earlier build saw of regular files.
+pub trait KnownFiles: fmt::Debug + Send + Sync {
+    /// What was seen at a path.
+    fn content(&self, path: &str) -> Option<Content>;
+}
+
+/// A fact that no longer holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The path below the base.
+    pub path: String,
+    /// Whether it is still a regular file, of which nothing but the content was of interest and is
+    /// another (or may be: only its signature is known to differ).
+    pub content_only: bool,
 }
 
 impl From<&StatSignature> for Signature {
@@ -141,10 +236,12 @@ impl From<PlainDigest> for Digest {
 
 impl FactTable {
     /// Groups facts by folder. An empty path is the base itself; of equal paths the last counts,
-    /// except that a [`Fact::Type`] gives way to any fact that says more.
+    /// except that a [`Fact::Type`] gives way to any fact that says more, and that content which
+    /// was evaluated once stays so.
     pub fn new(facts: impl IntoIterator<Item = (String, Fact)>) -> Self {
-        let mut sorted = std::collections::BTreeMap::new();
-        for (path, fact) in facts {
+        let mut sorted: std::collections::BTreeMap<(String, String), Fact> =
+            std::collections::BTreeMap::new();
+        for (path, mut fact) in facts {
             let (folder, name) = match path.rsplit_once('/') {
                 Some((folder, name)) => (folder.to_owned(), name.to_owned()),
                 None => (String::new(), path),
@@ -154,7 +251,11 @@ impl FactTable {
                 Fact::Listing(_) => (join(&folder, &name), String::new()),
                 _ => (folder, name),
             };
-            let weaker = matches!(fact, Fact::Type(_)) && sorted.contains_key(&key);
+            let before = sorted.get(&key);
+            if let (Fact::Content(new), Some(Fact::Content(old))) = (&mut fact, before) {
+                new.evaluated |= old.evaluated;
+            }
+            let weaker = matches!(fact, Fact::Type(_)) && before.is_some();
             if !weaker {
                 sorted.insert(key, fact);
             }
@@ -240,9 +341,10 @@ impl ArchivedFactTable {
         self.folders.iter().flat_map(|folder| {
             folder.entries.iter().filter_map(|entry| match &entry.1 {
                 ArchivedFact::Content(content) => {
-                    let ArchivedContent { signature, racy, digest } = content;
+                    let ArchivedContent { signature, racy, digest, evaluated } = content;
                     let (signature, digest) = (signature.plain(), digest.plain());
-                    let content = Content { signature, racy: *racy, digest };
+                    let (racy, evaluated) = (*racy, *evaluated);
+                    let content = Content { signature, racy, digest, evaluated };
                     Some((join(&folder.path, &entry.0), content))
                 }
                 _ => None,
@@ -252,119 +354,51 @@ impl ArchivedFactTable {
 
     /// The first path below `base` at which something else is found than before, if any.
     pub fn first_change(&self, base: &Path) -> io::Result<Option<String>> {
-        let base = rustix::fs::open(
-            base,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let scan = Scan { stop: AtomicBool::new(false), first_only: true, passed: &|_, _| false };
+        Ok(self.scan(base, &scan)?.into_iter().next().map(|difference| difference.path))
+    }
+
+    /// All paths below `base` at which something else is found than before, sorted; what `passed`
+    /// names by folder and name is not looked at.
+    pub fn differences(
+        &self,
+        base: &Path,
+        passed: &(dyn Fn(&str, &str) -> bool + Sync),
+    ) -> io::Result<Vec<Difference>> {
+        let scan = Scan { stop: AtomicBool::new(false), first_only: false, passed };
+        let mut found = self.scan(base, &scan)?;
+        found.sort();
+        found.dedup_by(|a, b| a.path == b.path);
+        Ok(found)
+    }
+
+    /// The content facts below a path, with their paths.
+    pub(super) fn contents_below(&self, path: &str) -> Vec<(String, Content)> {
+        let prefix = format!("{path}/");
+        let inside = |folder: &str| folder == path || folder.starts_with(&prefix);
+        let folders = self.folders.iter().filter(|folder| inside(folder.path.as_str()));
+        let entries = folders.flat_map(|folder| {
+            let path = folder.path.as_str();
+            folder.entries.iter().map(move |entry| join(path, entry.0.as_str()))
+        });
+        entries.filter_map(|path| Some((path.clone(), self.content(&path)?))).collect()
+    }
+
+    /// What was seen of a regular file.
+    pub fn content(&self, path: &str) -> Option<Content> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folders = self.folders.as_slice();
-        let total: usize = folders.iter().map(|folder| folder.entries.len()).sum();
-        let stop = AtomicBool::new(false);
-        if total < PARALLEL_FACTS_MIN {
-            return Ok(check_folders(base.as_fd(), folders, &stop));
-        }
-        let (left, right) = split_evenly(folders, total / THREADS);
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| check_folders(base.as_fd(), right, &stop));
-            let first = check_folders(base.as_fd(), left, &stop);
-            let second = other.join().expect("checking facts does not panic");
-            Ok(first.or(second))
-        })
-    }
-}
-
-fn split_evenly(
-    folders: &[ArchivedFolderFacts],
-    half: usize,
-) -> (&[ArchivedFolderFacts], &[ArchivedFolderFacts]) {
-    let mut seen = 0;
-    let middle = folders.iter().position(|folder| {
-        seen += folder.entries.len();
-        seen > half
-    });
-    // The folder that crosses the middle goes to the left, unless it is the only one there.
-    folders.split_at(middle.map_or(folders.len(), |index| index + 1).min(folders.len()))
-}
-
-fn check_folders(
-    base: BorrowedFd<'_>,
-    folders: &[ArchivedFolderFacts],
-    stop: &AtomicBool,
-) -> Option<String> {
-    for folder in folders {
-        if stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        if let Some(name) = check_folder(base, folder) {
-            stop.store(true, Ordering::Relaxed);
-            return Some(join(&folder.path, name));
-        }
-    }
-    None
-}
-
-/// The first entry that is not as it was.
-fn check_folder<'a>(base: BorrowedFd<'_>, facts: &'a ArchivedFolderFacts) -> Option<&'a str> {
-    let folder = facts.path.as_str();
-    let mut entries = facts.entries.iter();
-    let differs = |at: BorrowedFd<'_>, path: &str, fact: &ArchivedFact| {
-        // An error means that what was seen before cannot be seen now.
-        !holds(at, path, fact).unwrap_or(false)
-    };
-    if folder.is_empty() || facts.entries.len() < OPEN_FOLDER_FACTS_MIN {
-        let changed = entries.find(|e| differs(base, &join(folder, e.0.as_str()), &e.1));
-        return changed.map(|e| e.0.as_str());
-    }
-    match rustix::fs::openat(
-        base,
-        folder,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(open) => {
-            let changed = entries.find(|e| differs(open.as_fd(), e.0.as_str(), &e.1));
-            changed.map(|e| e.0.as_str())
-        }
-        Err(_) => {
-            let changed = entries.find(|e| !matches!(e.1, ArchivedFact::Absent));
-            changed.map(|e| e.0.as_str())
-        }
-    }
-}
-
-fn holds(at: BorrowedFd<'_>, path: &str, fact: &ArchivedFact) -> io::Result<bool> {
-    let path = if path.is_empty() { "." } else { path };
-    match fact {
-        ArchivedFact::Absent => match statat(at, path, AtFlags::empty()) {
-            Ok(_) => Ok(false),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(true),
-            Err(error) => Err(error.into()),
-        },
-        ArchivedFact::Type(code) => {
-            Ok(type_code(file_type(&statat(at, path, AtFlags::empty())?)) == *code)
-        }
-        ArchivedFact::Content(content) => {
-            let now = StatSignature::of_stat(&statat(at, path, AtFlags::empty())?);
-            if content.signature.plain() != (&now).into() {
-                return Ok(false);
-            }
-            if !content.racy {
-                return Ok(true);
-            }
-            let digest: Digest = content.digest.plain().into();
-            Ok(hash_file(at, path, digest.function)? == Some(digest))
-        }
-        ArchivedFact::Link { target } => {
-            let text = rustix::fs::readlinkat(at, path, Vec::new())?;
-            Ok(text.as_bytes() == target.as_bytes())
-        }
-        ArchivedFact::Listing(listing) => {
-            let now = StatSignature::of_stat(&statat(at, path, AtFlags::empty())?);
-            if listing.signature.plain() == (&now).into() && !listing.racy {
-                return Ok(true);
-            }
-            let entries = read_listing(open_folder(at, path)?)?;
-            Ok(PlainDigest::from(listing_digest(&entries)) == listing.digest.plain())
+        let at = folders.binary_search_by(|facts| facts.path.as_str().cmp(folder)).ok()?;
+        let entries = folders.get(at)?.entries.as_slice();
+        let at = entries.binary_search_by(|entry| entry.0.as_str().cmp(name)).ok()?;
+        match &entries.get(at)?.1 {
+            ArchivedFact::Content(content) => Some(Content {
+                signature: content.signature.plain(),
+                racy: content.racy,
+                digest: content.digest.plain(),
+                evaluated: content.evaluated,
+            }),
+            _ => None,
         }
     }
 }
@@ -452,162 +486,4 @@ pub(super) fn to_archive(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// Facts about a small tree, as they are now and not racy.
-    fn facts_of(root: &Path) -> Vec<(String, Fact)> {
-        let signature =
-            |path: &str| StatSignature::of_stat(&rustix::fs::stat(root.join(path)).expect("there"));
-        let file = |path: &str| {
-            let bytes = fs::read(root.join(path)).expect("readable");
-            let digest = DigestFunction::Blake3.digest(&bytes);
-            (path.to_owned(), Fact::Content(Content::new(&signature(path), i64::MAX, digest)))
-        };
-        let folder = |path: &str| {
-            let at = rustix::fs::CWD;
-            let open = open_folder(at, root.join(path).to_str().expect("UTF-8")).expect("there");
-            let listing = Listing {
-                signature: (&signature(path)).into(),
-                racy: false,
-                digest: listing_digest(&read_listing(open).expect("readable")).into(),
-            };
-            (path.to_owned(), Fact::Listing(listing))
-        };
-        vec![
-            file("a"),
-            file("d/b"),
-            file("d/c"),
-            folder(""),
-            folder("d"),
-            ("d/absent".to_owned(), Fact::Absent),
-            ("d".to_owned(), Fact::Type(type_code(FileType::Directory))),
-            ("gone/x".to_owned(), Fact::Absent),
-            ("gone/y".to_owned(), Fact::Absent),
-            ("link".to_owned(), Fact::Link { target: "a".to_owned() }),
-        ]
-    }
-
-    fn changed(root: &Path, table: &FactTable) -> Option<String> {
-        let bytes = to_archive(table);
-        let table = rkyv::access::<ArchivedFactTable, rancor::Error>(&bytes).expect("valid");
-        table.first_change(root).expect("the root is there")
-    }
-
-    fn check(edit: impl FnOnce(&Path), expect: Option<&str>) {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let root = folder.path();
-        fs::create_dir(root.join("d")).expect("writable");
-        for path in ["a", "d/b", "d/c"] {
-            fs::write(root.join(path), path).expect("writable");
-        }
-        std::os::unix::fs::symlink("a", root.join("link")).expect("writable");
-        let table = FactTable::new(facts_of(root));
-        assert_eq!(changed(root, &table), None);
-        edit(root);
-        assert_eq!(changed(root, &table).as_deref(), expect);
-    }
-
-    #[test]
-    fn every_kind_of_change_is_found() {
-        check(|_| {}, None);
-        check(|root| fs::write(root.join("a"), "other").expect("writable"), Some("a"));
-        check(|root| fs::remove_file(root.join("d/c")).expect("there"), Some("d"));
-        check(|root| fs::write(root.join("d/absent"), "").expect("writable"), Some("d"));
-        check(|root| fs::create_dir_all(root.join("gone/y")).expect("writable"), Some(""));
-        check(|root| fs::remove_dir_all(root.join("d")).expect("there"), Some(""));
-        check(
-            |root| {
-                fs::remove_file(root.join("link")).expect("there");
-                std::os::unix::fs::symlink("d/b", root.join("link")).expect("writable");
-            },
-            Some("link"),
-        );
-    }
-
-    #[test]
-    fn what_comes_and_goes_again_or_is_ours_changes_nothing() {
-        check(
-            |root| {
-                fs::write(root.join("d/tmp"), "").expect("writable");
-                fs::remove_file(root.join("d/tmp")).expect("there");
-                fs::create_dir(root.join("maestro-out")).expect("writable");
-            },
-            None,
-        );
-    }
-
-    #[test]
-    fn a_rewrite_with_the_old_time_stamp_is_found() {
-        check(
-            |root| {
-                let path = root.join("d/b");
-                let before = fs::metadata(&path).expect("there").modified().expect("has one");
-                fs::write(&path, "D/B").expect("writable");
-                let file = fs::File::options().write(true).open(&path).expect("there");
-                file.set_modified(before).expect("writable");
-            },
-            Some("d/b"),
-        );
-    }
-
-    #[test]
-    fn racy_facts_are_settled_by_content() {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let root = folder.path();
-        fs::write(root.join("f"), "old").expect("writable");
-        let stat = rustix::fs::stat(root.join("f")).expect("there");
-        let signature = StatSignature::of_stat(&stat);
-        let table = |text: &str, racy| {
-            let digest = DigestFunction::Sha256.digest(text.as_bytes()).into();
-            let content = Content { signature: (&signature).into(), racy, digest };
-            FactTable::new([("f".to_owned(), Fact::Content(content))])
-        };
-        assert_eq!(changed(root, &table("old", true)), None);
-        assert_eq!(changed(root, &table("new", true)).as_deref(), Some("f"));
-        assert_eq!(changed(root, &table("new", false)), None, "a safe signature is believed");
-        assert!(Content::new(&signature, now_ns(), DigestFunction::Blake3.digest(b"")).racy);
-    }
-
-    #[test]
-    fn many_facts_are_checked_by_two_threads_with_the_same_verdict() {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let root = folder.path();
-        let mut facts = Vec::new();
-        for number in 0..1000 {
-            let dir = root.join(format!("d{}", number / 10));
-            fs::create_dir_all(&dir).expect("writable");
-            fs::write(dir.join(number.to_string()), "").expect("writable");
-            let path = format!("d{}/{number}", number / 10);
-            let stat = rustix::fs::stat(root.join(&path)).expect("there");
-            let digest = DigestFunction::Blake3.digest(b"");
-            let content = Content::new(&StatSignature::of_stat(&stat), i64::MAX, digest);
-            facts.push((path, Fact::Content(content)));
-        }
-        let mut table = FactTable::new(facts);
-        assert_eq!((table.len(), changed(root, &table)), (1000, None));
-        for path in ["d0/0", "d50/500", "d99/999"] {
-            let (whole, moved) = (root.join(path), root.join("moved"));
-            fs::rename(&whole, &moved).expect("there");
-            assert_eq!(changed(root, &table).as_deref(), Some(path));
-            put_pipe(root, path);
-            assert_eq!(changed(root, &table).as_deref(), Some(path), "a pipe does not block");
-            fs::remove_file(&whole).expect("there");
-            fs::rename(&moved, &whole).expect("there");
-            // Renaming changed the time stamp of the inode, so the facts must be seen anew.
-            let stat = rustix::fs::stat(&whole).expect("there");
-            let digest = DigestFunction::Blake3.digest(b"");
-            let fact = Content::new(&StatSignature::of_stat(&stat), i64::MAX, digest);
-            let facts = table.iter().map(|(path, fact)| (path, fact.clone()));
-            table = FactTable::new(facts.chain([(path.to_owned(), Fact::Content(fact))]));
-            assert_eq!(changed(root, &table), None);
-        }
-    }
-
-    fn put_pipe(root: &Path, path: &str) {
-        let folder = fs::File::open(root).expect("there");
-        let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(&folder, path, rustix::fs::FileType::Fifo, mode, 0).expect("writable");
-    }
-}
+mod tests;

@@ -36,11 +36,6 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// The payloads from oldest to newest.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.payloads.iter().map(|range| self.get(range))
-    }
-
     /// The ranges of the payloads, to be kept and given to [`Frames::get`] later.
     pub(super) fn ranges(&self) -> &[Range<usize>] {
         &self.payloads
@@ -78,6 +73,18 @@ impl FramedLog {
         let payloads = whole_frames(&bytes);
         log.end = payloads.last().map_or(HEADER_BYTES, |range| range.end) as u64;
         Ok((log, Frames { bytes, payloads }))
+    }
+
+    /// A log that is known to hold `end` bytes of whole frames, without reading it; `None` where
+    /// it is not as long as that.
+    pub(super) fn at_end(path: &Path, format: Format, end: u64) -> io::Result<Option<Self>> {
+        let length = match std::fs::metadata(path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        let same = length == end && end >= HEADER_BYTES as u64;
+        Ok(same.then(|| Self { path: path.to_owned(), format, end }))
     }
 
     /// How many bytes of the file count.
@@ -185,7 +192,7 @@ mod tests {
 
     fn read(path: &Path) -> Vec<Vec<u8>> {
         let (_, frames) = FramedLog::open(path, FORMAT).expect("readable");
-        frames.iter().map(<[u8]>::to_vec).collect()
+        frames.ranges().iter().map(|range| frames.get(range).to_vec()).collect()
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Host for WorkspaceHost {
             return Err(too_large(bytes.len() as u64));
         }
         let digest = DigestFunction::Blake3.digest(&bytes);
-        let content = Content::new(&signature, seen_at_ns, digest);
+        let content = Content::new(&signature, seen_at_ns, digest).evaluated();
         self.shard(text).contents.insert(text.to_owned(), content);
         Ok(Some(bytes))
     }

@@ -1,89 +1,103 @@
-//! What a build that has nothing to do reads: one file, checked by asking for stat signatures.
+//! What a workspace remembers from one build to the next, so that a build costs what was changed.
 //!
-//! A snapshot is written at the end of a successful build, one for each request. It holds
-//! everything that the build depended on: build files and globbed folders, environment variables
-//! and parameters with their values, source files, toolchains, and the requested outputs as they
-//! lie on disk; and, as text that this module does not look into, what the command line prints
-//! about them. If all of it is still as it was, the request is done: nothing is evaluated, no
-//! database and no `.star` file is opened, and nothing is read but files whose signature was racy.
+//! A snapshot holds the action graph, what stood at each artifact, the key of each action, what
+//! was seen on disk to get there, the memory of the evaluation, and the requests that were made.
 //!
-//! | part | checked by |
-//! |---|---|
-//! | request (command, patterns, options, Maestro's build) | the file's name |
-//! | environment variables, parameters | comparing values |
-//! | files, folders, sources, outputs | [`FactTable`], two threads |
-//! | toolchains | the list file of each, a [`FactTable`] over `/` |
+//! | file in `snapshots/NAME/` | holds | read |
+//! |---|---|---|
+//! | `head` | the generation, and all that was changed since its other files were written | always |
+//! | `facts-G` | what was seen: build files, folders, sources, outputs ([`FactTable`]) | always |
+//! | `graph-G` | graph and results, as columns | mapped, when something was changed |
+//! | `evaluation-E` | the memory of the evaluation, which only `rules` reads | mapped, likewise |
 //!
-//! A missing, damaged or outdated snapshot is never an error: the build then does its usual work.
+//! `head` is replaced in one step, and names the generation of the others, which are written
+//! before and never in place: a reader sees one state as a whole. When the changes in `head` have
+//! grown to a sixteenth of the rest, all files are written anew.
+//!
+//! A request is done if it was complete, nothing that was seen has changed, and its outputs lie on
+//! disk as they were written: that is a null build, which reads two files. Else the changes say
+//! what to do: [`Changes::sources`] make actions dirty, [`Changes::evaluation`] make build files
+//! dirty, [`Changes::outputs`] are written again. Actions that are known to be dirty and that no
+//! request has asked for yet are *pending*: they are kept until somebody does.
+//!
+//! A missing, damaged or outdated snapshot is never an error: the build then does all its work.
 //! Invariant: a check writes nothing.
 
-use std::fs;
+mod mapped;
+mod nodes;
+mod write;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use maestro_cas::StatSignature;
-use maestro_core::host::FileType;
-use maestro_core::{Digest, Node};
+use maestro_core::graph::GraphDelta;
+use maestro_core::graph::columns::{Columns, SharedBytes};
+use maestro_core::{ActionGraph, ActionId, ArtifactId, Digest, TargetId};
 use rkyv::rancor;
-use rustix::fs::{AtFlags, CWD, statat};
+use serde::{Deserialize, Serialize};
 
+use self::nodes::AddedResults;
 use super::facts::{
-    Content, Fact, FactTable, PlainDigest, Signature, is_racy_output, now_ns, to_archive,
+    ArchivedFactTable, Content, Difference, Fact, FactTable, KnownFiles, now_ns, to_archive,
 };
-use super::listing::type_code;
 use super::sealed_file::{self, Format, Sealed};
 use super::toolchain::ToolchainList;
 
-const FOLDER: &str = "snapshots";
-const FORMAT: Format = Format { magic: *b"MAESNAP\0", version: 1 };
-/// Most snapshots that one workspace keeps; the oldest go first.
-const SNAPSHOTS_MAX: usize = 32;
+pub use self::nodes::Results;
+pub use self::write::{EvaluationBytes, Left, save};
 
-/// What was asked for. Two equal requests share a snapshot.
-#[derive(Clone, Debug)]
-pub struct SnapshotRequest<'a> {
-    /// The command, such as `build`.
-    pub command: &'a str,
-    /// The target patterns in order.
-    pub patterns: &'a [String],
-    /// Every option that can change the result, in a fixed order.
+const FOLDER: &str = "snapshots";
+const HEAD: &str = "head";
+const HEAD_FORMAT: Format = Format { magic: *b"MAEHEAD\0", version: 1 };
+const FACTS_FORMAT: Format = Format { magic: *b"MAEFACT\0", version: 2 };
+const GRAPH_VERSION: u32 = 1;
+const EVALUATION_VERSION: u32 = 1;
+/// Outputs lie below this folder of the workspace.
+const OUTPUT_ROOT: &str = "maestro-out/";
+
+/// Which snapshot of a workspace is meant. Equal names share one.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotName<'a> {
+    /// Where the workspace's state is kept.
+    pub state_dir: &'a Path,
+    /// What makes results differ that are otherwise the same, in a fixed order.
     pub options: &'a [String],
     /// What tells one build of Maestro from another.
     pub maestro_build: &'a str,
 }
 
-impl SnapshotRequest<'_> {
-    /// The file that holds the snapshot of this request.
-    pub fn path(&self, state_dir: &Path) -> PathBuf {
-        let Self { command, patterns, options, maestro_build } = self;
+impl SnapshotName<'_> {
+    /// The folder of the snapshot.
+    pub fn folder(&self) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
-        let mut add = |texts: &[&str]| {
-            hasher.update(&(texts.len() as u64).to_le_bytes());
-            for text in texts {
-                hasher.update(&(text.len() as u64).to_le_bytes());
-                hasher.update(text.as_bytes());
-            }
-        };
-        add(&[command, maestro_build]);
-        add(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
-        add(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        for text in self.options {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
         let name: String = hasher.finalize().to_hex().chars().take(32).collect();
-        state_dir.join(FOLDER).join(name)
+        self.state_dir.join(FOLDER).join(name)
     }
 }
 
-/// A requested output as it lies on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotOutput {
-    /// The path below the workspace.
-    pub path: String,
-    /// What stands there; a tree stands for an empty folder, other trees are listed file by file.
-    pub node: Node,
+/// A request, and how it stood when it was last made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// What was asked: command, patterns, and whatever else makes it another request.
+    pub name: Vec<String>,
+    /// Whether all of it was made and written.
+    pub complete: bool,
+    /// The artifacts that it asks for, sorted.
+    pub artifacts: Vec<ArtifactId>,
+    /// The targets that it names, in its order.
+    pub targets: Vec<TargetId>,
+    /// Text that the command line needs to report the request as done.
+    pub payload: String,
 }
 
-/// A toolchain that the build used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A toolchain that a build used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotToolchain {
     /// Its list file: [`super::toolchain::ResolvedToolchain::list_path`].
     pub list: PathBuf,
@@ -91,35 +105,8 @@ pub struct SnapshotToolchain {
     pub root: Digest,
 }
 
-/// Everything that a snapshot is made of.
-#[derive(Clone, Debug, Default)]
-pub struct SnapshotContent {
-    /// What evaluation saw, what sources were read, other files such as the lock.
-    pub facts: Vec<(String, Fact)>,
-    /// Environment variables that were read, with their values.
-    pub env: Vec<(String, Option<String>)>,
-    /// Parameters that were read, with their values.
-    pub params: Vec<(String, Option<String>)>,
-    /// Toolchains that were used.
-    pub toolchains: Vec<SnapshotToolchain>,
-    /// Requested outputs, which lie on disk now.
-    pub outputs: Vec<SnapshotOutput>,
-    /// Text that the command line needs to report the request as done.
-    pub payload: String,
-}
-
-/// Why a request is not known to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stale {
-    /// A file or folder is not as it was; the path is relative to the workspace.
-    Path(String),
-    /// A file of a toolchain, or the toolchain as a whole, is not as it was.
-    Toolchain(String),
-    /// An environment variable has another value.
-    Env(String),
-    /// A parameter has another value.
-    Param(String),
-}
+/// Environment variables and parameters with the values that they had.
+pub type Values = Vec<(String, Option<String>)>;
 
 /// Why a snapshot was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -132,354 +119,282 @@ pub struct SnapshotError {
     pub source: io::Error,
 }
 
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Stored {
-    facts: FactTable,
-    env: Vec<(String, Option<String>)>,
-    params: Vec<(String, Option<String>)>,
-    toolchains: Vec<(String, PlainDigest)>,
-    payload: String,
+impl SnapshotError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self { path, source }
+    }
 }
 
-/// A whole snapshot that was read, checked against damage but not yet against the world.
+/// All that is replaced with every build that changes something.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Head {
+    maestro_build: String,
+    generation: u64,
+    evaluation_generation: Option<u64>,
+    /// Changes since the other files of the generation were written; `None` is no longer a fact.
+    facts: HashMap<String, Option<Fact>>,
+    listings: HashMap<String, Option<Fact>>,
+    graph: GraphDelta,
+    results: AddedResults,
+    evaluation: Vec<u8>,
+    /// The whole of what is small.
+    pending: Vec<ActionId>,
+    recorded: Vec<ActionId>,
+    requests: Vec<RequestRecord>,
+    env: Values,
+    params: Values,
+    toolchains: Vec<SnapshotToolchain>,
+    log_bytes: u64,
+}
+
+/// What is no longer as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Files that only actions read, and that are still files.
+    pub sources: Vec<String>,
+    /// Paths that build files were evaluated with: content, folders, kinds of files.
+    pub evaluation: Vec<String>,
+    /// Files below `maestro-out/`.
+    pub outputs: Vec<String>,
+    /// Lists of toolchains, or files in them.
+    pub toolchains: Vec<String>,
+    /// Environment variables and parameters.
+    pub values: Vec<String>,
+}
+
+impl Changes {
+    /// Whether nothing was changed.
+    pub fn is_empty(&self) -> bool {
+        let Self { sources, evaluation, outputs, toolchains, values } = self;
+        [sources, evaluation, outputs, toolchains, values].iter().all(|list| list.is_empty())
+    }
+}
+
+/// A snapshot that was read, checked against damage but not yet against the world.
 #[derive(Debug)]
 pub struct Snapshot {
-    sealed: Sealed,
+    folder: PathBuf,
+    head: Head,
+    facts: Sealed,
+    current: bool,
     opened_at_ns: i64,
+    /// Tells this state of the snapshot from every other one.
+    identity: StatSignature,
 }
 
 impl Snapshot {
     /// Reads a snapshot, or `None` where there is none that can be used.
-    pub fn open(path: &Path) -> Result<Option<Self>, SnapshotError> {
+    pub fn open(name: &SnapshotName<'_>) -> Result<Option<Self>, SnapshotError> {
         let opened_at_ns = now_ns();
-        let sealed = sealed_file::read(path, FORMAT)
-            .map_err(|source| SnapshotError { path: path.to_owned(), source })?;
-        let usable = |sealed: &Sealed| {
-            rkyv::access::<ArchivedStored, rancor::Error>(sealed.payload()).is_ok()
+        let folder = name.folder();
+        let path = folder.join(HEAD);
+        let Some(identity) = signature_of(&path) else { return Ok(None) };
+        let Some(sealed) =
+            sealed_file::read(&path, HEAD_FORMAT).map_err(SnapshotError::at(&path))?
+        else {
+            return Ok(None);
         };
-        Ok(sealed.filter(usable).map(|sealed| Self { sealed, opened_at_ns }))
+        let Ok(head) = postcard::from_bytes::<Head>(sealed.payload()) else { return Ok(None) };
+        let path = facts_path(&folder, head.generation);
+        let facts = sealed_file::read(&path, FACTS_FORMAT).map_err(SnapshotError::at(&path))?;
+        let usable = |sealed: &Sealed| {
+            rkyv::access::<ArchivedFactTable, rancor::Error>(sealed.payload()).is_ok()
+        };
+        let current = head.maestro_build == name.maestro_build;
+        Ok(facts.filter(usable).map(|facts| Self {
+            folder,
+            head,
+            facts,
+            current,
+            opened_at_ns,
+            identity,
+        }))
     }
 
-    /// The text that the command line stored.
-    pub fn payload(&self) -> &str {
-        self.stored().payload.as_str()
+    /// Whether the snapshot on disk is still the one that was read.
+    pub fn is_latest(&self) -> bool {
+        signature_of(&self.folder.join(HEAD)).as_ref() == Some(&self.identity)
     }
 
-    /// Finds out whether everything is as it was. `env` and `params` give the values of now.
+    /// Whether this build of Maestro wrote it. Of one that another build wrote, only what was seen
+    /// on disk is of use.
+    pub fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// The requests that were made.
+    pub fn requests(&self) -> &[RequestRecord] {
+        &self.head.requests
+    }
+
+    /// A request that was made before.
+    pub fn request(&self, name: &[String]) -> Option<&RequestRecord> {
+        self.head.requests.iter().find(|request| request.name == name)
+    }
+
+    /// What was seen of the regular files below a path.
+    pub fn contents_below(&self, path: &str) -> Vec<(String, Content)> {
+        let prefix = format!("{path}/");
+        let mut found: std::collections::BTreeMap<String, Content> =
+            self.table().contents_below(path).into_iter().collect();
+        for (path, fact) in self.head.facts.iter().filter(|(path, _)| path.starts_with(&prefix)) {
+            match fact {
+                Some(Fact::Content(content)) => drop(found.insert(path.clone(), content.clone())),
+                _ => drop(found.remove(path)),
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Finds out what is no longer as it was. `env` and `params` give the values of now.
     pub fn check(
         &self,
         workspace_root: &Path,
         env: &dyn Fn(&str) -> Option<String>,
         params: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<(), Stale> {
-        let stored = self.stored();
-        let changed = |list: &rkyv::vec::ArchivedVec<_>, now: &dyn Fn(&str) -> Option<String>| {
-            changed_value(list.as_slice(), now)
-        };
-        if let Some(name) = changed(&stored.env, env) {
-            return Err(Stale::Env(name));
+    ) -> Result<Changes, SnapshotError> {
+        let mut changes = Changes::default();
+        let Head { facts, listings, env: old_env, params: old_params, toolchains, .. } = &self.head;
+        for (list, now) in [(old_env, env), (old_params, params)] {
+            let other = list.iter().filter(|(name, value)| now(name) != *value);
+            changes.values.extend(other.map(|(name, _)| name.clone()));
         }
-        if let Some(name) = changed(&stored.params, params) {
-            return Err(Stale::Param(name));
+        let all = facts.iter().chain(listings);
+        let held = all.filter_map(|(path, fact)| Some((path.clone(), fact.clone()?)));
+        let newer = to_archive(&FactTable::new(held));
+        let newer = rkyv::access::<ArchivedFactTable, rancor::Error>(&newer)
+            .expect("what was just made is well formed");
+        let replaced = self.replaced();
+        let passed = |folder: &str, name: &str| replaced.contains(&(folder, name));
+        let at_root = |source| SnapshotError { path: workspace_root.to_owned(), source };
+        let mut differences = self.table().differences(workspace_root, &passed).map_err(at_root)?;
+        differences.extend(newer.differences(workspace_root, &|_, _| false).map_err(at_root)?);
+        for Difference { path, content_only } in differences {
+            match path.starts_with(OUTPUT_ROOT) {
+                true => changes.outputs.push(path),
+                false if content_only => changes.sources.push(path),
+                false => changes.evaluation.push(path),
+            }
         }
-        match stored.facts.first_change(workspace_root) {
-            Ok(None) => {}
-            Ok(Some(path)) => return Err(Stale::Path(path)),
-            Err(_) => return Err(Stale::Path(String::new())),
-        }
-        for toolchain in stored.toolchains.iter() {
-            check_toolchain(toolchain.0.as_str(), toolchain.1.plain())?;
-        }
-        Ok(())
+        let changed = toolchains.iter().filter_map(toolchain_change);
+        changes.toolchains.extend(changed);
+        Ok(changes)
     }
 
-    /// To be called once [`Self::check`] held: writes the snapshot again without the marks of racy
+    /// To be called once a check found nothing: writes the facts again without the marks of racy
     /// files that were read and are old by now, so that the next check does not read them.
     /// Does nothing where there are none, which is so from the second time on.
-    ///
-    /// A build that writes the same snapshot meanwhile may lose: facts that no longer hold are
-    /// found by the next check, as in any old snapshot.
-    pub fn settle(&self, path: &Path) -> Result<(), SnapshotError> {
-        if !self.stored().facts.has_racy() {
+    pub fn settle(&self) -> Result<(), SnapshotError> {
+        if !self.table().has_racy() {
             return Ok(());
         }
-        let Ok(mut stored) = rkyv::deserialize::<Stored, rancor::Error>(self.stored()) else {
+        let Ok(mut facts) = rkyv::deserialize::<FactTable, rancor::Error>(self.table()) else {
             return Ok(());
         };
-        if !stored.facts.settle(self.opened_at_ns) {
+        if !facts.settle(self.opened_at_ns) {
             return Ok(());
         }
-        sealed_file::write(path, FORMAT, &to_archive(&stored))
-            .map_err(|source| SnapshotError { path: path.to_owned(), source })
+        let path = facts_path(&self.folder, self.head.generation);
+        sealed_file::write(&path, FACTS_FORMAT, &to_archive(&facts))
+            .map_err(SnapshotError::at(&path))
     }
 
-    fn stored(&self) -> &ArchivedStored {
-        rkyv::access::<ArchivedStored, rancor::Error>(self.sealed.payload())
-            .expect("`open` checked the same bytes")
+    /// The graph and its results, or `None` where they are damaged.
+    pub fn open_graph(&self) -> Result<Option<(ActionGraph, Results)>, SnapshotError> {
+        let path = graph_path(&self.folder, self.head.generation);
+        let bytes = mapped::open(&path, GRAPH_VERSION).map_err(SnapshotError::at(&path))?;
+        let Some(columns) = bytes.and_then(Columns::open) else { return Ok(None) };
+        if columns.section_count() != nodes::SECTIONS + 1 {
+            return Ok(None);
+        }
+        let graph = columns.shared(nodes::SECTIONS);
+        let Some(graph) = ActionGraph::open(graph, self.head.graph.clone()) else {
+            return Ok(None);
+        };
+        Ok(Some((graph, Results::over(columns, self.head.results.clone()))))
+    }
+
+    /// What the evaluation left: a base, and what was changed since.
+    pub fn open_evaluation(&self) -> Result<Option<(SharedBytes, &[u8])>, SnapshotError> {
+        let Some(generation) = self.head.evaluation_generation else { return Ok(None) };
+        let path = evaluation_path(&self.folder, generation);
+        let bytes = mapped::open(&path, EVALUATION_VERSION).map_err(SnapshotError::at(&path))?;
+        Ok(bytes.map(|bytes| (bytes, self.head.evaluation.as_slice())))
+    }
+
+    /// Actions without a result that holds.
+    pub fn pending(&self) -> &[ActionId] {
+        &self.head.pending
+    }
+
+    /// Actions whose results are recorded ones.
+    pub fn recorded(&self) -> &[ActionId] {
+        &self.head.recorded
+    }
+
+    /// The toolchains that were used.
+    pub fn toolchains(&self) -> &[SnapshotToolchain] {
+        &self.head.toolchains
+    }
+
+    /// How long the build log was when the snapshot was written.
+    pub fn log_bytes(&self) -> u64 {
+        self.head.log_bytes
+    }
+
+    /// The entries of the table that newer facts replace, as (folder, name).
+    fn replaced(&self) -> HashSet<(&str, &str)> {
+        let facts = self.head.facts.keys().map(|path| {
+            let path: &str = path;
+            path.rsplit_once('/').unwrap_or(("", path))
+        });
+        let listings = self.head.listings.keys().map(|path| (path.as_str(), ""));
+        facts.chain(listings).collect()
+    }
+
+    fn table(&self) -> &ArchivedFactTable {
+        // SAFETY: `open` validated the same bytes, which belong to this value and do not change.
+        unsafe { rkyv::access_unchecked::<ArchivedFactTable>(self.facts.payload()) }
     }
 }
 
-type ArchivedValue = rkyv::tuple::ArchivedTuple2<
-    rkyv::string::ArchivedString,
-    rkyv::option::ArchivedOption<rkyv::string::ArchivedString>,
->;
-
-fn changed_value(list: &[ArchivedValue], now: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let differs = |pair: &&ArchivedValue| now(pair.0.as_str()).as_deref() != pair.1.as_deref();
-    list.iter().find(differs).map(|pair| pair.0.as_str().to_owned())
-}
-
-fn check_toolchain(list: &str, root: PlainDigest) -> Result<(), Stale> {
-    let stale = || Stale::Toolchain(list.to_owned());
-    let list = ToolchainList::open(Path::new(list)).ok().flatten().ok_or_else(stale)?;
-    if list.root() != root.into() {
-        return Err(stale());
-    }
-    match list.first_change() {
-        Ok(None) => Ok(()),
-        Ok(Some(path)) => Err(Stale::Toolchain(path)),
-        Err(_) => Err(stale()),
-    }
-}
-
-/// Writes the snapshot of a request that is done, and drops the oldest ones beyond the limit.
-pub fn write_snapshot(
-    request: &SnapshotRequest<'_>,
-    state_dir: &Path,
-    workspace_root: &Path,
-    content: SnapshotContent,
-) -> Result<(), SnapshotError> {
-    let path = request.path(state_dir);
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| SnapshotError { path, source }
-    };
-    let folder = state_dir.join(FOLDER);
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let SnapshotContent { mut facts, env, params, toolchains, outputs, payload } = content;
-    for output in outputs {
-        let file = workspace_root.join(&output.path);
-        let fact = output_fact(&file, output.node).map_err(at(&file))?;
-        facts.push((output.path, fact));
-    }
-    let toolchains = toolchains
-        .into_iter()
-        .map(|SnapshotToolchain { list, root }| {
-            // The cache's path is UTF-8 wherever it is given as text; another one makes a list
-            // that is never found, hence a build that checks for itself.
-            (list.to_string_lossy().into_owned(), root.into())
-        })
-        .collect();
-    let stored = Stored { facts: FactTable::new(facts), env, params, toolchains, payload };
-    sealed_file::write(&path, FORMAT, &to_archive(&stored)).map_err(at(&path))?;
-    sweep(&folder).map_err(at(&folder))
-}
-
-/// What lies on disk for an output that was just written, or was seen to be up to date.
-fn output_fact(file: &Path, node: Node) -> io::Result<Fact> {
-    let digest = match node {
-        Node::File { digest, executable: _ } => digest,
-        Node::Symlink { target } => return Ok(Fact::Link { target }),
-        Node::Tree { root: _ } => return Ok(Fact::Type(type_code(FileType::Directory))),
-    };
-    let seen_at_ns = now_ns();
-    let signature = StatSignature::of_stat(&statat(CWD, file, AtFlags::empty())?);
-    // A file of another size was changed since it was written; hashing it will tell.
-    let racy = signature.size != digest.size || is_racy_output(&signature, seen_at_ns);
-    let signature = Signature::from(&signature);
-    Ok(Fact::Content(Content { signature, racy, digest: digest.into() }))
-}
-
-fn sweep(folder: &Path) -> io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        files.push((modified.unwrap_or(SystemTime::UNIX_EPOCH), entry.path()));
-    }
-    files.sort();
-    let surplus = files.len().saturating_sub(SNAPSHOTS_MAX);
-    for (_, path) in files.into_iter().take(surplus) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+impl KnownFiles for Snapshot {
+    fn content(&self, path: &str) -> Option<Content> {
+        match self.head.facts.get(path) {
+            Some(Some(Fact::Content(content))) => Some(content.clone()),
+            Some(_) => None,
+            None => self.table().content(path),
         }
     }
-    Ok(())
+}
+
+fn signature_of(path: &Path) -> Option<StatSignature> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| StatSignature::of(&metadata))
+}
+
+fn facts_path(folder: &Path, generation: u64) -> PathBuf {
+    folder.join(format!("facts-{generation:016x}"))
+}
+
+fn graph_path(folder: &Path, generation: u64) -> PathBuf {
+    folder.join(format!("graph-{generation:016x}"))
+}
+
+fn evaluation_path(folder: &Path, generation: u64) -> PathBuf {
+    folder.join(format!("evaluation-{generation:016x}"))
+}
+
+/// What of a toolchain is no longer as it was.
+fn toolchain_change(toolchain: &SnapshotToolchain) -> Option<String> {
+    let SnapshotToolchain { list: path, root } = toolchain;
+    let name = || path.display().to_string();
+    let Ok(Some(list)) = ToolchainList::open(path) else { return Some(name()) };
+    if list.root() != *root {
+        return Some(name());
+    }
+    list.first_change().unwrap_or_else(|_| Some(name()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workspace::host::{HostOptions, WorkspaceHost};
-    use maestro_core::DigestFunction;
-    use maestro_core::host::Host;
-
-    struct Fixture {
-        folder: tempfile::TempDir,
-    }
-
-    impl Fixture {
-        /// A workspace with a build file and an output, and the snapshot of a build of it.
-        fn new() -> Self {
-            let folder = tempfile::tempdir().expect("a temp dir");
-            let fixture = Self { folder };
-            for path in ["ws/maestro.star", "ws/maestro-out/o", "state/x"] {
-                let path = fixture.folder.path().join(path);
-                fs::create_dir_all(path.parent().expect("has one")).expect("writable");
-                fs::write(path, "text").expect("writable");
-            }
-            let host = WorkspaceHost::new(&fixture.root(), HostOptions::default()).expect("there");
-            let path = maestro_core::RelPath::new("maestro.star").expect("valid");
-            host.read(&path).expect("readable");
-            host.list(None).expect("readable");
-            let digest = DigestFunction::Blake3.digest(b"text");
-            let node = Node::File { digest, executable: false };
-            let content = SnapshotContent {
-                facts: host.take_observations(),
-                env: vec![("SET".into(), Some("1".into())), ("UNSET".into(), None)],
-                params: vec![("mode".into(), Some("fast".into()))],
-                toolchains: Vec::new(),
-                outputs: vec![SnapshotOutput { path: "maestro-out/o".into(), node }],
-                payload: "{\"targets\":[]}".into(),
-            };
-            fixture.write(&fixture.request(&["//a".to_owned()]), content);
-            fixture
-        }
-
-        fn root(&self) -> PathBuf {
-            self.folder.path().join("ws")
-        }
-
-        fn state(&self) -> PathBuf {
-            self.folder.path().join("state")
-        }
-
-        fn write(&self, path: &Path, content: SnapshotContent) {
-            // The request's own path and the one that is written must agree.
-            let patterns = vec!["//a".to_owned()];
-            assert_eq!(path, self.request(&patterns));
-            write_snapshot(&request(&patterns), &self.state(), &self.root(), content)
-                .expect("writable");
-        }
-
-        fn request(&self, patterns: &[String]) -> PathBuf {
-            request(patterns).path(&self.state())
-        }
-
-        fn check(&self) -> Result<(), Stale> {
-            let path = self.request(&["//a".to_owned()]);
-            let snapshot = Snapshot::open(&path).expect("readable").expect("whole");
-            assert_eq!(snapshot.payload(), "{\"targets\":[]}");
-            let env = |name: &str| (name == "SET").then(|| "1".to_owned());
-            snapshot.check(&self.root(), &env, &|_| Some("fast".to_owned()))
-        }
-    }
-
-    fn request(patterns: &[String]) -> SnapshotRequest<'_> {
-        SnapshotRequest { command: "build", patterns, options: &[], maestro_build: "1" }
-    }
-
-    fn check(edit: impl FnOnce(&Path), expect: Result<(), Stale>) {
-        let fixture = Fixture::new();
-        assert_eq!(fixture.check(), Ok(()));
-        edit(&fixture.root());
-        assert_eq!(fixture.check(), expect);
-    }
-
-    #[test]
-    fn a_request_is_done_until_something_changes() {
-        let path = |path: &str| Err(Stale::Path(path.to_owned()));
-        check(|_| {}, Ok(()));
-        check(|root| fs::write(root.join("maestro.star"), "x").expect("ok"), path("maestro.star"));
-        check(|root| fs::write(root.join("new"), "x").expect("ok"), path(""));
-        let output = "maestro-out/o";
-        check(|root| fs::write(root.join(output), "TEXT").expect("ok"), path(output));
-        check(|root| fs::remove_file(root.join(output)).expect("ok"), path(output));
-        check(|root| fs::remove_dir_all(root.join("maestro-out")).expect("ok"), path(output));
-    }
-
-    #[test]
-    fn racy_files_are_read_until_they_are_old() {
-        let fixture = Fixture::new();
-        let path = fixture.request(&["//a".to_owned()]);
-        let open = || Snapshot::open(&path).expect("readable").expect("whole");
-        let bytes = || fs::read(&path).expect("there");
-        let (young, before) = (open(), bytes());
-        assert!(young.stored().facts.has_racy());
-        young.settle(&path).expect("writable");
-        assert_eq!(bytes(), before, "nothing is old enough");
-        Snapshot { opened_at_ns: i64::MAX, ..open() }.settle(&path).expect("writable");
-        let settled = open();
-        assert!(!settled.stored().facts.has_racy());
-        assert_eq!(settled.payload(), young.payload());
-        let env = |name: &str| (name == "SET").then(|| "1".to_owned());
-        let check = || settled.check(&fixture.root(), &env, &|_| Some("fast".to_owned()));
-        assert_eq!(check(), Ok(()));
-        fs::write(fixture.root().join("maestro.star"), "TEXT").expect("writable");
-        assert_eq!(check(), Err(Stale::Path("maestro.star".into())));
-    }
-
-    #[test]
-    fn values_of_now_are_compared() {
-        let fixture = Fixture::new();
-        let path = fixture.request(&["//a".to_owned()]);
-        let snapshot = Snapshot::open(&path).expect("readable").expect("whole");
-        let check = |set: Option<&str>, unset: Option<&str>, mode: &str| {
-            let env = |name: &str| match name {
-                "SET" => set.map(str::to_owned),
-                _ => unset.map(str::to_owned),
-            };
-            snapshot.check(&fixture.root(), &env, &|_| Some(mode.to_owned()))
-        };
-        assert_eq!(check(Some("1"), None, "fast"), Ok(()));
-        assert_eq!(check(Some("2"), None, "fast"), Err(Stale::Env("SET".into())));
-        assert_eq!(check(None, None, "fast"), Err(Stale::Env("SET".into())));
-        assert_eq!(check(Some("1"), Some(""), "fast"), Err(Stale::Env("UNSET".into())));
-        assert_eq!(check(Some("1"), None, "slow"), Err(Stale::Param("mode".into())));
-    }
-
-    #[test]
-    fn other_requests_have_other_snapshots() {
-        let fixture = Fixture::new();
-        let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let (ab, a_b) = (texts(&["//ab"]), texts(&["//a", "b"]));
-        assert_ne!(fixture.request(&ab), fixture.request(&a_b));
-        let options = SnapshotRequest { patterns: &[], options: &ab, ..request(&[]) };
-        assert_ne!(options.path(&fixture.state()), fixture.request(&ab));
-        assert!(Snapshot::open(&fixture.request(&ab)).expect("absent is no error").is_none());
-    }
-
-    #[test]
-    fn a_damaged_snapshot_is_none() {
-        let fixture = Fixture::new();
-        let path = fixture.request(&["//a".to_owned()]);
-        let good = fs::read(&path).expect("there");
-        for index in (0..good.len()).step_by(7) {
-            let mut bad = good.clone();
-            bad[index] ^= 0x10;
-            fs::write(&path, &bad).expect("writable");
-            assert!(Snapshot::open(&path).expect("readable").is_none(), "byte {index}");
-            fs::write(&path, &good[..index]).expect("writable");
-            assert!(Snapshot::open(&path).expect("readable").is_none(), "cut at {index}");
-        }
-        // A whole file whose payload is of another shape.
-        sealed_file::write(&path, FORMAT, b"no archive").expect("writable");
-        assert!(Snapshot::open(&path).expect("readable").is_none());
-    }
-
-    #[test]
-    fn the_oldest_snapshots_go_first() {
-        let fixture = Fixture::new();
-        for number in 0..SNAPSHOTS_MAX + 5 {
-            let patterns = vec![format!("//{number}")];
-            let content = SnapshotContent::default();
-            write_snapshot(&request(&patterns), &fixture.state(), &fixture.root(), content)
-                .expect("writable");
-        }
-        let count = fs::read_dir(fixture.state().join(FOLDER)).expect("there").count();
-        assert_eq!(count, SNAPSHOTS_MAX);
-        let last = fixture.request(&[format!("//{}", SNAPSHOTS_MAX + 4)]);
-        assert!(Snapshot::open(&last).expect("readable").is_some());
-    }
-}
+mod tests;

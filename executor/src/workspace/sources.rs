@@ -1,37 +1,27 @@
 //! Source files: from a path to a digest, reading only what changed.
 //!
-//! For each file the stat signature and the digest of its last reading are remembered. A file
-//! with the same signature is not read again, unless the signature was racy: taken so soon after
-//! the file's last change that a further change could hide behind it.
-//! The memory is a framed log of deltas; losing it costs reading, never correctness.
+//! A file with the stat signature that it had when it was last read is not read again, unless the
+//! signature was racy: taken so soon after the file's last change that a further change could hide
+//! behind it. What earlier builds saw is asked from [`KnownFiles`], which is the snapshot.
 //! A source may be reached through symbolic links as long as they stay inside the workspace.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use maestro_cas::{StatSignature, Store, StoreError};
 use maestro_core::host::FileType;
-use maestro_core::{Digest, FailureKind, Node, RelPath};
+use maestro_core::{FailureKind, Node, RelPath};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use super::facts::{Content, Fact, file_type, now_ns};
-use super::framed_log::FramedLog;
+use super::facts::{Content, Fact, KnownFiles, file_type, now_ns};
 use super::listing::{open_folder, read_listing};
-use super::sealed_file::Format;
 
-const FILE: &str = "sources";
-const FORMAT: Format = Format { magic: *b"MAESRCS\0", version: 1 };
 /// Independent locks over the table.
 const SHARDS: usize = 32;
-/// The log is rewritten when it holds this many times the entries that count.
-const COMPACT_RATIO: usize = 3;
-/// Logs with fewer records than this are left as they are.
-const COMPACT_RECORDS_MIN: usize = 4096;
 
 /// Why a source file has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +88,10 @@ pub enum SourceError {
         #[source]
         source: StoreError,
     },
-    /// What is remembered of sources could not be read or written.
-    #[error("cannot access `{}`", .path.display())]
-    Memory {
-        /// The file.
+    /// The workspace itself could not be opened.
+    #[error("cannot open `{}`", .path.display())]
+    Workspace {
+        /// Its folder.
         path: PathBuf,
         /// The system's reason.
         #[source]
@@ -121,7 +111,7 @@ impl SourceError {
             Self::Permission { .. }
             | Self::Changing { .. }
             | Self::Io { .. }
-            | Self::Memory { .. } => FailureKind::Environment,
+            | Self::Workspace { .. } => FailureKind::Environment,
             Self::Store { source, .. } => source.kind(),
         }
     }
@@ -149,69 +139,28 @@ fn suggestion(similar: Option<&RelPath>) -> String {
     similar.map(|path| format!("; did you mean `{path}`?")).unwrap_or_default()
 }
 
-/// What is remembered of one source file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Entry {
-    signature: StatSignature,
-    hashed_at_ns: i64,
-    digest: Digest,
-    executable: bool,
-}
-
-#[derive(Debug)]
-struct Slot {
-    entry: Entry,
-    /// Asked for since the table was opened.
-    used: bool,
-    /// Not in the log yet.
-    dirty: bool,
-}
-
 /// The digests of the source files of one workspace. All methods may be called from many threads.
 #[derive(Debug)]
 pub struct Sources {
     root: OwnedFd,
     root_path: PathBuf,
-    log: Mutex<Log>,
-    shards: [Mutex<HashMap<RelPath, Slot>>; SHARDS],
-}
-
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: FramedLog,
-    records: usize,
+    known: Option<Arc<dyn KnownFiles>>,
+    shards: [Mutex<HashMap<RelPath, Content>>; SHARDS],
 }
 
 impl Sources {
-    /// Opens the table that is kept in `state_dir` for the workspace at `root`.
-    pub fn open(state_dir: &Path, root: &Path) -> Result<Self, SourceError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| SourceError::Memory { path, source }
-        };
-        let path = state_dir.join(FILE);
-        let (file, frames) = FramedLog::open(&path, FORMAT).map_err(at(&path))?;
+    /// The sources of the workspace at `root`, with what earlier builds saw of them.
+    pub fn open(root: &Path, known: Option<Arc<dyn KnownFiles>>) -> Result<Self, SourceError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root_fd =
-            rustix::fs::open(root, flags, Mode::empty()).map_err(|error| at(root)(error.into()))?;
-        let mut sources = Self {
+        let root_fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| {
+            SourceError::Workspace { path: root.to_owned(), source: error.into() }
+        })?;
+        Ok(Self {
             root: root_fd,
             root_path: root.to_owned(),
-            log: Mutex::new(Log { path, file, records: frames.ranges().len() }),
+            known,
             shards: std::array::from_fn(|_| Mutex::default()),
-        };
-        for payload in frames.iter() {
-            // A record of another shape is forgotten like a damaged one.
-            if let Ok((path, entry)) = postcard::from_bytes::<(RelPath, Entry)>(payload) {
-                let slot = Slot { entry, used: false, dirty: false };
-                let index = shard_index(&path);
-                if let Some(shard) = sources.shards.get_mut(index) {
-                    shard.get_mut().unwrap_or_else(PoisonError::into_inner).insert(path, slot);
-                }
-            }
-        }
-        Ok(sources)
+        })
     }
 
     /// The content of a source file, which is in the store when this returns for the first time.
@@ -258,44 +207,10 @@ impl Sources {
         let mut facts = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            facts.extend(shard.iter().filter(|(_, slot)| slot.used).map(|(path, slot)| {
-                let Entry { signature, hashed_at_ns, digest, executable: _ } = &slot.entry;
-                let content = Content::new(signature, *hashed_at_ns, *digest);
-                (path.to_string(), Fact::Content(content))
-            }));
+            let seen = shard.iter().map(|(path, content)| (path.to_string(), content.clone()));
+            facts.extend(seen.map(|(path, content)| (path, Fact::Content(content))));
         }
         facts
-    }
-
-    /// Writes what is new since the last time. Call it with the workspace's lock held.
-    pub fn save(&self) -> Result<(), SourceError> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = Vec::new();
-        let mut new = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (path, slot) in shard.iter_mut() {
-                let record = (path, &slot.entry);
-                let bytes = || postcard::to_stdvec(&record).expect("plain data serializes");
-                if std::mem::take(&mut slot.dirty) {
-                    new.push(bytes());
-                }
-                all.push((path.clone(), slot.entry.clone()));
-            }
-        }
-        let records = log.records + new.len();
-        let bloated = records > COMPACT_RECORDS_MIN && records > all.len() * COMPACT_RATIO;
-        let Log { path, file, records: count } = &mut *log;
-        let result = if bloated {
-            let bytes = |entry| postcard::to_stdvec(entry).expect("plain data serializes");
-            let all: Vec<Vec<u8>> = all.iter().map(bytes).collect();
-            *count = all.len();
-            file.rewrite(all.iter().map(Vec::as_slice))
-        } else {
-            *count = records;
-            file.append(new.iter().map(Vec::as_slice))
-        };
-        result.map_err(|source| SourceError::Memory { path: path.clone(), source })
     }
 
     /// The signature of a regular file, or `None` where reading will say what is wrong.
@@ -312,13 +227,16 @@ impl Sources {
 
     fn remembered(&self, path: &RelPath, signature: &StatSignature) -> Option<Node> {
         let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = shard.get_mut(path)?;
-        let Entry { signature: known, hashed_at_ns, digest, executable } = &slot.entry;
-        if known != signature || known.is_racy(*hashed_at_ns) {
+        let content = match shard.get(path) {
+            Some(content) => content.clone(),
+            None => self.known.as_ref()?.content(path.as_str())?,
+        };
+        if content.racy || content.stat_signature() != *signature {
             return None;
         }
-        slot.used = true;
-        Some(Node::File { digest: *digest, executable: *executable })
+        let node = node_of(&content);
+        shard.entry(path.clone()).or_insert(content);
+        Some(node)
     }
 
     /// Reads the file into the store and remembers it.
@@ -328,15 +246,10 @@ impl Sources {
         let ingested = store
             .ingest_source(&self.root_path.join(path.as_str()))
             .map_err(|error| read_error(path, error))?;
-        let entry = Entry {
-            signature: ingested.signature,
-            hashed_at_ns,
-            digest: ingested.digest,
-            executable: ingested.executable,
-        };
-        let node = Node::File { digest: entry.digest, executable: entry.executable };
+        let content = Content::new(&ingested.signature, hashed_at_ns, ingested.digest);
+        let node = Node::File { digest: ingested.digest, executable: ingested.executable };
         let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
-        shard.insert(path.clone(), Slot { entry, used: true, dirty: true });
+        shard.insert(path.clone(), content);
         Ok(node)
     }
 
@@ -385,9 +298,15 @@ impl Sources {
         }
     }
 
-    fn shard(&self, path: &RelPath) -> &Mutex<HashMap<RelPath, Slot>> {
+    fn shard(&self, path: &RelPath) -> &Mutex<HashMap<RelPath, Content>> {
         self.shards.get(shard_index(path)).expect("the index is taken modulo the number")
     }
+}
+
+/// A source file as an input: the owner's bit says whether it may be executed.
+fn node_of(content: &Content) -> Node {
+    let executable = content.stat_signature().mode & 0o100 != 0;
+    Node::File { digest: content.digest.into(), executable }
 }
 
 fn read_error(path: &RelPath, error: StoreError) -> SourceError {
@@ -422,9 +341,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a temp dir");
-            for name in ["ws", "state"] {
-                fs::create_dir(folder.path().join(name)).expect("writable");
-            }
+            fs::create_dir(folder.path().join("ws")).expect("writable");
             let root = folder.path().join("cache");
             let function = DigestFunction::Blake3;
             let store = Store::open(StoreOptions { root, function }).expect("opens");
@@ -446,13 +363,31 @@ mod tests {
         }
 
         fn open(&self) -> Sources {
-            let state = self.folder.path().join("state");
-            Sources::open(&state, &self.folder.path().join("ws")).expect("opens")
+            Sources::open(&self.folder.path().join("ws"), None).expect("opens")
+        }
+
+        /// Sources that know what others have seen.
+        fn open_after(&self, before: &Sources) -> Sources {
+            let seen = before.facts().into_iter().filter_map(|(path, fact)| match fact {
+                Fact::Content(content) => Some((path, content)),
+                _ => None,
+            });
+            let known: Arc<dyn KnownFiles> = Arc::new(Seen(seen.collect()));
+            Sources::open(&self.folder.path().join("ws"), Some(known)).expect("opens")
         }
 
         fn digest(&self, sources: &Sources, name: &str) -> Result<Node, String> {
             let path = RelPath::new(name).expect("valid");
             sources.digest(&path, &self.store).map_err(|error| error.to_string())
+        }
+    }
+
+    #[derive(Debug)]
+    struct Seen(HashMap<String, Content>);
+
+    impl KnownFiles for Seen {
+        fn content(&self, path: &str) -> Option<Content> {
+            self.0.get(path).cloned()
         }
     }
 
@@ -471,9 +406,8 @@ mod tests {
         assert_eq!(fixture.digest(&sources, "a/f"), Ok(file("two")));
         let digest = DigestFunction::Blake3.digest(b"two");
         assert!(fixture.store.contains(&digest));
-        sources.save().expect("writable");
         fixture.write("a/f", "six");
-        let again = fixture.open();
+        let again = fixture.open_after(&sources);
         assert_eq!(fixture.digest(&again, "a/f"), Ok(file("six")));
     }
 
@@ -489,12 +423,11 @@ mod tests {
         let lie = DigestFunction::Blake3.digest(b"a lie");
         {
             let mut shard = sources.shard(&path).lock().expect("not poisoned");
-            let slot = shard.get_mut(&path).expect("known");
-            slot.entry.hashed_at_ns = i64::MAX;
-            slot.entry.digest = lie;
+            let content = shard.get_mut(&path).expect("known");
+            content.racy = false;
+            content.digest = lie.into();
         }
-        sources.save().expect("writable");
-        let again = fixture.open();
+        let again = fixture.open_after(&sources);
         let believed = Node::File { digest: lie, executable: false };
         assert_eq!(fixture.digest(&again, "f"), Ok(believed));
         assert_eq!(again.facts().len(), 1);
@@ -533,20 +466,6 @@ mod tests {
         check("out", "`out` leaves the workspace through a symbolic link");
         check("abs", "`abs` leaves the workspace through a symbolic link");
         assert_eq!(fixture.digest(&sources, "good"), Ok(file("")));
-    }
-
-    #[test]
-    fn a_damaged_memory_is_forgotten() {
-        let fixture = Fixture::new();
-        fixture.write("f", "text");
-        let sources = fixture.open();
-        fixture.digest(&sources, "f").expect("there");
-        sources.save().expect("writable");
-        fs::write(fixture.folder.path().join("state").join(FILE), b"MAESRCS\0garbage").expect("ok");
-        let again = fixture.open();
-        assert_eq!(fixture.digest(&again, "f"), Ok(file("text")));
-        again.save().expect("writable");
-        assert_eq!(fixture.digest(&fixture.open(), "f"), Ok(file("text")));
     }
 
     #[test]

@@ -1,0 +1,412 @@
+//! What a build begins with and what it leaves: the graph, and how much of an earlier build holds.
+//!
+//! Where a snapshot of the same request can be used, only what was changed is looked at: edited
+//! sources make actions dirty; build files are evaluated again only if something that they saw was
+//! changed. Where it cannot, everything is evaluated, and every action is looked up by its key.
+//! Both ways lead to the same outputs; the second is always open.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+use maestro_core::graph::{ActionSet, Plan};
+use maestro_core::{
+    ActionClass, ActionGraph, ActionId, ArtifactId, Label, Node, Origin, RelPath, TargetId,
+};
+use maestro_executor::engine::Report;
+use maestro_executor::engine::before::Before;
+use maestro_executor::engine::outputs::WrittenFile;
+use maestro_executor::records::{CONTENT_DIR, FoundIn, LOCK_FILE};
+use maestro_executor::workspace::facts::Fact;
+use maestro_executor::workspace::snapshot::{
+    self, Changes, EvaluationBytes, Left, RequestRecord, Results, SnapshotToolchain,
+};
+
+use crate::config::PROJECT_FILE;
+use crate::exit::{Failure, chain};
+use crate::invocation::{Invocation, Request, Wanted, observe};
+use crate::null_build::{Memory, Remembered, keyed_options, snapshot_name};
+use crate::output_groups::OutputGroups;
+use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
+use crate::verdicts::TestVerdict;
+
+/// What a build works on.
+#[derive(Debug)]
+pub struct Work {
+    /// Actions, artifacts and targets.
+    pub graph: ActionGraph,
+    /// What the patterns name.
+    pub requested: Vec<TargetId>,
+    /// How much of an earlier build holds; `None` where nothing is known to.
+    pub known: Option<Known>,
+}
+
+/// What holds of an earlier build.
+#[derive(Debug)]
+pub struct Known {
+    /// Its results.
+    pub results: Results,
+    /// Actions that must be looked at.
+    pub dirty: ActionSet,
+    /// Those among them without any result that could hold.
+    pub redo: ActionSet,
+    /// Sources with other content.
+    pub edited: HashSet<ArtifactId>,
+    /// The request as it stood.
+    pub record: RequestRecord,
+}
+
+impl Work {
+    /// Work of which nothing is known.
+    pub fn whole(loaded: maestro_rules::Loaded) -> Self {
+        Self { graph: loaded.graph, requested: loaded.requested, known: None }
+    }
+}
+
+impl Known {
+    /// The verdicts of tests as they stood.
+    pub fn verdicts(&self) -> HashMap<Label, TestVerdict> {
+        let remembered = serde_json::from_str::<Remembered>(&self.record.payload);
+        let tests = remembered.map(|remembered| remembered.tests).unwrap_or_default();
+        tests.into_iter().map(|verdict| (verdict.label.clone(), verdict)).collect()
+    }
+
+    /// The same for the engine.
+    pub fn before(&self) -> Before<'_> {
+        Before {
+            results: &self.results,
+            dirty: self.dirty.clone(),
+            redo: self.redo.clone(),
+            edited: self.edited.clone(),
+        }
+    }
+}
+
+impl Invocation {
+    /// Finds out what there is to do.
+    pub fn work(&self) -> Result<Work> {
+        if let Some(work) = self.known_work() {
+            return Ok(work);
+        }
+        Ok(Work::whole(self.load(&self.request.patterns)?))
+    }
+
+    /// What is left of an earlier build, or `None` where build files must be evaluated.
+    fn known_work(&self) -> Option<Work> {
+        let Memory { snapshot, changes } = self.memory.as_ref()?;
+        let Changes { sources, evaluation, outputs: _, toolchains, values } = changes;
+        let (lock, evaluation): (Vec<&String>, Vec<&String>) =
+            evaluation.iter().partition(|path| is_lock(path));
+        let other = !evaluation.is_empty() || !toolchains.is_empty() || !values.is_empty();
+        if other || !snapshot.is_current() {
+            return None;
+        }
+        let record = snapshot.requests().last()?.clone();
+        let (graph, results) = snapshot.open_graph().ok().flatten()?;
+        let edited = self.edited(&graph, &results, sources)?;
+        let mut redo: ActionSet = snapshot.pending().iter().copied().collect();
+        if !lock.is_empty() {
+            redo.extend(snapshot.recorded().iter().copied());
+        }
+        let edited_list: Vec<ArtifactId> = edited.iter().copied().collect();
+        let redo_list: Vec<ActionId> = redo.iter().collect();
+        let dirty = graph.affected(&edited_list, &redo_list);
+        let requested = record.targets.clone();
+        Some(Work { graph, requested, known: Some(Known { results, dirty, redo, edited, record }) })
+    }
+
+    /// The sources whose content is another; `None` where one cannot be read, which a whole build
+    /// then says in its place.
+    fn edited(
+        &self,
+        graph: &ActionGraph,
+        results: &Results,
+        sources: &[String],
+    ) -> Option<HashSet<ArtifactId>> {
+        let paths: Vec<RelPath> =
+            sources.iter().filter_map(|path| RelPath::new(path).ok()).collect();
+        self.sources.prefetch(&paths, &self.store, self.config.jobs(self.request.options.jobs));
+        let mut edited = HashSet::new();
+        for path in &paths {
+            let Some(id) = graph.artifact_at(path) else { continue };
+            if !matches!(graph.artifact(id).origin, Origin::Source) {
+                continue;
+            }
+            let node = self.sources.digest(path, &self.store).ok()?;
+            if results.node(id) != Some(node) {
+                edited.insert(id);
+            }
+        }
+        Some(edited)
+    }
+
+    /// The artifacts of a plan's request that must be written: all, unless it is known how the
+    /// others lie on disk.
+    pub fn to_write(
+        &self,
+        graph: &ActionGraph,
+        known: Option<&Known>,
+        requested: &[ArtifactId],
+        report: &Report,
+    ) -> Vec<ArtifactId> {
+        let (Some(known), Some(memory)) = (known, &self.memory) else { return requested.to_vec() };
+        if !known.record.complete {
+            return requested.to_vec();
+        }
+        let mut paths = memory.changes.outputs.iter().filter_map(|path| RelPath::new(path).ok());
+        let mut out: Vec<ArtifactId> =
+            paths.by_ref().filter_map(|path| artifact_around(graph, path)).collect();
+        let changed = report
+            .nodes
+            .iter()
+            .filter(|(id, node)| known.results.node(**id).as_ref() != Some(*node));
+        out.extend(changed.map(|(id, _)| *id));
+        out.retain(|id| requested.binary_search(id).is_ok());
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    /// Writes what the next build begins with.
+    pub fn leave(&self, ended: &Ended<'_>) -> Result<()> {
+        let Ended { work, report, wanted, requested, summary, tests, .. } = ended;
+        let graph = &work.graph;
+        let (results, others_hold) = new_results(work, report);
+        let pending = pending(work, ended.plan, report);
+        let options = keyed_options(&self.config, &self.request);
+        let request = RequestRecord {
+            name: options.clone(),
+            complete: report.success() && pending.is_empty(),
+            artifacts: requested.to_vec(),
+            targets: wanted.iter().map(|want| want.target).collect(),
+            payload: payload(summary, tests)?,
+        };
+        let former = self.memory.as_ref().filter(|_| work.known.is_some());
+        let nothing = Changes::default();
+        let left = Left {
+            graph,
+            results: &results,
+            facts: self.seen(ended.files)?,
+            changes: former.map_or(&nothing, |memory| &memory.changes),
+            pending,
+            recorded: former.map_or_else(
+                || recorded_actions(graph),
+                |memory| memory.snapshot.recorded().to_vec(),
+            ),
+            request,
+            others_hold,
+            evaluation: EvaluationBytes::default(),
+            env: Vec::new(),
+            params: Vec::new(),
+            toolchains: self.toolchains_after(former),
+            log_bytes: ended.log_bytes,
+        };
+        let name = snapshot_name(self.state_dir(), &options);
+        let former = former.map(|memory| &*memory.snapshot);
+        snapshot::save(&name, former, left).map_err(|error| {
+            Failure::new(maestro_core::FailureKind::Environment, chain(&error)).into()
+        })
+    }
+
+    /// What was seen on disk in this build, and what it wrote.
+    fn seen(&self, written: &[WrittenFile]) -> Result<Vec<(String, Fact)>> {
+        for file in self.records.files_read().into_iter().chain([PROJECT_FILE.to_owned()]) {
+            observe(&self.host, &file)?;
+        }
+        let mut facts = self.host.take_observations();
+        facts.extend(self.sources.facts());
+        facts.extend(written.iter().map(WrittenFile::fact));
+        Ok(facts)
+    }
+
+    /// The toolchains that what is built depends on.
+    fn toolchains_after(&self, former: Option<&Memory>) -> Vec<SnapshotToolchain> {
+        let mut toolchains: Vec<SnapshotToolchain> =
+            former.map(|memory| memory.snapshot.toolchains().to_vec()).unwrap_or_default();
+        for (list, root) in self.toolchains.used() {
+            toolchains.retain(|other| other.list != list);
+            toolchains.push(SnapshotToolchain { list, root });
+        }
+        toolchains
+    }
+
+    /// The files of a wanted target on disk: what was written now, and what lay there already.
+    pub fn files_of(
+        &self,
+        graph: &ActionGraph,
+        known: Option<&Known>,
+        want: &Wanted,
+        written: &HashMap<ArtifactId, Vec<WrittenFile>>,
+    ) -> Vec<OutputSummary> {
+        let mut files: Vec<OutputSummary> = Vec::new();
+        for id in &want.artifacts {
+            match (written.get(id), known) {
+                (Some(list), _) => files.extend(
+                    list.iter().map(|file| OutputSummary::new(file.path.clone(), &file.digest)),
+                ),
+                (None, Some(known)) => {
+                    let Some(memory) = &self.memory else { continue };
+                    files.extend(files_on_disk(graph, &known.results, memory, *id));
+                }
+                (None, None) => {}
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup_by(|a, b| a.path == b.path);
+        files
+    }
+}
+
+/// A build that has ended.
+pub struct Ended<'a> {
+    /// What it worked on.
+    pub work: &'a Work,
+    /// What it planned.
+    pub plan: &'a Plan,
+    /// How that ended.
+    pub report: &'a Report,
+    /// What was asked for.
+    pub wanted: &'a [Wanted],
+    /// The artifacts of that, sorted.
+    pub requested: &'a [ArtifactId],
+    /// What is reported.
+    pub summary: &'a Summary,
+    /// Verdicts of tests.
+    pub tests: &'a [TestVerdict],
+    /// What was written.
+    pub files: &'a [WrittenFile],
+    /// How long the build log is now.
+    pub log_bytes: u64,
+}
+
+/// The results that are known after a build, and whether those from before it all still hold.
+fn new_results(work: &Work, report: &Report) -> (Results, bool) {
+    let mut results = work.known.as_ref().map(|known| known.results.clone()).unwrap_or_default();
+    let mut hold = true;
+    for (id, node) in &report.nodes {
+        if results.node(*id).as_ref() != Some(node) {
+            hold = false;
+            results.set_node(*id, node);
+        }
+    }
+    for finished in &report.finished {
+        if let Some((key, _)) = &finished.key
+            && results.key(finished.action) != Some(key.0.hash)
+        {
+            results.set_key(finished.action, key.0.hash);
+        }
+    }
+    (results, hold)
+}
+
+/// The actions that have no result that holds: they failed, were not tried, or used an answer that
+/// is to be asked for again.
+fn pending(work: &Work, plan: &Plan, report: &Report) -> Vec<ActionId> {
+    let settled = report.finished.iter().filter(|finished| {
+        finished.record.as_ref().is_none_or(|used| used.found_in == FoundIn::Lock)
+    });
+    let done: ActionSet = settled.map(|finished| finished.action).collect();
+    let candidates: Vec<ActionId> = match &work.known {
+        Some(known) => known.dirty.iter().collect(),
+        None => plan.order.clone(),
+    };
+    candidates.into_iter().filter(|action| !done.contains(*action)).collect()
+}
+
+/// The actions whose results are recorded ones.
+fn recorded_actions(graph: &ActionGraph) -> Vec<ActionId> {
+    let recorded = |id: &ActionId| graph.action(*id).class == ActionClass::Recorded;
+    graph.live_actions().filter(recorded).collect()
+}
+
+/// What the next, unchanged build will say: everything is known without asking.
+fn payload(summary: &Summary, tests: &[TestVerdict]) -> Result<String> {
+    let mut summary = summary.clone();
+    summary.actions = summary.actions.all_known();
+    summary.cost_usd_micros = 0;
+    summary.critical_path_ms = 0;
+    let targets = summary.targets.len();
+    if targets > TARGETS_SHOWN {
+        summary.targets.clear();
+    }
+    Ok(serde_json::to_string(&Remembered { summary, targets, tests: tests.to_vec() })?)
+}
+
+/// The output that stands at a path or around it.
+fn artifact_around(graph: &ActionGraph, path: RelPath) -> Option<ArtifactId> {
+    let mut at = Some(path);
+    while let Some(path) = at {
+        if let Some(id) = graph.artifact_at(&path) {
+            return Some(id);
+        }
+        at = path.parent();
+    }
+    None
+}
+
+/// The files of an output that lie on disk as they were written.
+fn files_on_disk(
+    graph: &ActionGraph,
+    results: &Results,
+    memory: &Memory,
+    id: ArtifactId,
+) -> Vec<OutputSummary> {
+    if graph.producer(id).is_none() {
+        return Vec::new();
+    }
+    let path = graph.artifact(id).path.as_str();
+    match results.node(id) {
+        Some(Node::File { digest, .. }) => vec![OutputSummary::new(path.to_owned(), &digest)],
+        Some(Node::Tree { .. }) => {
+            let below = memory.snapshot.contents_below(path);
+            let each = below
+                .into_iter()
+                .map(|(path, content)| OutputSummary::new(path, &content.digest.into()));
+            each.collect()
+        }
+        Some(Node::Symlink { .. }) | None => Vec::new(),
+    }
+}
+
+/// Every target of a complete request with its files.
+pub fn all_targets(
+    request: &Request,
+    memory: &Memory,
+    record: &RequestRecord,
+) -> Option<Vec<TargetSummary>> {
+    let (graph, results) = memory.snapshot.open_graph().ok().flatten()?;
+    let groups = OutputGroups::parse(&request.output_groups);
+    let summary = |id: &TargetId| {
+        let want = crate::commands::build::wanted(&graph, *id, request.tests, &groups);
+        let files = want.artifacts.iter();
+        let mut outputs: Vec<OutputSummary> =
+            files.flat_map(|id| files_on_disk(&graph, &results, memory, *id)).collect();
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        outputs.dedup_by(|a, b| a.path == b.path);
+        TargetSummary { label: want.label.to_string(), outputs }
+    };
+    Some(record.targets.iter().map(summary).collect())
+}
+
+/// Counts the actions that a plan left out, since their results hold.
+pub fn count_known(
+    report: &mut Report,
+    graph: &ActionGraph,
+    memory: &Memory,
+    plan: &Plan,
+    requested: &[ArtifactId],
+) {
+    let planned: ActionSet = plan.order.iter().copied().collect();
+    let needed = graph.needed(requested);
+    let clean = |action: &ActionId| needed.contains(*action) && !planned.contains(*action);
+    let all = needed.len() - needed.iter().filter(|action| planned.contains(*action)).count();
+    let locked = memory.snapshot.recorded().iter().copied().filter(clean).count();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    report.counts.total += number(all);
+    report.counts.locked += number(locked);
+    report.counts.cached += number(all - locked);
+}
+
+/// Whether a path is part of the lock, which the records read and not the build files.
+fn is_lock(path: &str) -> bool {
+    path == LOCK_FILE || path.strip_prefix(CONTENT_DIR).is_some_and(|rest| rest.starts_with('/'))
+}
