@@ -3,18 +3,20 @@
 //! A configured target is analyzed at most once, in the order that [`ConfiguredGraph`] found.
 
 mod context;
+mod memory;
 mod program;
 mod result;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use maestro_core::{ActionGraph, ArtifactKind, Label, RelPath, Target as GraphTarget, TargetId};
+use maestro_core::{ArtifactId, ArtifactKind, Label, RelPath, Target as GraphTarget, TargetId};
 use starlark::environment::Module;
 use starlark::eval::Evaluator;
 use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
+use self::memory::Outcome;
 use crate::attr::{AttrKind, AttrValue};
 use crate::configured::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Via};
 use crate::ctx::actions::declare;
@@ -24,6 +26,8 @@ use crate::error::{Code, RuleError};
 use crate::library;
 use crate::limits::{UNCHECKED_HEAP_BYTES, check_value};
 use crate::load::file::{display, path_of};
+use crate::memo::session::Session;
+use crate::memo::value::Foreign;
 use crate::package::TargetDecl;
 use crate::resolve::{Universe, location_of};
 use crate::rule::RuleSpec;
@@ -46,19 +50,28 @@ pub(crate) struct Analyzer<'u, 'h> {
     /// The node whose implementation runs.
     current: NodeId,
     done: HashMap<NodeId, Configured>,
+    /// Targets that need not be analyzed.
+    kept: HashMap<NodeId, TargetId>,
     /// Files that targets name as outputs, by the target and the name.
     outputs: HashMap<(NodeId, Arc<str>), FileValue>,
     implementations: HashMap<*const RuleSpec, OwnedFrozenValue>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What is remembered, and what is to be.
+    session: Option<Session<'h>>,
+    /// The program for which the target under analysis has made runfiles.
+    made_program: Cell<Option<ArtifactId>>,
+    /// Whether memory has lost something that is needed.
+    pub(crate) lost: bool,
 }
 
 impl<'u, 'h> Analyzer<'u, 'h> {
-    pub(crate) fn new(universe: &'u Universe<'h>, configured: &'u ConfiguredGraph) -> Self {
-        let scope = RuleScope {
-            graph: RefCell::new(ActionGraph::default()),
-            runnables: RefCell::default(),
-            current: RefCell::new(None),
-        };
+    /// Begins with a graph, which is empty but for what is remembered.
+    pub(crate) fn new(
+        universe: &'u Universe<'h>,
+        configured: &'u ConfiguredGraph,
+        scope: RuleScope,
+        session: Option<Session<'h>>,
+    ) -> Self {
         Self {
             universe,
             configured,
@@ -66,38 +79,55 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             current: NodeId::default(),
             done: HashMap::new(),
             outputs: HashMap::new(),
+            kept: HashMap::new(),
             implementations: HashMap::new(),
             diagnostics: Vec::new(),
+            session,
+            made_program: Cell::new(None),
+            lost: false,
         }
     }
 
-    /// The graph that was built.
-    pub(crate) fn into_graph(self) -> ActionGraph {
-        self.scope.graph.into_inner()
+    /// The graph that was built, and what is to be remembered.
+    pub(crate) fn finish_all(self) -> (RuleScope, Option<Session<'h>>) {
+        (self.scope, self.session)
     }
 
-    /// Analyzes everything that was found, dependencies first. A failure is reported once, and
-    /// what depends on it is left out.
-    pub(crate) fn analyze(&mut self) {
+    /// Analyzes everything that was found, or the part of it that is needed, dependencies first.
+    /// A failure is reported once, and what depends on it is left out.
+    pub(crate) fn analyze(&mut self, live: Option<&HashSet<NodeId>>) {
+        self.retire_changed(live);
         for id in self.configured.order() {
             let node = self.configured.node(*id);
             let NodeKind::Rule(decl) = &node.kind else { continue };
-            let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
-            if self.configured.is_incompatible(*id) || !ready() {
+            if live.is_some_and(|live| !live.contains(id)) {
                 continue;
             }
-            self.current = *id;
-            match self.configure(node, decl) {
-                Ok(configured) => {
-                    self.done.insert(*id, configured);
-                }
-                Err(error) => self.diagnostics.push(*error),
+            let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
+            if self.configured.is_incompatible(*id) || !ready() || self.keep(*id, decl) {
+                continue;
             }
+            self.analyze_one(*id, decl);
+        }
+    }
+
+    fn analyze_one(&mut self, id: NodeId, decl: &Arc<TargetDecl>) {
+        if !self.bring(id) {
+            self.lost = true;
+            return;
+        }
+        self.current = id;
+        match self.configure(self.configured.node(id), decl) {
+            Ok(configured) => {
+                self.done.insert(id, configured);
+            }
+            Err(error) => self.diagnostics.push(*error),
         }
     }
 
     fn is_ready(&self, edge: &Edge) -> bool {
-        self.owner(self.configured.target(edge)).is_none_or(|owner| self.done.contains_key(&owner))
+        let owner = self.owner(self.configured.target(edge));
+        owner.is_none_or(|owner| self.target_id(owner).is_some())
     }
 
     /// The node whose analysis makes what a node stands for; a source has none.
@@ -115,12 +145,12 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let node = self.configured.node(id);
         let label = &node.label;
         match &node.kind {
-            NodeKind::Rule(_) => self.done.get(&id).map(|configured| configured.id),
+            NodeKind::Rule(_) => self.target_id(id),
             NodeKind::Output(decl) => {
                 let owner = self.owner(id)?;
                 let file = self.outputs.get(&(owner, label.name.clone()))?;
                 let mut target = plain_target(label, "generated file", location_of(decl));
-                target.deps = vec![self.done.get(&owner)?.id];
+                target.deps = vec![self.target_id(owner)?];
                 target.files = vec![file.artifact()];
                 Some(self.scope.graph.borrow_mut().add_target(target))
             }
@@ -158,6 +188,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             None => Some(self.implementation(&decl.rule).map_err(at)?),
         };
         let prints = Prints::new(&display(&decl.rule.file));
+        let mut foreign = Foreign::default();
         let frozen = Module::with_temp_heap(|module| {
             {
                 let mut eval = Evaluator::new(&module);
@@ -165,12 +196,16 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 eval.set_print_handler(&prints);
                 self.universe.packages.limits().apply(&mut eval)?;
                 let value = self.run(decl, implementation.as_ref(), &mut eval)?;
+                if self.session.is_some() {
+                    foreign = Foreign::of(value);
+                }
                 module.set_extra_value(value);
             }
             let name = FrozenHeapName::User(Box::new(decl.label.to_string()));
             Ok(module.freeze_named(name)?)
         });
-        self.diagnostics.extend(prints.take());
+        let prints = prints.take();
+        self.diagnostics.extend(prints.iter().cloned());
         let frozen = frozen.map_err(|error: starlark::Error| {
             let mut diagnostic = Diagnostic::from_starlark(&error, Some(&decl.span));
             let place = Location::of(&decl.span);
@@ -182,6 +217,8 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let value = frozen.owned_extra_value().ok_or_else(|| {
             at(RuleError::new(Code::Internal, "the analysis of the target left no value"))
         })?;
+        let outcome = Outcome { id, value: value.clone(), foreign, prints };
+        self.note(self.current, decl, outcome);
         Ok(Configured { id, value })
     }
 
@@ -210,19 +247,19 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         Ok(value)
     }
 
-    fn add_target(&self, node: &Node, decl: &TargetDecl) -> TargetId {
+    fn add_target(&mut self, node: &Node, decl: &TargetDecl) -> TargetId {
         let mut target = plain_target(&decl.label, decl.rule.name(), location_of(decl));
         let mut seen = HashSet::new();
         for edge in node.edges.iter().filter(|edge| edge.via != Via::TestToolchain) {
             if let Some(owner) = self.owner(self.configured.target(edge))
-                && let Some(configured) = self.done.get(&owner)
-                && seen.insert(configured.id)
+                && let Some(id) = self.target_id(owner)
+                && seen.insert(id)
             {
-                target.deps.push(configured.id);
+                target.deps.push(id);
             }
         }
         target.tags = decl.strings("tags");
-        self.scope.graph.borrow_mut().add_target(target)
+        self.put_target(self.current, target)
     }
 
     fn declare_outputs(&mut self, decl: &TargetDecl, folder: &str) -> Result<(), RuleError> {

@@ -163,7 +163,7 @@ pub(crate) fn host_platform() -> Label {
 }
 
 /// The folder of outputs that no configuration changes.
-const SHARED_ROOT: &str = "shared";
+pub(crate) const SHARED_ROOT: &str = "shared";
 
 impl TrimTable {
     /// Knows the empty one.

@@ -8,6 +8,7 @@
 //! Invariant: after [`ConfiguredGraph::discover`], an edge of a node that is not failed leads to a
 //! node that is not failed either, or the error is reported.
 
+mod check;
 mod order;
 
 use std::collections::{BTreeSet, HashMap};
@@ -28,6 +29,8 @@ use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::resolve::{Node as Named, Universe, location_of, test_toolchain};
 use crate::rule::{COMPATIBLE, PARAM_DEFAULT};
+
+pub(crate) use self::check::in_attribute;
 
 /// Names a node of one graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +97,13 @@ pub(crate) struct Node {
     pub(crate) trimmed: TrimId,
     /// The node that stands for all that are equal after trimming.
     pub(crate) canonical: NodeId,
+    /// Whether it is as it was in an earlier build; then nobody looks at what it depends on.
+    pub(crate) remembered: bool,
 }
+
+/// What a label in a configuration is known to read, with all below it, if it is as it was in an
+/// earlier build.
+pub(crate) type Recall<'a> = &'a dyn Fn(&Label, ConfigId) -> Option<BTreeSet<Setting>>;
 
 /// Every configured target that a request needs.
 #[derive(Debug)]
@@ -111,6 +120,8 @@ pub(crate) struct ConfiguredGraph {
     /// Nodes that cannot be built for their platform, and why.
     incompatible: HashMap<NodeId, Incompatible>,
     pub(crate) trims: TrimTable,
+    /// What there is to say about targets that are fine, by their labels.
+    warnings: HashMap<Label, Vec<Diagnostic>>,
 }
 
 /// Why a node cannot be built for its platform.
@@ -144,6 +155,7 @@ impl ConfiguredGraph {
         universe: &mut Universe<'_>,
         configured: Configured,
         requested: &[Label],
+        recall: Recall<'_>,
     ) -> Self {
         let Configured { target, configurations, definitions } = configured;
         let mut graph = Self {
@@ -156,6 +168,7 @@ impl ConfiguredGraph {
             reads: ReadsTable::new(),
             incompatible: HashMap::new(),
             trims: TrimTable::new(),
+            warnings: HashMap::new(),
         };
         let mut pending = Vec::new();
         for label in requested {
@@ -163,7 +176,7 @@ impl ConfiguredGraph {
         }
         let roots = pending.clone();
         pending.reverse();
-        graph.visit_all(universe, pending);
+        graph.visit_all(universe, pending, recall);
         graph.check_edges(universe, &roots);
         graph.sort_and_trim(universe, &roots);
         graph
@@ -232,6 +245,26 @@ impl ConfiguredGraph {
         }
     }
 
+    /// The nodes whose analysis makes what a node depends on.
+    pub(crate) fn owners(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let targets = self.node(id).edges.iter().map(|edge| self.target(edge));
+        targets.filter_map(|to| {
+            let node = self.node(to);
+            match node.kind {
+                NodeKind::Rule(_) => Some(to),
+                NodeKind::Output(_) => node.edges.first().map(|edge| self.target(edge)),
+                NodeKind::Alias(_) | NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => {
+                    None
+                }
+            }
+        })
+    }
+
+    /// Whether a node stands for a file rather than a target.
+    pub(crate) fn is_file(&self, id: NodeId) -> bool {
+        matches!(self.node(id).kind, NodeKind::Output(_) | NodeKind::Source)
+    }
+
     /// The node at the end of an edge, as it is analyzed.
     pub(crate) fn target(&self, edge: &Edge) -> NodeId {
         self.node(edge.to).canonical
@@ -256,6 +289,7 @@ impl ConfiguredGraph {
             reads: ReadsId::NONE,
             trimmed: TrimId::SHARED,
             canonical: id,
+            remembered: false,
         });
         self.index.insert((label.clone(), config), id);
         pending.push(id);
@@ -263,13 +297,18 @@ impl ConfiguredGraph {
     }
 
     /// Visits nodes and all that they lead to; what misses a package waits for the next batch.
-    fn visit_all(&mut self, universe: &mut Universe<'_>, mut pending: Vec<NodeId>) {
+    fn visit_all(
+        &mut self,
+        universe: &mut Universe<'_>,
+        mut pending: Vec<NodeId>,
+        recall: Recall<'_>,
+    ) {
         loop {
             let mut later = Vec::new();
             let mut missing = BTreeSet::new();
             while let Some(id) = pending.pop() {
                 let mut found = Vec::new();
-                match self.visit(universe, id, &mut found) {
+                match self.visit(universe, id, &mut found, recall) {
                     Ok(()) => pending.extend(found.into_iter().rev()),
                     Err(Stopped::Missing(packages)) => {
                         missing.extend(packages);
@@ -297,6 +336,7 @@ impl ConfiguredGraph {
         universe: &Universe<'_>,
         id: NodeId,
         pending: &mut Vec<NodeId>,
+        recall: Recall<'_>,
     ) -> Result<(), Stopped> {
         let Node { label, config, .. } = self.node(id);
         let (label, config) = (label.clone(), *config);
@@ -305,8 +345,15 @@ impl ConfiguredGraph {
         }
         let plain =
             |kind| Found { kind, edges: Vec::new(), reads: BTreeSet::new(), incompatible: None };
+        let mut remembered = false;
         let found = match universe.resolve(&label) {
-            Ok(Some(Named::Rule(decl))) => self.visit_target(universe, &decl, config, pending)?,
+            Ok(Some(Named::Rule(decl))) => match recall(&label, config) {
+                Some(reads) => {
+                    remembered = true;
+                    Found { reads, ..plain(NodeKind::Rule(decl)) }
+                }
+                None => self.visit_target(universe, &decl, config, pending)?,
+            },
             Ok(Some(Named::Output(decl))) => {
                 let to = self.want(&decl.label, config, pending);
                 Found { edges: vec![Edge { via: Via::Owner, to }], ..plain(NodeKind::Output(decl)) }
@@ -323,6 +370,7 @@ impl ConfiguredGraph {
         node.kind = found.kind;
         node.edges = found.edges.into();
         node.reads = reads;
+        node.remembered = remembered;
         Ok(())
     }
 
@@ -382,40 +430,9 @@ impl ConfiguredGraph {
         edges
     }
 
-    /// Reports what is missing or may not be used, once for each target and label.
-    fn check_edges(&mut self, universe: &mut Universe<'_>, roots: &[NodeId]) {
-        let mut found = Vec::new();
-        for root in roots {
-            if let NodeKind::Failed(Some(error)) = &self.node(*root).kind {
-                found.push(Diagnostic::of((**error).clone(), None));
-            }
-        }
-        for node in &self.nodes {
-            let (NodeKind::Rule(user) | NodeKind::Alias(user)) = &node.kind else { continue };
-            for edge in &node.edges {
-                let Via::Attribute(position) = edge.via else { continue };
-                let Some((attribute, _)) = user.rule.attrs.get(usize::from(position)) else {
-                    continue;
-                };
-                let to = self.node(edge.to);
-                let named = match &to.kind {
-                    NodeKind::Rule(decl) | NodeKind::Alias(decl) => Named::Rule(decl.clone()),
-                    NodeKind::Output(decl) => Named::Output(decl.clone()),
-                    NodeKind::Source => Named::Source,
-                    NodeKind::Failed(Some(error)) => {
-                        found.push(in_attribute((**error).clone(), user, attribute));
-                        continue;
-                    }
-                    NodeKind::Failed(None) | NodeKind::Unknown => continue,
-                };
-                match universe.check_use(&to.label, &named, user) {
-                    Ok(()) => found.extend(universe.deprecation(&named, user)),
-                    Err(error) => found.push(in_attribute(error, user, attribute)),
-                }
-            }
-        }
-        found.dedup();
-        universe.diagnostics.extend(found);
+    /// What a node reads of its configuration, with all below it.
+    pub(crate) fn reads(&self, id: NodeId) -> &BTreeSet<Setting> {
+        self.reads.get(self.node(id).reads)
     }
 }
 
@@ -464,10 +481,4 @@ fn stopped(stop: Stop, user: &TargetDecl, attribute: &str) -> Stopped {
         Stop::Error(error) => Stopped::Failed(Some(in_attribute(error, user, attribute))),
         Stop::Reported => Stopped::Failed(None),
     }
-}
-
-/// An error about what an attribute of a target says.
-pub(crate) fn in_attribute(mut error: RuleError, user: &TargetDecl, attribute: &str) -> Diagnostic {
-    error.message = format!("target `{}`, attribute `{attribute}`: {}", user.label, error.message);
-    Diagnostic::at(error, &user.span)
 }

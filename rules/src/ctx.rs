@@ -24,7 +24,7 @@ use self::actions::Actions;
 use self::expand::{Expander, Variable};
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
-use crate::values::depset::{Depset, expect_depset};
+use crate::values::depset::{Depset, Unfold, expect_depset};
 use crate::values::file::{FileOrigin, FileValue, OUTPUT_FOLDER};
 use crate::values::label::LabelValue;
 use crate::values::runfiles::Runfiles;
@@ -256,9 +256,10 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
         this: Value<'v>,
         #[starlark(require = pos)] text: &str,
         targets: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<String> {
         let ctx = this_ctx(this)?;
-        let targets = target_files(targets, "targets")?;
+        let targets = target_files(targets, "targets", Unfold::of(eval))?;
         Ok(Expander { label: &ctx.label, attribute: "text", targets: &targets, variables: None }
             .expand(text)?)
     }
@@ -277,9 +278,10 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = pos)] command: &str,
         #[starlark(require = pos)] additional_substitutions: Value<'v>,
         #[starlark(require = named)] targets: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<String> {
         let ctx = this_ctx(this)?;
-        let targets = target_files(targets, "targets")?;
+        let targets = target_files(targets, "targets", Unfold::of(eval))?;
         let parameter = "additional_substitutions";
         let dict = DictRef::from_value(additional_substitutions)
             .ok_or_else(|| wrong_type(parameter, "a dict", additional_substitutions))?;
@@ -330,9 +332,10 @@ fn files_of_list(value: Value<'_>, parameter: &str) -> Result<Vec<FileValue>, Ru
 }
 
 /// The labels of targets with their files; a program stands for itself alone.
-fn target_files(
-    value: Option<Value<'_>>,
+fn target_files<'v>(
+    value: Option<Value<'v>>,
     parameter: &str,
+    unfold: Unfold<'v, '_>,
 ) -> Result<Vec<(Label, Vec<FileValue>)>, RuleError> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Vec::new()) };
     let mut out = Vec::new();
@@ -342,7 +345,7 @@ fn target_files(
         let executable = target.default_field("executable").and_then(FileValue::from_value);
         let files = match executable {
             Some(program) => vec![program.clone()],
-            None => files_of(target)?,
+            None => files_of(target, unfold)?,
         };
         out.push((target.label.clone(), files));
     }
@@ -350,14 +353,17 @@ fn target_files(
 }
 
 /// The files that `build` makes for a target.
-pub(crate) fn files_of(target: &Target<'_>) -> Result<Vec<FileValue>, RuleError> {
+pub(crate) fn files_of<'v>(
+    target: &Target<'v>,
+    unfold: Unfold<'v, '_>,
+) -> Result<Vec<FileValue>, RuleError> {
     let Some(value) = target.default_field("files") else { return Ok(Vec::new()) };
     let set = Depset::from_value(value).ok_or_else(|| wrong_type("files", "a depset", value))?;
     let file = |value: Value<'_>| match FileValue::from_value(value) {
         Some(file) => Ok(file.clone()),
         None => Err(wrong_type("files", "a depset of files", value)),
     };
-    set.items()?.into_iter().map(file).collect()
+    set.items(unfold)?.into_iter().map(file).collect()
 }
 
 /// A list of texts.

@@ -21,6 +21,7 @@ mod configured;
 mod ctx;
 mod diagnostic;
 mod error;
+mod evaluation;
 mod format;
 mod glob;
 mod globals;
@@ -33,25 +34,19 @@ mod nesting;
 mod package;
 mod query;
 mod read;
+mod recalled;
 mod resolve;
 mod rule;
 mod scope;
 mod values;
 mod visibility;
 
-use std::collections::HashSet;
-
 use maestro_core::event::Severity;
 use maestro_core::host::Host;
-use maestro_core::{ActionGraph, Label, TargetId, TargetPattern};
+use maestro_core::{ActionGraph, TargetId, TargetPattern};
 
-use crate::analysis::Analyzer;
-use crate::config::request::configure;
-use crate::configured::ConfiguredGraph;
+use crate::evaluation::evaluate;
 use crate::load::loader::STACK_BYTES;
-use crate::load::packages::Packages;
-use crate::memo::Recall;
-use crate::resolve::Universe;
 
 pub use config::definitions::HostMachine;
 pub use config::request::ConfigurationRequest;
@@ -114,10 +109,8 @@ pub fn reload(
     memory: Option<Memory<'_>>,
     remember: Remember,
 ) -> Result<Reloaded, Vec<Diagnostic>> {
-    on_large_stack(|| {
-        let recall = memory.as_ref().and_then(Recall::open);
-        load_here(&options, EvaluationLimits::default(), recall, remember)
-    })
+    let limits = EvaluationLimits::default();
+    on_large_stack(|| evaluate(&options, limits, memory, remember))
 }
 
 /// Evaluates the build files that a request needs into an action graph.
@@ -132,88 +125,8 @@ pub fn load_within(
     options: LoadOptions<'_>,
     limits: EvaluationLimits,
 ) -> Result<Loaded, Vec<Diagnostic>> {
-    let reloaded = on_large_stack(|| load_here(&options, limits, None, Remember::Nothing))?;
+    let reloaded = on_large_stack(|| evaluate(&options, limits, None, Remember::Nothing))?;
     Ok(reloaded.loaded)
-}
-
-fn load_here<'a>(
-    options: &LoadOptions<'a>,
-    limits: EvaluationLimits,
-    recall: Option<Recall<'a>>,
-    remember: Remember,
-) -> Result<Reloaded, Vec<Diagnostic>> {
-    let packages = Packages::new(options.host, options.threads, limits).with_recall(recall);
-    let mut universe = Universe::new(packages);
-    let labels = universe.expand(&options.patterns);
-    let configured = configure(&mut universe, &options.configuration)?;
-    let configured = ConfiguredGraph::discover(&mut universe, configured, &labels);
-    let named = |label: &Label| {
-        let mut patterns = options.patterns.iter().filter(|(negative, _)| !negative);
-        patterns.any(|(_, pattern)| *pattern == TargetPattern::Single(label.clone()))
-    };
-    let (labels, diagnostics) = leave_out_incompatible(&configured, labels, named);
-    universe.diagnostics.extend(diagnostics);
-    let (mut remarks, errors) = split(std::mem::take(&mut universe.diagnostics));
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let mut analyzer = Analyzer::new(&universe, &configured);
-    analyzer.analyze();
-    let mut requested: Vec<TargetId> = labels
-        .iter()
-        .filter_map(|label| configured.requested(label))
-        .filter_map(|node| analyzer.requested(node))
-        .collect();
-    // Two names of one target are one target.
-    let mut seen = HashSet::new();
-    requested.retain(|id| seen.insert(*id));
-    let (more, errors) = split(std::mem::take(&mut analyzer.diagnostics));
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    remarks.extend(more);
-    remarks.extend(universe.packages.recalled_remarks());
-    remarks.sort_by(|a, b| (&a.location, &a.message).cmp(&(&b.location, &b.message)));
-    let packages = universe.package_count();
-    let graph = analyzer.into_graph();
-    Ok(Reloaded {
-        loaded: Loaded { graph, requested, packages, remarks },
-        reevaluated: Reevaluated::of(&universe.packages),
-        remembered: memo::write(&universe.packages, remember),
-    })
-}
-
-/// Leaves out what cannot be built for the target platform: with an error where it is asked for by
-/// its name, with a remark where a pattern names it among others.
-fn leave_out_incompatible(
-    configured: &ConfiguredGraph,
-    labels: Vec<Label>,
-    named: impl Fn(&Label) -> bool,
-) -> (Vec<Label>, Vec<Diagnostic>) {
-    let mut diagnostics = Vec::new();
-    let mut skipped = Vec::new();
-    let kept = labels.into_iter().filter(|label| match configured.requested(label) {
-        Some(node) if configured.is_incompatible(node) => {
-            match named(label) {
-                true => diagnostics.push(configured.incompatibility(node)),
-                false => skipped.push(format!("`{label}`")),
-            }
-            false
-        }
-        _ => true,
-    });
-    let kept = kept.collect();
-    if !skipped.is_empty() {
-        const SHOWN: usize = 5;
-        let more = match skipped.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        skipped.truncate(SHOWN);
-        let message = format!("skipped, not for this platform: {}{more}", skipped.join(", "));
-        diagnostics.push(Diagnostic::info(message, None));
-    }
-    (kept, diagnostics)
 }
 
 fn split(all: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {

@@ -11,19 +11,30 @@
 //!
 //! Invariant: an evaluation gives the same with memory and without.
 
+pub(crate) mod catalog;
 pub(crate) mod codec;
 pub(crate) mod decls;
 mod diagnostics;
 pub(crate) mod files;
 pub(crate) mod imprint;
+pub(crate) mod request;
+pub(crate) mod revive;
+pub(crate) mod session;
+pub(crate) mod summary;
+pub(crate) mod targets;
+pub(crate) mod texts;
 pub(crate) mod trace;
+pub(crate) mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use maestro_core::Label;
+use maestro_core::{ActionGraph, Label};
 
 use self::codec::{Reader, Writer};
 use self::files::{FileMemory, FileRecord};
+use self::request::RequestMemory;
+use self::targets::{EntryDraft, TargetMemory};
+use self::trace::Changes;
 use crate::load::file::display;
 use crate::load::packages::Packages;
 
@@ -33,12 +44,14 @@ pub use self::trace::ChangedPaths;
 const MAGIC: &[u8; 8] = b"MAEMEM01";
 
 /// What is remembered of an earlier evaluation of the same request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Memory<'a> {
     /// The bytes of the last base.
     pub base: &'a [u8],
     /// The bytes of the last delta over it.
     pub delta: Option<&'a [u8]>,
+    /// The graph as it was then; without it, all targets are analyzed.
+    pub graph: Option<ActionGraph>,
     /// What changed in the workspace since then.
     pub changed: &'a ChangedPaths,
 }
@@ -72,41 +85,62 @@ pub struct Reevaluated {
     pub files: Vec<String>,
     /// Packages whose file was evaluated.
     pub packages: Vec<String>,
+    /// Targets whose rule's implementation ran.
+    pub targets: Vec<String>,
 }
 
 /// Memory that was opened, and what changed since it was made.
 #[derive(Debug)]
 pub(crate) struct Recall<'m> {
     pub(crate) files: FileMemory<'m>,
-    pub(crate) changed: &'m ChangedPaths,
+    pub(crate) changed: Changes<'m>,
+    pub(crate) request: Option<RequestMemory>,
+    pub(crate) targets: TargetMemory<'m>,
 }
 
 impl<'m> Recall<'m> {
     /// Opens memory; `None` where it is damaged.
     pub(crate) fn open(memory: &Memory<'m>) -> Option<Self> {
         let mut files = FileMemory::default();
+        let mut targets = TargetMemory::default();
+        let mut request = None;
         for (bytes, in_base) in
             std::iter::once((memory.base, true)).chain(memory.delta.map(|delta| (delta, false)))
         {
             let mut reader = Reader::new(bytes.strip_prefix(MAGIC)?);
             files.add(&mut reader, in_base).ok()?;
+            request = match reader.flag().ok()? {
+                true => Some(RequestMemory::read(&mut reader).ok()?),
+                false => None,
+            };
+            targets.add(&mut reader, in_base).ok()?;
             reader.is_done().then_some(())?;
         }
-        Some(Self { files, changed: memory.changed })
+        targets.index();
+        Some(Self { files, changed: Changes::new(memory.changed), request, targets })
     }
 }
 
-/// Writes what is to be remembered of packages that were loaded without an error.
-pub(crate) fn write(packages: &Packages<'_>, remember: Remember) -> Remembered {
-    let recall = packages.recall();
-    let delta = match remember {
-        Remember::Nothing => return Remembered::Nothing,
-        Remember::Base => false,
-        Remember::Delta => recall.is_some(),
-    };
+/// What is to be remembered of targets.
+pub(crate) struct TargetRecord<'a> {
+    pub(crate) request: RequestMemory,
+    pub(crate) entries: Vec<EntryDraft<'a>>,
+}
+
+/// Writes what is to be remembered of an evaluation that had no error; over a base where `delta`.
+pub(crate) fn write(
+    packages: &Packages<'_>,
+    targets: Option<TargetRecord<'_>>,
+    delta: bool,
+) -> Remembered {
     let mut records: BTreeMap<&Label, FileRecord<'_>> = BTreeMap::new();
-    if let Some(recall) = recall {
-        records.extend(recall.files.records(delta).map(|record| (record.file, record)));
+    let mut lost = BTreeSet::new();
+    if let Some(recall) = packages.recall() {
+        let before = recall.files.records(delta, &recall.changed);
+        records.extend(before.map(|record| (record.file, record)));
+        if delta {
+            lost.extend(recall.files.lost(&recall.changed, |file| packages.is_evaluated(file)));
+        }
     }
     for (file, evaluated) in packages.evaluated() {
         let package = evaluated.package.as_ref().and_then(|own| decls::write_package(own, file));
@@ -119,7 +153,13 @@ pub(crate) fn write(packages: &Packages<'_>, remember: Remember) -> Remembered {
         records.insert(file, record);
     }
     let mut writer = Writer { bytes: MAGIC.to_vec() };
-    files::write(&mut writer, records.into_values());
+    files::write(&mut writer, records.into_values(), &lost);
+    writer.flag(targets.is_some());
+    if let Some(TargetRecord { request, .. }) = &targets {
+        request.write(&mut writer);
+    }
+    let entries = targets.map(|record| record.entries).unwrap_or_default();
+    targets::write(&mut writer, entries.into_iter());
     match delta {
         true => Remembered::Delta(writer.bytes),
         false => Remembered::Base(writer.bytes),
@@ -128,8 +168,9 @@ pub(crate) fn write(packages: &Packages<'_>, remember: Remember) -> Remembered {
 
 impl Reevaluated {
     /// What packages evaluated.
-    pub(crate) fn of(packages: &Packages<'_>) -> Self {
-        let mut out = Self::default();
+    pub(crate) fn of(packages: &Packages<'_>, targets: &BTreeSet<String>) -> Self {
+        let targets = targets.iter().cloned().collect();
+        let mut out = Self { targets, ..Self::default() };
         for (file, evaluated) in packages.evaluated() {
             out.files.push(display(file));
             if evaluated.package.is_some() {

@@ -46,6 +46,11 @@ impl<'h> Universe<'h> {
         Self { packages, nodes: HashMap::new(), diagnostics: Vec::new(), loaded: HashSet::new() }
     }
 
+    /// The packages that were asked for.
+    pub(crate) fn loaded(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.loaded.iter()
+    }
+
     /// How many packages were read.
     pub(crate) fn package_count(&self) -> usize {
         self.loaded.len()

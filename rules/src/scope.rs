@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use maestro_core::host::Host;
-use maestro_core::{ActionGraph, ArtifactId, Label, TargetId};
+use maestro_core::label::package_dir;
+use maestro_core::{ActionGraph, ArtifactId, Label, Origin, TargetId};
 use starlark::any::{AnyLifetime, ProvidesStaticType};
 use starlark::codemap::FileSpan;
 use starlark::eval::Evaluator;
@@ -15,7 +17,11 @@ use starlark::eval::Evaluator;
 use crate::ctx::out_dir;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
-use crate::package::Package;
+use crate::memo::codec::Damaged;
+use crate::memo::targets::{PackageKey, TargetMemory};
+use crate::package::{Package, TargetDecl};
+use crate::resolve::location_of;
+use crate::values::file::{FileOrigin, FileValue};
 use crate::visibility::Visibility;
 
 /// The name of the file that makes a folder a package.
@@ -83,7 +89,7 @@ impl Current {
 }
 
 /// The graph under construction and the target that adds to it.
-#[derive(ProvidesStaticType)]
+#[derive(Default, ProvidesStaticType)]
 pub(crate) struct RuleScope {
     /// The graph.
     pub(crate) graph: RefCell<ActionGraph>,
@@ -91,9 +97,66 @@ pub(crate) struct RuleScope {
     pub(crate) runnables: RefCell<HashMap<ArtifactId, Runnable>>,
     /// The target whose implementation runs.
     pub(crate) current: RefCell<Option<Current>>,
+    /// The folders of packages, to tell to which of them a source belongs that an earlier build
+    /// has named.
+    pub(crate) folders: HashMap<String, (Arc<str>, Arc<str>)>,
 }
 
 impl RuleScope {
+    /// A scope over a graph.
+    pub(crate) fn new(graph: ActionGraph) -> Self {
+        Self { graph: RefCell::new(graph), ..Self::default() }
+    }
+
+    /// A scope over the graph of an earlier build.
+    pub(crate) fn recall(graph: ActionGraph, past: &TargetMemory<'_>) -> Result<Self, Damaged> {
+        let mut scope = Self::new(graph);
+        scope.runnables = RefCell::new(past.runnables()?);
+        let folder = |(repo, package): &PackageKey| {
+            (package_dir(repo, package), (repo.clone(), package.clone()))
+        };
+        scope.folders = past.entries.keys().map(folder).collect();
+        Ok(scope)
+    }
+
+    /// Notes that a declaration has moved in its file.
+    pub(crate) fn update_place(&self, id: TargetId, decl: &TargetDecl) {
+        let place = location_of(decl);
+        let mut graph = self.graph.borrow_mut();
+        if graph.target(id).location != place {
+            graph.target_mut(id).location = place;
+        }
+    }
+
+    /// An artifact of the graph as a value.
+    pub(crate) fn file(&self, id: ArtifactId) -> FileValue {
+        let graph = self.graph.borrow();
+        let artifact = graph.artifact(id);
+        let origin = match &artifact.origin {
+            Origin::Source | Origin::Builtin(_) => FileOrigin::Source,
+            Origin::Action(_) => FileOrigin::Output,
+            Origin::Toolchain(_) => FileOrigin::Toolchain,
+        };
+        let owner = match graph.owner(id) {
+            Some(owner) => graph.target(owner).label.clone(),
+            None => self.source_label(artifact.path.as_str()),
+        };
+        FileValue::new(id, artifact.path.clone(), artifact.kind, origin, owner)
+    }
+
+    /// The label of a source: it belongs to the innermost package around it.
+    fn source_label(&self, path: &str) -> Label {
+        let mut end = path.len();
+        while let Some(at) = path.get(..end).and_then(|head| head.rfind('/')) {
+            if let Some((repo, package)) = path.get(..at).and_then(|dir| self.folders.get(dir)) {
+                let name = path.get(at + 1..).unwrap_or_default().into();
+                return Label { repo: repo.clone(), package: package.clone(), name };
+            }
+            end = at;
+        }
+        Label { repo: "".into(), package: "".into(), name: path.into() }
+    }
+
     /// The scope of the target under analysis.
     pub(crate) fn of<'a>(eval: &Evaluator<'_, 'a, '_>) -> Result<&'a Self, RuleError> {
         Self::of_opt(eval).ok_or_else(|| {

@@ -14,7 +14,7 @@ use crate::configured::{Node, NodeId, NodeKind, Via};
 use crate::ctx::{Ctx, files_of};
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
-use crate::values::depset::Depset;
+use crate::values::depset::{Depset, Unfold};
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, ProviderType, builtins};
 use crate::values::target::Target;
@@ -110,7 +110,7 @@ impl Analyzer<'_, '_> {
                 .and_then(|target| {
                     let inner = Target::from_value(target)
                         .ok_or_else(|| RuleError::new(Code::Internal, "a target is no target"))?;
-                    let found = files_of(inner)?;
+                    let found = files_of(inner, Unfold::new(heap, &self.scope))?;
                     self.check_dependency(node, spec, inner, &found)?;
                     if spec.executable {
                         programs.push(program_of(label, inner, &found)?);

@@ -20,7 +20,7 @@ use crate::ctx::files_of;
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::scope::Runnable;
-use crate::values::depset::Depset;
+use crate::values::depset::{Depset, Unfold};
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, builtins};
 use crate::values::runfiles::Runfiles;
@@ -46,7 +46,10 @@ impl Analyzer<'_, '_> {
         heap: Heap<'v>,
     ) -> Result<(), RuleError> {
         let id = self.scope.current()?.target;
-        let files: Vec<ArtifactId> = files_of(target)?.iter().map(FileValue::artifact).collect();
+        let files: Vec<ArtifactId> = files_of(target, Unfold::new(heap, &self.scope))?
+            .iter()
+            .map(FileValue::artifact)
+            .collect();
         let program = target.default_field("executable").and_then(FileValue::from_value);
         let executable = match program {
             Some(program) => Some(self.program(decl, target, program, heap)?),
@@ -58,7 +61,7 @@ impl Analyzer<'_, '_> {
             }
             _ => None,
         };
-        let groups = output_groups(target)?;
+        let groups = output_groups(target, Unfold::new(heap, &self.scope))?;
         let mut graph = self.scope.graph.borrow_mut();
         let target = graph.target_mut(id);
         target.files = files;
@@ -79,9 +82,10 @@ impl Analyzer<'_, '_> {
         let runnable = match known {
             Some(runnable) => runnable,
             None => {
-                let runnable = self.runnable(target, program)?;
+                let runnable = self.runnable(target, program, heap)?;
                 let mut runnables = self.scope.runnables.borrow_mut();
                 runnables.insert(program.artifact(), runnable.clone());
+                self.made_program.set(Some(program.artifact()));
                 runnable
             }
         };
@@ -101,7 +105,12 @@ impl Analyzer<'_, '_> {
     }
 
     /// Declares the runfiles tree beside a program that this target made.
-    fn runnable(&self, target: &Target<'_>, program: &FileValue) -> Result<Runnable, RuleError> {
+    fn runnable<'v>(
+        &self,
+        target: &Target<'v>,
+        program: &FileValue,
+        heap: Heap<'v>,
+    ) -> Result<Runnable, RuleError> {
         let mut runnable = Runnable::default();
         self.run_environment(target, &mut runnable)?;
         if program.is_source() || program.is_toolchain() {
@@ -109,7 +118,8 @@ impl Analyzer<'_, '_> {
         }
         let mut entries: BTreeMap<String, FileValue> = BTreeMap::new();
         let runfiles = target.default_field("runfiles").and_then(Runfiles::from_value);
-        let listed = runfiles.map_or(Ok(Vec::new()), Runfiles::entries)?;
+        let listed =
+            runfiles.map_or(Ok(Vec::new()), |own| own.entries(Unfold::new(heap, &self.scope)))?;
         for (path, file) in listed.into_iter().chain([(program.runfiles_path(), program.clone())]) {
             match entries.get(&path) {
                 Some(first) if first.artifact() != file.artifact() => {
@@ -180,7 +190,9 @@ impl Analyzer<'_, '_> {
             }
             for node in self.edges_of(Via::attribute(at)) {
                 let value = self.target_value(node, heap)?;
-                let files = Target::from_value(value).map_or(Ok(Vec::new()), files_of)?;
+                let files = Target::from_value(value).map_or(Ok(Vec::new()), |target| {
+                    files_of(target, Unfold::new(heap, &self.scope))
+                })?;
                 targets.push((self.configured.node(node).label.clone(), files));
             }
         }
@@ -260,14 +272,17 @@ impl Analyzer<'_, '_> {
 }
 
 /// What `OutputGroupInfo` names, by group.
-fn output_groups(target: &Target<'_>) -> Result<Vec<(String, Vec<ArtifactId>)>, RuleError> {
+fn output_groups<'v>(
+    target: &Target<'v>,
+    unfold: Unfold<'v, '_>,
+) -> Result<Vec<(String, Vec<ArtifactId>)>, RuleError> {
     let info = target.provider(&builtins().output_groups.ty);
     let Some(info) = info.and_then(ProviderInstance::from_value) else { return Ok(Vec::new()) };
     let mut out = Vec::new();
     for (name, value) in info.fields() {
         let wrong = || wrong_type(name, "a depset or list of files", value);
         let items = match Depset::from_value(value) {
-            Some(set) => set.items()?,
+            Some(set) => set.items(unfold)?,
             None => sequence(value).ok_or_else(wrong)?.to_vec(),
         };
         let file = |item: &Value<'_>| FileValue::from_value(*item).map(FileValue::artifact);

@@ -22,7 +22,7 @@ use super::string_dict;
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::args::Args;
-use crate::values::depset::Depset;
+use crate::values::depset::{Depset, Unfold};
 use crate::values::file::{FileOrigin, FileValue};
 use crate::values::provider::{ProviderInstance, builtins, is_instance};
 use crate::values::target::Target;
@@ -115,6 +115,7 @@ impl<'v> Request<'v, '_> {
         let mut hints = hints(self.cpu, self.memory_mb)?;
         self.hosts.apply(self.inputs, &mut hints, eval)?;
         let scope = RuleScope::of(eval)?;
+        let unfold = Unfold::of(eval);
         let given = |value: Option<Value<'v>>| value.filter(|value| !value.is_none());
         if let Some(value) = given(self.arguments) {
             for item in expect_sequence(value, "arguments")? {
@@ -149,7 +150,7 @@ impl<'v> Request<'v, '_> {
             hints,
         };
         if let Some(value) = given(self.tools) {
-            for program in unpack_tools(value)? {
+            for program in unpack_tools(value, unfold)? {
                 add_program(&mut draft, scope, &program);
             }
         }
@@ -168,9 +169,9 @@ fn argument(value: Value<'_>) -> Result<Vec<Arg>, RuleError> {
     }
 }
 
-fn unpack_tools(value: Value<'_>) -> Result<Vec<FileValue>, RuleError> {
+fn unpack_tools<'v>(value: Value<'v>, unfold: Unfold<'v, '_>) -> Result<Vec<FileValue>, RuleError> {
     let items = match Depset::from_value(value) {
-        Some(set) => set.items()?,
+        Some(set) => set.items(unfold)?,
         None => expect_sequence(value, "tools")?.to_vec(),
     };
     let mut out = Vec::new();
@@ -178,7 +179,7 @@ fn unpack_tools(value: Value<'_>) -> Result<Vec<FileValue>, RuleError> {
         match Target::from_value(item) {
             Some(target) => {
                 let program = target.default_field("executable").and_then(FileValue::from_value);
-                out.extend(super::files_of(target)?);
+                out.extend(super::files_of(target, unfold)?);
                 out.extend(program.cloned());
             }
             None => match program_of(item) {

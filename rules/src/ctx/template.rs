@@ -15,7 +15,7 @@ use starlark::values::{
 };
 
 use crate::error::RuleError;
-use crate::values::depset::Depset;
+use crate::values::depset::{Depset, Unfold};
 use crate::values::{expect_sequence, sequence, wrong_type};
 
 /// What is replaced, and by what. Cannot outlive its target's analysis.
@@ -99,7 +99,7 @@ fn template_methods(builder: &mut MethodsBuilder) {
     ) -> starlark::Result<Value<'v>> {
         let _ = allow_closure;
         let items = match Depset::from_value(values) {
-            Some(set) => set.items()?,
+            Some(set) => set.items(Unfold::of(eval))?,
             None => expect_sequence(values, "values")?.to_vec(),
         };
         let mut texts: Vec<String> = Vec::new();

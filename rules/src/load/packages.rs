@@ -1,6 +1,7 @@
 //! Packages: which folders are some, and what their files declare.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use maestro_core::Label;
@@ -15,6 +16,8 @@ use crate::glob::{list, stat};
 use crate::library;
 use crate::limits::EvaluationLimits;
 use crate::memo::codec::{Damaged, Reader};
+use crate::memo::imprint::Imprint;
+use crate::memo::request::Folder;
 use crate::memo::{Recall, decls};
 use crate::native_rules::{self, is_native};
 use crate::package::Package;
@@ -29,12 +32,15 @@ pub(crate) struct Packages<'h> {
     recall: Option<Recall<'h>>,
     /// Packages that were not evaluated, by their files.
     recalled: HashMap<Label, Package>,
+    /// Folders that patterns walked through.
+    walked: RefCell<BTreeMap<String, Folder>>,
 }
 
 impl<'h> Packages<'h> {
     pub(crate) fn new(host: &'h dyn Host, threads: usize, limits: EvaluationLimits) -> Self {
         let loader = Loader::new(host, threads, limits);
-        Self { host, limits, loader, recall: None, recalled: HashMap::new() }
+        let (recalled, walked) = (HashMap::new(), RefCell::default());
+        Self { host, limits, loader, recall: None, recalled, walked }
     }
 
     /// The same with a memory of an earlier evaluation.
@@ -53,10 +59,37 @@ impl<'h> Packages<'h> {
         self.loader.evaluated()
     }
 
+    /// What files and those that they load, directly or not, printed, whenever that was.
+    pub(crate) fn remarks_of(&self, roots: impl Iterator<Item = Label>) -> Vec<Diagnostic> {
+        let mut seen = BTreeSet::new();
+        let mut stack: Vec<Label> = roots.collect();
+        let mut out = Vec::new();
+        while let Some(file) = stack.pop() {
+            if !seen.insert(file.clone()) {
+                continue;
+            }
+            if let Some(evaluated) = self.loader.get(&file) {
+                out.extend(evaluated.remarks.iter().cloned());
+                stack.extend(evaluated.trace.loads.iter().cloned());
+            } else if let Some(recall) = &self.recall {
+                let (remarks, loads) = recall.files.said(&file);
+                out.extend(remarks.iter().cloned());
+                stack.extend(loads.iter().cloned());
+            }
+        }
+        out
+    }
+
+    /// Whether a file was evaluated.
+    pub(crate) fn is_evaluated(&self, file: &Label) -> bool {
+        self.loader.get(file).is_some()
+    }
+
     /// What files printed when they were evaluated, for those that were not this time.
     pub(crate) fn recalled_remarks(&self) -> Vec<Diagnostic> {
         let Some(recall) = &self.recall else { return Vec::new() };
-        recall.files.remarks(self.recalled.keys().cloned(), |file| self.loader.knows(file))
+        let roots = self.recalled.keys().cloned();
+        recall.files.remarks(roots, |file| self.loader.knows(file))
     }
 
     /// The workspace.
@@ -97,7 +130,7 @@ impl<'h> Packages<'h> {
     fn remembered(&mut self, file: &Label) -> Option<&'h [u8]> {
         let recall = self.recall.as_mut()?;
         let bytes = recall.files.package(file)?;
-        recall.files.is_clean(file, self.host, recall.changed).then_some(bytes)
+        recall.files.is_clean(file, self.host, &recall.changed).then_some(bytes)
     }
 
     /// Reads packages from memory; what cannot be read is evaluated.
@@ -139,6 +172,11 @@ impl<'h> Packages<'h> {
             rules.iter().map(|(file, variable)| self.rule(file, variable)).collect();
         let text = read(self.host, file).ok()??;
         decls::read_package(&mut reader, file, text, &rules?).ok()
+    }
+
+    /// The text of the file that defines a rule, and of all that the file loads.
+    pub(crate) fn code_of(&self, rule: &RuleSpec) -> Option<Imprint> {
+        self.loader.get(&rule.file).map(|file| file.trace.transitive)
     }
 
     /// The rule that a file assigns to a variable.
@@ -200,25 +238,61 @@ impl<'h> Packages<'h> {
     pub(crate) fn below(&self, folder: &str) -> Result<Vec<String>, RuleError> {
         let mut found = Vec::new();
         let mut pending = vec![folder.to_owned()];
-        while let Some(folder) = pending.pop() {
-            for entry in list(self.host, &folder)? {
-                if !entry.valid {
-                    continue;
-                }
-                match entry.file_type {
-                    FileType::Directory if !SKIPPED.contains(&entry.name.as_str()) => {
-                        pending.push(match folder.is_empty() {
-                            true => entry.name,
-                            false => format!("{folder}/{}", entry.name),
-                        });
-                    }
-                    _ if entry.name == PACKAGE_FILE => found.push(folder.clone()),
-                    _ => {}
-                }
+        while let Some(path) = pending.pop() {
+            let folder = self.folder(&path)?;
+            for name in &folder.inner {
+                pending.push(match path.is_empty() {
+                    true => name.clone(),
+                    false => format!("{path}/{name}"),
+                });
+            }
+            if folder.is_package {
+                found.push(path);
             }
         }
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// What stands in a folder; it is listed only where that may have changed.
+    fn folder(&self, path: &str) -> Result<Folder, RuleError> {
+        if let Some(known) = self.walked.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let before = self.recall.as_ref().and_then(|recall| {
+            let folder = recall.request.as_ref()?.folders.get(path)?;
+            (!recall.changed.may_show_in(path)).then(|| folder.clone())
+        });
+        let folder = match before {
+            Some(folder) => folder,
+            None => self.list_folder(path)?,
+        };
+        self.walked.borrow_mut().insert(path.to_owned(), folder.clone());
+        Ok(folder)
+    }
+
+    fn list_folder(&self, path: &str) -> Result<Folder, RuleError> {
+        let mut folder = Folder::default();
+        for entry in list(self.host, path)?.into_iter().filter(|entry| entry.valid) {
+            match entry.file_type {
+                FileType::Directory if !SKIPPED.contains(&entry.name.as_str()) => {
+                    folder.inner.push(entry.name);
+                }
+                _ => folder.is_package |= entry.name == PACKAGE_FILE,
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The folders that were walked through.
+    pub(crate) fn walked(&self) -> BTreeMap<String, Folder> {
+        self.walked.borrow().clone()
+    }
+
+    /// Whether a package file need not be evaluated.
+    pub(crate) fn is_clean(&mut self, file: &Label) -> bool {
+        let Some(recall) = self.recall.as_mut() else { return false };
+        recall.files.is_clean(file, self.host, &recall.changed)
     }
 
     /// The error for a package that does not exist.

@@ -12,6 +12,7 @@ use maestro_core::Label;
 use starlark::codemap::{CodeMap, Pos, Span};
 
 use super::codec::{Damaged, Reader, Writer};
+use super::imprint::Imprint;
 use crate::attr::AttrValue;
 use crate::attr::configurable::{Branch, Choice, Configurable};
 use crate::load::file::display;
@@ -287,10 +288,7 @@ pub(super) fn write_package(package: &Package, file: &Label) -> Option<Vec<u8>> 
         });
     }
     writer.list(rules.iter(), |writer, rule| {
-        for text in [&rule.file.repo, &rule.file.package, &rule.file.name] {
-            writer.text(text);
-        }
-        writer.text(rule.name());
+        write_rule(writer, rule);
     });
     writer.list(targets.values(), |writer, decl| {
         writer.text(&decl.label.name);
@@ -349,4 +347,69 @@ pub(crate) fn read_package(
     package.default_visibility = read_visibility(reader)?;
     package.configured = reader.flag()?;
     if reader.is_done() { Ok(package) } else { Err(Damaged) }
+}
+
+/// What a declaration comes to, but not where it stands: all that it says, its rule with the code
+/// of it, and the folder of its outputs.
+pub(crate) fn declared(decl: &TargetDecl, root: &str, code: Option<Imprint>) -> Imprint {
+    let mut writer = Writer::default();
+    write_rule(&mut writer, &decl.rule);
+    write_decl(&mut writer, decl);
+    writer.text(root);
+    if let Some(code) = code {
+        writer.imprint(code);
+    }
+    Imprint::of(&writer.bytes)
+}
+
+/// What a target that depends on this one must know besides its value.
+pub(crate) fn usage(decl: &TargetDecl) -> Imprint {
+    let mut writer = Writer::default();
+    write_rule(&mut writer, &decl.rule);
+    write_visibility(&mut writer, &decl.visibility);
+    for name in ["testonly", "deprecation"] {
+        match decl.attr(name) {
+            Some(value) => write_value(&mut writer, value, &decl.label),
+            None => writer.byte(0),
+        }
+    }
+    writer.flag(decl.rule.test);
+    Imprint::of(&writer.bytes)
+}
+
+fn write_rule(writer: &mut Writer, rule: &RuleSpec) {
+    for text in [&rule.file.repo, &rule.file.package, &rule.file.name] {
+        writer.text(text);
+    }
+    writer.text(rule.name());
+}
+
+/// What the names of a package stand for, targets apart that only their users look at.
+pub(crate) fn surface(package: &Package) -> Imprint {
+    let Package { name: _, targets, outputs, exports, .. } = package;
+    let mut writer = Writer::default();
+    writer.list(targets.keys(), |writer, name| writer.text(name));
+    writer.list(outputs.iter(), |writer, (name, owner)| {
+        writer.text(name);
+        writer.text(owner);
+    });
+    writer.list(exports.iter(), |writer, (name, visibility)| {
+        writer.text(name);
+        write_visibility(writer, visibility);
+    });
+    Imprint::of(&writer.bytes)
+}
+
+/// What a package says about configurations: conditions, params, platforms and so on. Others read
+/// it without depending on its targets.
+pub(crate) fn definitions(package: &Package) -> Imprint {
+    let mut writer = Writer::default();
+    let is_definition =
+        |decl: &TargetDecl| decl.rule.native.is_some() || decl.rule.build_setting.is_some();
+    for decl in package.targets.values().filter(|decl| is_definition(decl)) {
+        writer.text(&decl.label.name);
+        write_rule(&mut writer, &decl.rule);
+        write_decl(&mut writer, decl);
+    }
+    Imprint::of(&writer.bytes)
 }

@@ -5,7 +5,7 @@
 //! clean. A clean package file is not evaluated; its package is read from memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use maestro_core::Label;
 use maestro_core::host::Host;
@@ -13,7 +13,7 @@ use maestro_core::host::Host;
 use super::codec::{Damaged, Reader, Writer};
 use super::diagnostics::{read_diagnostic, write_diagnostic};
 use super::imprint::Imprint;
-use super::trace::{ChangedPaths, Observation};
+use super::trace::{Changes, Observation};
 use crate::diagnostic::Diagnostic;
 use crate::library;
 use crate::load::file::path_of;
@@ -66,6 +66,8 @@ pub(crate) struct FileMemory<'m> {
     files: HashMap<Label, StoredFile<'m>>,
     /// Whether a file is clean, as far as that was asked.
     clean: HashMap<Label, bool>,
+    /// Files of the base of which nothing is known any more.
+    forgotten: BTreeSet<Label>,
 }
 
 impl<'m> FileMemory<'m> {
@@ -83,6 +85,10 @@ impl<'m> FileMemory<'m> {
             let package = reader.blob()?;
             self.files.insert(label, StoredFile { trace, remarks, package, in_base });
         }
+        for label in reader.list(read_name)? {
+            self.files.remove(&label);
+            self.forgotten.insert(label);
+        }
         Ok(())
     }
 
@@ -91,7 +97,7 @@ impl<'m> FileMemory<'m> {
         &mut self,
         file: &Label,
         host: &dyn Host,
-        changed: &ChangedPaths,
+        changed: &Changes<'_>,
     ) -> bool {
         if let Some(known) = self.clean.get(file) {
             return *known;
@@ -113,6 +119,12 @@ impl<'m> FileMemory<'m> {
     /// The package that a file declared, as bytes; `None` if it is not remembered.
     pub(crate) fn package(&self, file: &Label) -> Option<&'m [u8]> {
         self.files.get(file).map(|stored| stored.package).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// What a file printed, and the files that it loads.
+    pub(crate) fn said(&self, file: &Label) -> (&[Diagnostic], &[Label]) {
+        let stored = self.files.get(file);
+        stored.map_or((&[], &[]), |stored| (&stored.remarks, &stored.trace.loads))
     }
 
     /// What a file and those that it loads, directly or not, printed; `skip` says which of them
@@ -145,8 +157,12 @@ pub(super) struct FileRecord<'a> {
     pub(super) package: Cow<'a, [u8]>,
 }
 
-/// Writes files in the order of their labels.
-pub(super) fn write<'a>(writer: &mut Writer, files: impl ExactSizeIterator<Item = FileRecord<'a>>) {
+/// Writes files in the order of their labels, then those of which nothing is known any more.
+pub(super) fn write<'a>(
+    writer: &mut Writer,
+    files: impl ExactSizeIterator<Item = FileRecord<'a>>,
+    lost: &BTreeSet<&Label>,
+) {
     writer.list(files, |writer, record| {
         let FileRecord { file, trace, remarks, package } = record;
         let FileTrace { text, transitive, loads, observations } = trace;
@@ -158,12 +174,39 @@ pub(super) fn write<'a>(writer: &mut Writer, files: impl ExactSizeIterator<Item 
         writer.list(remarks.iter(), write_diagnostic);
         writer.blob(&package);
     });
+    writer.list(lost.iter(), |writer, file| write_name(writer, file));
 }
 
 impl<'m> FileMemory<'m> {
-    /// What is remembered, to be written again; that of the delta alone, or all.
-    pub(super) fn records(&self, delta: bool) -> impl Iterator<Item = FileRecord<'_>> {
+    /// Whether what is remembered of a file will hold for the next build, which is not told what
+    /// has changed for this one.
+    fn stays(&self, file: &Label, stored: &StoredFile<'_>, changed: &Changes<'_>) -> bool {
+        let is_library = &*file.repo == library::REPO;
+        self.clean.get(file).copied().unwrap_or_else(|| {
+            is_library || !stored.trace.observations.iter().any(|seen| seen.is_touched(changed))
+        })
+    }
+
+    /// Files of the base that are to be forgotten, but for those that were evaluated now.
+    pub(super) fn lost<'s>(
+        &'s self,
+        changed: &'s Changes<'_>,
+        is_evaluated: impl Fn(&Label) -> bool + 's,
+    ) -> impl Iterator<Item = &'s Label> {
+        let stale = self.files.iter().filter(|(_, stored)| stored.in_base);
+        let stale = stale.filter(|(file, stored)| !self.stays(file, stored, changed));
+        let lost = stale.map(|(file, _)| file).chain(&self.forgotten);
+        lost.filter(move |file| !is_evaluated(file))
+    }
+
+    /// What is remembered and stays, to be written again; that of the delta alone, or all.
+    pub(super) fn records<'s>(
+        &'s self,
+        delta: bool,
+        changed: &'s Changes<'_>,
+    ) -> impl Iterator<Item = FileRecord<'s>> {
         let wanted = self.files.iter().filter(move |(_, stored)| !delta || !stored.in_base);
+        let wanted = wanted.filter(|(file, stored)| self.stays(file, stored, changed));
         wanted.map(|(file, stored)| FileRecord {
             file,
             trace: &stored.trace,

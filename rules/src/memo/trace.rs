@@ -1,6 +1,6 @@
 //! What an evaluation saw of the workspace, so that a later build can tell whether it still would.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use maestro_core::RelPath;
@@ -20,14 +20,50 @@ pub enum ChangedPaths {
     These(BTreeSet<String>),
 }
 
-impl ChangedPaths {
+/// Changed paths, and the folders whose listings they may show in.
+#[derive(Debug)]
+pub(crate) struct Changes<'a> {
+    paths: &'a ChangedPaths,
+    folders: HashSet<&'a str>,
+}
+
+impl<'a> Changes<'a> {
+    pub(crate) fn new(paths: &'a ChangedPaths) -> Self {
+        let mut folders = HashSet::new();
+        if let ChangedPaths::These(paths) = paths {
+            for path in paths {
+                // A file can hide the folder that it stands in from the listing above.
+                let parent = parent(path);
+                folders.extend([path.as_str(), parent, self::parent(parent)]);
+            }
+        }
+        Self { paths, folders }
+    }
+
     /// Whether a path may have changed.
     pub(crate) fn may_include(&self, path: &str) -> bool {
-        match self {
-            Self::Unknown => true,
-            Self::These(paths) => paths.contains(path),
+        match self.paths {
+            ChangedPaths::Unknown => true,
+            ChangedPaths::These(paths) => paths.contains(path),
         }
     }
+
+    /// Whether the listing of a folder may have changed.
+    pub(crate) fn may_show_in(&self, folder: &str) -> bool {
+        *self.paths == ChangedPaths::Unknown || self.folders.contains(folder)
+    }
+
+    /// The paths; `None` where they are not known.
+    pub(crate) fn paths(&self) -> Option<&'a BTreeSet<String>> {
+        match self.paths {
+            ChangedPaths::Unknown => None,
+            ChangedPaths::These(paths) => Some(paths),
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 /// What was asked about a path.
@@ -49,9 +85,17 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
+    /// Whether the answer may have changed.
+    pub(crate) fn is_touched(&self, changed: &Changes<'_>) -> bool {
+        match self.asked {
+            Asked::List => changed.may_show_in(&self.path),
+            Asked::Stat | Asked::Read => changed.may_include(&self.path),
+        }
+    }
+
     /// Whether the answer is still the same; only paths that may have changed are asked about.
-    pub(crate) fn holds(&self, host: &dyn Host, changed: &ChangedPaths) -> bool {
-        if !changed.may_include(&self.path) {
+    pub(crate) fn holds(&self, host: &dyn Host, changed: &Changes<'_>) -> bool {
+        if !self.is_touched(changed) {
             return true;
         }
         let Some(answer) = self.answer else { return false };

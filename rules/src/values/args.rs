@@ -16,7 +16,7 @@ use starlark::values::{
     Value, ValueLike, starlark_value,
 };
 
-use super::depset::{Depset, item};
+use super::depset::{Depset, Unfold, item};
 use super::file::FileValue;
 use super::label::LabelValue;
 use super::{expect_sequence, wrong_type};
@@ -149,7 +149,7 @@ impl<'v> Many<'v> {
             }
             (set, Some(function)) => {
                 let list = match set {
-                    Some(set) => set.items()?,
+                    Some(set) => set.items(Unfold::of(eval))?,
                     None => expect_sequence(values, "values")?.to_vec(),
                 };
                 for value in list {

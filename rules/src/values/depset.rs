@@ -49,6 +49,8 @@ pub(crate) struct DepsetGen<V> {
     #[trace(static)]
     #[allocative(skip)]
     set: Option<SetId>,
+    /// Whether only the arena knows what is in it: it comes from an earlier build.
+    recalled: bool,
 }
 
 starlark_complex_value!(pub(crate) Depset);
@@ -57,10 +59,10 @@ impl Freeze for Depset<'_> {
     type Frozen = FrozenDepset;
 
     fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
-        let Self { order, direct, transitive, pooled, depth: _, set } = self;
+        let Self { order, direct, transitive, pooled, depth: _, set, recalled } = self;
         let direct = direct.freeze(freezer)?;
         let transitive = transitive.freeze(freezer)?;
-        Ok(DepsetGen { order, direct, transitive, pooled, depth: 0, set })
+        Ok(DepsetGen { order, direct, transitive, pooled, depth: 0, set, recalled })
     }
 }
 
@@ -83,7 +85,7 @@ where
 
     fn to_bool(&self) -> bool {
         // Empty sets are dropped when a set is made.
-        !self.direct.is_empty() || !self.transitive.is_empty()
+        self.recalled || !self.direct.is_empty() || !self.transitive.is_empty()
     }
 }
 
@@ -122,12 +124,16 @@ impl<'v> Depset<'v> {
         }
         let set = arena.and_then(|arena| arena_set(order, &direct, &transitive, arena));
         let made = match depth > NESTED_MAX {
-            false => Self { order, direct, transitive, pooled: None, depth, set },
+            false => {
+                let pooled = None;
+                Self { order, direct, transitive, pooled, depth, set, recalled: false }
+            }
             true => {
                 let pool = pool::of_module(module);
                 let below = transitive.into_iter().map(|value| below(pool, value)).collect();
                 let pooled = Some(pool::add(pool, direct, below));
-                Self { order, direct: Vec::new(), transitive: vec![pool], pooled, depth, set }
+                let (direct, transitive) = (Vec::new(), vec![pool]);
+                Self { order, direct, transitive, pooled, depth, set, recalled: false }
             }
         };
         Ok(module.heap().alloc(made))
@@ -137,13 +143,41 @@ impl<'v> Depset<'v> {
     pub(crate) fn flat(direct: Vec<Value<'v>>, arena: &mut SetArena, heap: Heap<'v>) -> Value<'v> {
         let set = arena_set(None, &direct, &[], arena);
         let (order, transitive, pooled, depth) = (None, Vec::new(), None, 0);
-        heap.alloc(Self { order, direct, transitive, pooled, depth, set })
+        heap.alloc(Self { order, direct, transitive, pooled, depth, set, recalled: false })
+    }
+
+    /// A set of an earlier build; where no parts are given, only the arena knows what is in it.
+    pub(crate) fn recall(
+        order: Option<Order>,
+        parts: Option<(Vec<Value<'v>>, Vec<Value<'v>>)>,
+        set: Option<SetId>,
+        heap: Heap<'v>,
+    ) -> Value<'v> {
+        let recalled = parts.is_none();
+        let (direct, transitive) = parts.unwrap_or_default();
+        heap.alloc(Self { order, direct, transitive, pooled: None, depth: 0, set, recalled })
+    }
+
+    /// The order that was asked for.
+    pub(crate) fn order(&self) -> Option<Order> {
+        self.order
+    }
+
+    /// The same set in the arena, if it has one.
+    pub(crate) fn in_arena(&self) -> Option<SetId> {
+        self.set
+    }
+
+    /// Its items and sets; `None` where they are no values of their own.
+    pub(crate) fn shape(&self) -> Option<(&[Value<'v>], &[Value<'v>])> {
+        let plain = self.pooled.is_none() && !self.recalled;
+        plain.then_some((&self.direct, &self.transitive))
     }
 
     /// The set without any item.
     pub(crate) fn empty(heap: Heap<'v>) -> Value<'v> {
         let (direct, transitive) = (Vec::new(), Vec::new());
-        heap.alloc(Self { order: None, direct, transitive, pooled: None, depth: 0, set: None })
+        Self::recall(None, Some((direct, transitive)), None, heap)
     }
 
     /// The values that the set holds itself, for checks of how deep values nest.
@@ -159,14 +193,14 @@ impl<'v> Depset<'v> {
         if let Some(set) = self.set {
             return Ok(set);
         }
-        let items = self.items()?;
+        let items = self.items(Unfold::LIVE)?;
         let items: Result<Vec<Item>, RuleError> =
             items.into_iter().map(|value| item(value, "depset")).collect();
         Ok(arena.add(self.order.unwrap_or_default(), items?, Vec::new()))
     }
 
     /// The items, each once, in the order of the set.
-    pub(crate) fn items(&self) -> Result<Vec<Value<'v>>, RuleError> {
+    pub(crate) fn items(&self, unfold: Unfold<'v, '_>) -> Result<Vec<Value<'v>>, RuleError> {
         let order = self.order.unwrap_or_default();
         let mut seen: SmallSet<Value<'v>> = SmallSet::new();
         let mut visited = std::collections::HashSet::new();
@@ -188,21 +222,21 @@ impl<'v> Depset<'v> {
         };
         while let Some((node, child)) = stack.pop() {
             if child == 0 && order == Order::Preorder {
-                emit(&mut node.direct().into_iter())?;
+                emit(&mut node.direct(unfold)?.into_iter())?;
             }
             let next = match order {
-                Order::Topological => node.count().checked_sub(child + 1),
+                Order::Topological => node.count(unfold).checked_sub(child + 1),
                 Order::Preorder | Order::Postorder => Some(child),
             };
-            if let Some(next) = next.and_then(|at| node.below(at)) {
+            if let Some(next) = next.and_then(|at| node.below(at, unfold)) {
                 stack.push((node, child + 1));
                 if next.key().is_none_or(|key| visited.insert(key)) {
                     stack.push((next, 0));
                 }
             } else if order == Order::Postorder {
-                emit(&mut node.direct().into_iter())?;
+                emit(&mut node.direct(unfold)?.into_iter())?;
             } else if order == Order::Topological {
-                emit(&mut node.direct().into_iter().rev())?;
+                emit(&mut node.direct(unfold)?.into_iter().rev())?;
             }
         }
         if order == Order::Topological {
@@ -210,6 +244,48 @@ impl<'v> Depset<'v> {
         }
         Ok(out)
     }
+}
+
+/// What it takes to tell the items of sets that only the graph knows.
+#[derive(Clone, Copy)]
+pub(crate) struct Unfold<'v, 'a>(Option<(Heap<'v>, &'a RuleScope)>);
+
+impl<'v, 'a> Unfold<'v, 'a> {
+    /// For sets that were made by this evaluation.
+    const LIVE: Self = Self(None);
+
+    /// For the sets that an analysis meets.
+    pub(crate) fn new(heap: Heap<'v>, scope: &'a RuleScope) -> Self {
+        Self(Some((heap, scope)))
+    }
+
+    /// As the evaluation goes.
+    pub(crate) fn of(eval: &Evaluator<'v, 'a, '_>) -> Self {
+        Self(RuleScope::of_opt(eval).map(|scope| (eval.heap(), scope)))
+    }
+
+    fn direct(self, set: SetId) -> Result<Vec<Value<'v>>, RuleError> {
+        let (heap, scope) = self.0.ok_or_else(out_of_analysis)?;
+        let items = scope.graph.borrow().sets.node(set).direct.clone();
+        let value = |item: &Item| match item {
+            Item::Text(text) => heap.alloc(&**text),
+            Item::Artifact(id) => heap.alloc(scope.file(*id)),
+        };
+        Ok(items.iter().map(value).collect())
+    }
+
+    fn below(self, set: SetId, at: usize) -> Option<SetId> {
+        let (_, scope) = self.0?;
+        scope.graph.borrow().sets.node(set).transitive.get(at).copied()
+    }
+
+    fn count(self, set: SetId) -> usize {
+        self.0.map_or(0, |(_, scope)| scope.graph.borrow().sets.node(set).transitive.len())
+    }
+}
+
+fn out_of_analysis() -> RuleError {
+    RuleError::new(Code::Internal, "a set of an earlier build is asked for outside of analysis")
 }
 
 /// A set on the way through one, wherever it lives.
@@ -221,50 +297,64 @@ enum Walk<'v, 'a> {
     Value(Value<'v>, &'v Depset<'v>),
     /// A set of a pool.
     Pooled(Value<'v>, u32),
+    /// A set of the graph.
+    Recalled(SetId),
+}
+
+/// What tells a set from others on the way.
+#[derive(PartialEq, Eq, Hash)]
+enum WalkKey<'v> {
+    Value(ValueIdentity<'v>, Option<u32>),
+    Recalled(SetId),
 }
 
 impl<'v, 'a> Walk<'v, 'a> {
     fn of(set: &'a Depset<'v>) -> Self {
-        match (set.pooled, set.transitive.first()) {
-            (Some(index), Some(pool)) => Self::Pooled(*pool, index),
+        match (set.pooled, set.transitive.first(), set.set) {
+            (_, _, Some(id)) if set.recalled => Self::Recalled(id),
+            (Some(index), Some(pool), _) => Self::Pooled(*pool, index),
             _ => Self::Root(set),
         }
     }
 
     fn of_value(value: Value<'v>) -> Option<Self> {
         let set = Depset::from_value(value)?;
-        Some(match (set.pooled, set.transitive.first()) {
-            (Some(index), Some(pool)) => Self::Pooled(*pool, index),
+        Some(match (set.pooled, set.transitive.first(), set.set) {
+            (_, _, Some(id)) if set.recalled => Self::Recalled(id),
+            (Some(index), Some(pool), _) => Self::Pooled(*pool, index),
             _ => Self::Value(value, set),
         })
     }
 
     /// What tells it from others; the root is met only once.
-    fn key(self) -> Option<(ValueIdentity<'v>, Option<u32>)> {
+    fn key(self) -> Option<WalkKey<'v>> {
         match self {
             Self::Root(_) => None,
-            Self::Value(value, _) => Some((value.identity(), None)),
-            Self::Pooled(pool, index) => Some((pool.identity(), Some(index))),
+            Self::Value(value, _) => Some(WalkKey::Value(value.identity(), None)),
+            Self::Pooled(pool, index) => Some(WalkKey::Value(pool.identity(), Some(index))),
+            Self::Recalled(id) => Some(WalkKey::Recalled(id)),
         }
     }
 
-    fn direct(self) -> Vec<Value<'v>> {
-        match self {
+    fn direct(self, unfold: Unfold<'v, '_>) -> Result<Vec<Value<'v>>, RuleError> {
+        Ok(match self {
             Self::Root(set) => set.direct.clone(),
             Self::Value(_, set) => set.direct.clone(),
             Self::Pooled(pool, index) => pool::direct(pool, index),
-        }
+            Self::Recalled(id) => unfold.direct(id)?,
+        })
     }
 
-    fn count(self) -> usize {
+    fn count(self, unfold: Unfold<'v, '_>) -> usize {
         match self {
             Self::Root(set) => set.transitive.len(),
             Self::Value(_, set) => set.transitive.len(),
             Self::Pooled(pool, index) => pool::count(pool, index),
+            Self::Recalled(id) => unfold.count(id),
         }
     }
 
-    fn below(self, at: usize) -> Option<Self> {
+    fn below(self, at: usize, unfold: Unfold<'v, '_>) -> Option<Self> {
         match self {
             Self::Root(set) => Self::of_value(*set.transitive.get(at)?),
             Self::Value(_, set) => Self::of_value(*set.transitive.get(at)?),
@@ -272,6 +362,7 @@ impl<'v, 'a> Walk<'v, 'a> {
                 Below::Here(index) => Some(Self::Pooled(pool, index)),
                 Below::Value(value) => Self::of_value(value),
             },
+            Self::Recalled(id) => unfold.below(id, at).map(Self::Recalled),
         }
     }
 }
@@ -329,9 +420,12 @@ starlark::methods_static!(DEPSET_METHODS = depset_methods);
 #[starlark_module]
 fn depset_methods(builder: &mut MethodsBuilder) {
     /// The items as a list, each once.
-    fn to_list<'v>(this: Value<'v>) -> starlark::Result<AllocList<Vec<Value<'v>>>> {
+    fn to_list<'v>(
+        this: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<AllocList<Vec<Value<'v>>>> {
         match Depset::from_value(this) {
-            Some(set) => Ok(AllocList(set.items()?)),
+            Some(set) => Ok(AllocList(set.items(Unfold::of(eval))?)),
             None => wrong_type("this", "a depset", this).raise(),
         }
     }

@@ -61,6 +61,11 @@ impl FileValue {
         self.inner.artifact
     }
 
+    /// The target that makes the file, or the label of the source itself.
+    pub(crate) fn owner(&self) -> &Label {
+        &self.inner.owner
+    }
+
     /// Where it stands below the execution root.
     pub(crate) fn path(&self) -> &RelPath {
         &self.inner.path

@@ -41,6 +41,26 @@ impl ProviderType {
         self.name.get().map_or("provider", String::as_str)
     }
 
+    /// A provider as an earlier build knew it.
+    pub(crate) fn recall(file: &str, name: &str, fields: Option<Vec<String>>) -> Self {
+        Self { file: file.to_owned(), name: OnceLock::from(name.to_owned()), fields }
+    }
+
+    /// The file that defines it, empty for built-in ones.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The variable, once the definition is assigned.
+    pub(crate) fn exported_name(&self) -> Option<&str> {
+        self.name.get().map(String::as_str)
+    }
+
+    /// The names of the fields; any field is allowed where `None`.
+    pub(crate) fn fields(&self) -> Option<&[String]> {
+        self.fields.as_deref()
+    }
+
     fn same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || (self.name.get().is_some() && self.key() == other.key())
     }
@@ -149,14 +169,20 @@ impl<'v> ProviderInstance<'v> {
         self.values.get(at).copied().filter(|value| !value.is_none())
     }
 
-    /// Its fields by name.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, Value<'v>)> {
-        self.names.iter().map(String::as_str).zip(self.values.iter().copied())
-    }
-
     /// What its fields hold.
     pub(crate) fn values(&self) -> impl Iterator<Item = Value<'v>> {
         self.values.iter().copied()
+    }
+
+    /// Its fields, in the order in which they were given.
+    pub(crate) fn fields(&self) -> impl ExactSizeIterator<Item = (&str, Value<'v>)> {
+        self.names.iter().map(String::as_str).zip(self.values.iter().copied())
+    }
+
+    /// A record as an earlier build made it.
+    pub(crate) fn recall(ty: Arc<ProviderType>, fields: Vec<(String, Value<'v>)>) -> Self {
+        let (names, values) = fields.into_iter().unzip();
+        Self { ty, names, values }
     }
 
     /// Makes a record of a built-in provider.

@@ -13,7 +13,7 @@ use starlark::values::{
     StarlarkValue, Trace, Value, ValueLike, starlark_value,
 };
 
-use super::depset::Depset;
+use super::depset::{Depset, Unfold};
 use super::file::FileValue;
 use super::{expect_sequence, wrong_type};
 use crate::error::RuleError;
@@ -74,11 +74,24 @@ impl<'v> Runfiles<'v> {
         Self { files, symlinks }
     }
 
+    /// The depset of files.
+    pub(crate) fn file_set(&self) -> Value<'v> {
+        self.files
+    }
+
+    /// Files at paths of their own, below `main/`.
+    pub(crate) fn symlinks(&self) -> &[(String, FileValue)] {
+        &self.symlinks
+    }
+
     /// Every file with its path in the runfiles tree.
-    pub(crate) fn entries(&self) -> Result<Vec<(String, FileValue)>, RuleError> {
+    pub(crate) fn entries(
+        &self,
+        unfold: Unfold<'v, '_>,
+    ) -> Result<Vec<(String, FileValue)>, RuleError> {
         let mut out = Vec::new();
         if let Some(set) = Depset::from_value(self.files) {
-            for value in set.items()? {
+            for value in set.items(unfold)? {
                 let file = FileValue::from_value(value)
                     .ok_or_else(|| wrong_type("runfiles", "files", value))?;
                 out.push((file.runfiles_path(), file.clone()));

@@ -1,22 +1,17 @@
 //! Memory between builds: what is evaluated again after an edit, exactly, and that the result is
 //! what it would be without memory.
 
+mod random;
+mod session;
+
 use std::collections::BTreeSet;
 
-use maestro_rules::{ChangedPaths, LoadOptions, Reloaded, Remember, Remembered, reload};
+use maestro_rules::{ChangedPaths, Reevaluated};
 
-use crate::workspace::{Memory, actions, keys, patterns, render, requested};
-
-/// A workspace that is built again and again.
-struct Session {
-    files: Vec<(String, String)>,
-    patterns: Vec<&'static str>,
-    base: Vec<u8>,
-    delta: Option<Vec<u8>>,
-}
+use self::session::{Session, assert_same};
 
 /// What a rule file is made of: a library that hands on its sources, and what it needs.
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 visibility(["//..."])
 Info = provider(fields = ["files"])
 
@@ -53,159 +48,141 @@ const WORKSPACE: &[(&str, &str)] = &[
     ("other/maestro.star", "load(\"//build:rules.star\", \"lib\")\nlib(name = \"other\")\n"),
 ];
 
-impl Session {
-    fn new(files: &[(&str, &str)], patterns: &[&'static str]) -> Self {
-        let files = files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
-        let mut out = Self { files, patterns: patterns.to_vec(), base: Vec::new(), delta: None };
-        let first = out.cold().unwrap_or_else(|errors| panic!("{errors}"));
-        let Remembered::Base(base) = first.remembered else { panic!("a base") };
-        out.base = base;
-        out
-    }
-
-    fn host(&self) -> Memory {
-        let files: Vec<(&str, &str)> = self.files.iter().map(|(p, t)| (&**p, &**t)).collect();
-        Memory::new(&files)
-    }
-
-    fn load(
-        &self,
-        memory: Option<maestro_rules::Memory<'_>>,
-        remember: Remember,
-    ) -> Result<Reloaded, String> {
-        let host = self.host();
-        let options = LoadOptions::new(&host, patterns(&self.patterns), 2);
-        reload(options, memory, remember).map_err(|errors| render(&errors))
-    }
-
-    fn cold(&self) -> Result<Reloaded, String> {
-        self.load(None, Remember::Base)
-    }
-
-    fn set(&mut self, path: &str, text: Option<&str>) {
-        self.files.retain(|(own, _)| own != path);
-        self.files.extend(text.map(|text| (path.to_owned(), text.to_owned())));
-    }
-
-    /// Edits files, builds with memory, and compares with a build without.
-    fn edit(&mut self, edits: &[(&str, Option<&str>)]) -> Result<Reloaded, String> {
-        let before = self.host();
-        for (path, text) in edits {
-            self.set(path, *text);
-        }
-        let changed = changes(&before, &self.host(), edits);
-        let delta = self.delta.take();
-        let memory = maestro_rules::Memory {
-            base: &self.base,
-            delta: delta.as_deref(),
-            changed: &ChangedPaths::These(changed),
-        };
-        let warm = self.load(Some(memory), Remember::Delta);
-        let cold = self.cold();
-        match (&warm, &cold) {
-            (Ok(warm), Ok(cold)) => {
-                assert_same(warm, cold);
-                let Remembered::Delta(bytes) = &warm.remembered else { panic!("a delta") };
-                self.delta = Some(bytes.clone());
-            }
-            (Err(warm), Err(cold)) => {
-                assert_eq!(warm, cold);
-                self.delta = delta;
-            }
-            (warm, cold) => panic!("with memory {:?}, without {:?}", warm.is_ok(), cold.is_ok()),
-        }
-        warm
-    }
-}
-
-/// The paths of edits, and the folders whose listings they change.
-fn changes(before: &Memory, after: &Memory, edits: &[(&str, Option<&str>)]) -> BTreeSet<String> {
-    use maestro_core::RelPath;
-    use maestro_core::host::Host;
-    let mut out = BTreeSet::new();
-    for (path, _) in edits {
-        out.insert((*path).to_owned());
-        let mut folder = RelPath::new(path).expect("a path").parent();
-        loop {
-            let list = |host: &Memory| host.list(folder.as_ref()).expect("readable");
-            if list(before) != list(after) {
-                out.insert(folder.as_ref().map(ToString::to_string).unwrap_or_default());
-            }
-            let Some(inner) = folder else { break };
-            folder = inner.parent();
-        }
-    }
-    out
-}
-
-fn assert_same(warm: &Reloaded, cold: &Reloaded) {
-    let (warm, cold) = (&warm.loaded, &cold.loaded);
-    assert_eq!(requested(warm), requested(cold));
-    assert_eq!(keys(&warm.graph), keys(&cold.graph));
-    assert_eq!(actions(&warm.graph), actions(&cold.graph));
-    assert_eq!(render(&warm.remarks), render(&cold.remarks));
-    let places = |graph: &maestro_core::ActionGraph| -> BTreeSet<(String, String)> {
-        graph.targets().map(|(_, t)| (t.label.to_string(), t.location.clone())).collect()
-    };
-    assert_eq!(places(&warm.graph), places(&cold.graph));
-}
-
-/// The files and packages that are evaluated after an edit of [`WORKSPACE`].
-fn check(edits: &[(&str, Option<&str>)], files: &[&str], packages: &[&str]) {
+/// What is evaluated and analyzed after an edit of [`WORKSPACE`].
+fn check(edits: &[(&str, Option<&str>)], files: &[&str], packages: &[&str], targets: &[&str]) {
     let mut session = Session::new(WORKSPACE, &["//..."]);
     let warm = session.edit(edits).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(warm.reevaluated.packages, packages, "packages after {edits:?}");
     assert_eq!(warm.reevaluated.files, files, "files after {edits:?}");
+    assert_eq!(warm.reevaluated.targets, targets, "targets after {edits:?}");
     // What was remembered of that build is as good as what was remembered of the first.
     let again = session.edit(&[]).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(again.reevaluated.packages, Vec::<String>::new(), "after {edits:?} and nothing");
+    assert_eq!(again.reevaluated, Reevaluated::default(), "after {edits:?} and nothing");
 }
 
 #[test]
-fn an_edit_evaluates_its_package_and_what_it_loads() {
+fn nothing_is_evaluated_where_nothing_that_was_seen_has_changed() {
     let rules = "build/rules.star";
-    check(&[], &[rules], &[]);
-    check(&[("app/a.txt", Some("new"))], &[rules], &[]);
-    // A package file that changed, and one whose glob did.
-    check(
-        &[(
-            "other/maestro.star",
-            Some("load(\"//build:rules.star\", \"lib\")\n#\nlib(name = \"o\")"),
-        )],
-        &[rules, "other/maestro.star"],
-        &["//other"],
+    check(&[], &[], &[], &[]);
+    check(&[("app/a.txt", Some("new"))], &[], &[], &[]);
+    check(&[("app/unused.txt", Some("new"))], &[], &[], &[]);
+    check(&[(rules, Some(RULES))], &[], &[], &[]);
+    check(&[("elsewhere/readme.md", Some(""))], &[], &[], &[]);
+}
+
+#[test]
+fn an_edit_of_a_package_evaluates_it_and_what_it_loads() {
+    let rules = "build/rules.star";
+    let other = |text: &str| format!("load(\"//build:rules.star\", \"lib\")\n{text}\n");
+    let check_other = |text: &str, targets: &[&str]| {
+        let text = other(text);
+        let edits = [("other/maestro.star", Some(text.as_str()))];
+        check(&edits, &[rules, "other/maestro.star"], &["//other"], targets);
+    };
+    // A comment, a place, a name, an attribute, a target more, a target less.
+    check_other("# nothing\nlib(name = \"other\")", &[]);
+    check_other("\n\n\nlib(name = \"other\")", &[]);
+    check_other("lib(name = \"o\")", &["//other:o"]);
+    check_other("lib(name = \"other\", flag = \"x\")", &["//other:other"]);
+    check_other("lib(name = \"other\")\nlib(name = \"more\")", &["//other:more"]);
+    check_other("", &[]);
+    check_other("lib(name = \"other\", tags = [\"manual\"])", &[]);
+    check_other(
+        "lib(name = \"other\", deps = [\":o\"])\nlib(name = \"o\")",
+        &["//other:o", "//other:other"],
     );
-    check(&[("lib/m.txt", Some(""))], &[rules, "lib/maestro.star"], &["//lib"]);
+    // What it prints is said, and said again.
+    check_other("print(\"hello\")\nlib(name = \"other\")", &[]);
+}
+
+#[test]
+fn values_that_stay_the_same_stop_an_edit() {
+    let rules = "build/rules.star";
+    let lib = |text: &str| format!("load(\"//build:rules.star\", \"lib\")\n{text}\n");
+    let check_lib = |text: &str, targets: &[&str]| {
+        let text = lib(text);
+        let edits = [("lib/maestro.star", Some(text.as_str()))];
+        check(&edits, &[rules, "lib/maestro.star"], &["//lib"], targets);
+    };
+    let files = |rest: &str| {
+        format!("lib(name = \"lib\", srcs = glob([\"*.txt\"]), visibility = [\"//app\"]{rest})")
+    };
+    // The command changes, but nothing that dependents see.
+    check_lib(&files(", flag = \" x\""), &["//lib:lib"]);
+    // Who may use it changes, and it still may be used.
+    let public = "lib(name = \"lib\", srcs = glob([\"*.txt\"]), visibility = [\"public\"])";
+    check_lib(public, &["//lib:lib"]);
+    // Its sources change, and dependents hand them on.
+    check_lib("lib(name = \"lib\", visibility = [\"//app\"])", &["//app:app", "//lib:lib"]);
+    // It is deprecated: that is said of those who use it.
+    check_lib(&files(", deprecation = \"old\""), &["//app:app", "//lib:lib"]);
+    // A member of its glob comes, goes, or is renamed.
+    let members = |edits: &[(&str, Option<&str>)]| {
+        let targets = ["//app:app", "//lib:lib"];
+        check(edits, &[rules, "lib/maestro.star"], &["//lib"], &targets);
+    };
+    members(&[("lib/m.txt", Some(""))]);
+    members(&[("lib/l.txt", None), ("lib/k.txt", Some(""))]);
+    members(&[("lib/l.txt", Some("x")), ("lib/m.txt", Some(""))]);
+    // A file that no pattern matches is looked at, and changes nothing.
+    check(&[("lib/m.md", Some(""))], &[rules, "lib/maestro.star"], &["//lib"], &[]);
+}
+
+#[test]
+fn an_edit_of_a_loaded_file_evaluates_those_who_load_it() {
+    let rules = "build/rules.star";
+    let names = "build/names.star";
+    let all_files = ["app/maestro.star", names, rules, "lib/maestro.star", "other/maestro.star"];
+    let all_packages = ["//app", "//lib", "//other"];
+    let all_targets = ["//app:app", "//lib:lib", "//other:other"];
     check(
-        &[("lib/l.txt", None), ("lib/k.txt", Some(""))],
-        &[rules, "lib/maestro.star"],
-        &["//lib"],
-    );
-    // A file that one package loads, and one that all do.
-    check(
-        &[("build/names.star", Some("visibility([\"//...\"])\nFLAG = ' b'\n"))],
-        &["app/maestro.star", "build/names.star", rules],
+        &[(names, Some("visibility([\"//...\"])\nFLAG = ' b'\n"))],
+        &["app/maestro.star", names, rules],
         &["//app"],
+        &["//app:app"],
     );
     check(
-        &[(rules, Some(&format!("{RULES}\n# comment\n")))],
-        &["app/maestro.star", "build/names.star", rules, "lib/maestro.star", "other/maestro.star"],
-        &["//app", "//lib", "//other"],
+        &[(names, Some("visibility([\"//...\"])\n# comment\nFLAG = ' a'\n"))],
+        &["app/maestro.star", names, rules],
+        &["//app"],
+        &[],
     );
-    // A package that comes, and one that goes.
+    // The code of a rule counts as a whole.
+    let commented = format!("{RULES}\n# comment\n");
+    check(&[(rules, Some(&commented))], &all_files, &all_packages, &all_targets);
+    let extended = RULES.replace(".out\"", ".o\"");
+    check(&[(rules, Some(&extended))], &all_files, &all_packages, &all_targets);
+    // A file that was loaded by one comes to be loaded by another.
+    let other = "load(\"//build:rules.star\", \"lib\")\nload(\"//build:names.star\", \"FLAG\")\n\
+                 lib(name = \"other\", flag = FLAG)\n";
     check(
-        &[("new/maestro.star", Some("load(\"//build:rules.star\", \"lib\")\nlib(name = \"n\")\n"))],
-        &[rules, "new/maestro.star"],
-        &["//new"],
+        &[("other/maestro.star", Some(other))],
+        &[names, rules, "other/maestro.star"],
+        &["//other"],
+        &["//other:other"],
     );
-    check(&[("other/maestro.star", None)], &[rules], &[]);
-    // A folder that was part of a glob becomes a package; a text that is written again as it was.
+}
+
+#[test]
+fn packages_come_and_go() {
+    let rules = "build/rules.star";
+    let new = "load(\"//build:rules.star\", \"lib\")\nlib(name = \"n\", deps = [\"//other\"])\n";
+    let other =
+        "load(\"//build:rules.star\", \"lib\")\nlib(name = \"other\", visibility = [\"public\"])\n";
+    check(
+        &[("new/maestro.star", Some(new)), ("other/maestro.star", Some(other))],
+        &[rules, "new/maestro.star", "other/maestro.star"],
+        &["//new", "//other"],
+        &["//new:n", "//other:other"],
+    );
+    check(&[("other/maestro.star", None)], &[], &[], &[]);
+    // A folder that a glob looked into becomes a package.
     check(
         &[("lib/sub/maestro.star", Some(""))],
         &[rules, "lib/maestro.star", "lib/sub/maestro.star"],
         &["//lib", "//lib/sub"],
+        &[],
     );
-    check(&[(rules, Some(RULES))], &[rules], &[]);
 }
 
 #[test]
@@ -238,8 +215,7 @@ fn damaged_memory_is_no_memory() {
     let changed = ChangedPaths::These(BTreeSet::new());
     let cold = session.cold().expect("it loads");
     let check = |base: &[u8], delta: &[u8]| {
-        let memory = maestro_rules::Memory { base, delta: Some(delta), changed: &changed };
-        let warm = session.load(Some(memory), Remember::Delta).expect("it loads");
+        let warm = session.warm(base, Some(delta), &changed).expect("it loads");
         assert_same(&warm, &cold);
     };
     check(&base, &delta);
@@ -255,9 +231,7 @@ fn damaged_memory_is_no_memory() {
 fn unknown_changes_are_found() {
     let mut session = Session::new(WORKSPACE, &["//..."]);
     session.set("lib/m.txt", Some(""));
-    let memory =
-        maestro_rules::Memory { base: &session.base, delta: None, changed: &ChangedPaths::Unknown };
-    let warm = session.load(Some(memory), Remember::Delta).expect("it loads");
+    let warm = session.warm(&session.base, None, &ChangedPaths::Unknown).expect("it loads");
     assert_eq!(warm.reevaluated.packages, ["//lib"]);
     assert_same(&warm, &session.cold().expect("it loads"));
 }

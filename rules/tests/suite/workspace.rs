@@ -184,16 +184,17 @@ pub(crate) fn actions(graph: &ActionGraph) -> String {
 
 /// The key of every action, by its first output.
 pub(crate) fn keys(graph: &ActionGraph) -> BTreeMap<String, String> {
-    let ids = (0..graph.action_count()).map(ActionId::from_index);
-    ids.map(|id| {
-        let spec = graph.action(id);
-        let inputs = graph.inputs_of(id);
-        let function = DigestFunction::Blake3;
-        let profile = SandboxProfile::Hermetic;
-        let prepared =
-            prepare(graph, function, profile, spec, &inputs, &Pretend(graph)).expect("a key");
-        let output = spec.outputs.first().expect("an output").artifact;
-        (graph.artifact(output).path.to_string(), format!("{:?}", prepared.key))
-    })
-    .collect()
+    graph
+        .live_actions()
+        .map(|id| {
+            let spec = graph.action(id);
+            let inputs = graph.inputs_of(id);
+            let function = DigestFunction::Blake3;
+            let profile = SandboxProfile::Hermetic;
+            let prepared =
+                prepare(graph, function, profile, spec, &inputs, &Pretend(graph)).expect("a key");
+            let output = spec.outputs.first().expect("an output").artifact;
+            (graph.artifact(output).path.to_string(), format!("{:?}", prepared.key))
+        })
+        .collect()
 }

@@ -9,7 +9,7 @@ use starlark::values::{UnpackValue, Value};
 
 use crate::ctx::string_dict;
 use crate::error::{Code, RuleError, did_you_mean};
-use crate::values::depset::Depset;
+use crate::values::depset::{Depset, Unfold};
 use crate::values::{expect_sequence, wrong_type};
 
 /// The parameters.
@@ -43,7 +43,7 @@ impl<'v> Hosts<'v> {
             let count = match given(inputs) {
                 None => 0,
                 Some(value) => match Depset::from_value(value) {
-                    Some(set) => set.items()?.len(),
+                    Some(set) => set.items(Unfold::of(eval))?.len(),
                     None => expect_sequence(value, "inputs")?.len(),
                 },
             };

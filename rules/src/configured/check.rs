@@ -1,0 +1,68 @@
+//! Checks what targets lead to: whether it is there, and whether they may use it.
+
+use maestro_core::Label;
+
+use super::{ConfiguredGraph, NodeId, NodeKind, Via};
+use crate::diagnostic::Diagnostic;
+use crate::error::RuleError;
+use crate::package::TargetDecl;
+use crate::resolve::{Node as Named, Universe};
+
+impl ConfiguredGraph {
+    /// Reports what is missing or may not be used, once for each target and label.
+    pub(super) fn check_edges(&mut self, universe: &mut Universe<'_>, roots: &[NodeId]) {
+        let mut found = Vec::new();
+        let mut warnings: Vec<(Label, Diagnostic)> = Vec::new();
+        for root in roots {
+            if let NodeKind::Failed(Some(error)) = &self.node(*root).kind {
+                found.push(Diagnostic::of((**error).clone(), None));
+            }
+        }
+        for node in &self.nodes {
+            let (NodeKind::Rule(user) | NodeKind::Alias(user)) = &node.kind else { continue };
+            for edge in &node.edges {
+                let Via::Attribute(position) = edge.via else { continue };
+                let Some((attribute, _)) = user.rule.attrs.get(usize::from(position)) else {
+                    continue;
+                };
+                let to = self.node(edge.to);
+                let named = match &to.kind {
+                    NodeKind::Rule(decl) | NodeKind::Alias(decl) => Named::Rule(decl.clone()),
+                    NodeKind::Output(decl) => Named::Output(decl.clone()),
+                    NodeKind::Source => Named::Source,
+                    NodeKind::Failed(Some(error)) => {
+                        found.push(in_attribute((**error).clone(), user, attribute));
+                        continue;
+                    }
+                    NodeKind::Failed(None) | NodeKind::Unknown => continue,
+                };
+                match universe.check_use(&to.label, &named, user) {
+                    Ok(()) => {
+                        if let Some(warning) = universe.deprecation(&named, user) {
+                            warnings.push((user.label.clone(), warning.clone()));
+                            found.push(warning);
+                        }
+                    }
+                    Err(error) => found.push(in_attribute(error, user, attribute)),
+                }
+            }
+        }
+        found.dedup();
+        universe.diagnostics.extend(found);
+        warnings.dedup();
+        for (label, warning) in warnings {
+            self.warnings.entry(label).or_default().push(warning);
+        }
+    }
+
+    /// What there is to say about a target that is fine.
+    pub(crate) fn warnings(&self, id: NodeId) -> &[Diagnostic] {
+        self.warnings.get(&self.node(id).label).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// An error about what an attribute of a target says.
+pub(crate) fn in_attribute(mut error: RuleError, user: &TargetDecl, attribute: &str) -> Diagnostic {
+    error.message = format!("target `{}`, attribute `{attribute}`: {}", user.label, error.message);
+    Diagnostic::at(error, &user.span)
+}
