@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -239,6 +241,32 @@ pub fn golden_workspace() -> Workspace {
 /// Where the golden product lies.
 pub fn golden_source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/intelgraph")
+}
+
+/// Makes a cache of npm in `cache` with what the user's has of the golden product's packages, so
+/// that another user finds them too.
+///
+/// # Panics
+/// Where npm is not installed.
+pub fn npm_downloads(cache: &Path) {
+    let asked = Command::new("npm").args(["config", "get", "cache"]).output().expect("npm runs");
+    let from = String::from_utf8(asked.stdout).expect("a path");
+    let lock = golden_source().join("intelgraph/client/package-lock.json");
+    let lock: Value =
+        serde_json::from_slice(&std::fs::read(lock).expect("a lock file")).expect("JSON");
+    let packages = lock["packages"].as_object().expect("packages");
+    for integrity in packages.values().filter_map(|package| package["integrity"].as_str()) {
+        let base64 = integrity.strip_prefix("sha512-").expect("a SHA-512");
+        let hash = STANDARD.decode(base64).expect("base64");
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = format!("_cacache/content-v2/sha512/{}/{}/{}", &hex[..2], &hex[2..4], &hex[4..]);
+        let (from, to) = (Path::new(from.trim()).join(&path), cache.join(&path));
+        // Packages of other systems are not there.
+        if from.is_file() {
+            std::fs::create_dir_all(to.parent().expect("it has one")).expect("a folder");
+            std::fs::copy(from, to).expect("the file can be copied");
+        }
+    }
 }
 
 /// Copies a folder without what was built in it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use maestro_tests::{Run, Workspace};
+use maestro_tests::{Run, Workspace, npm_downloads};
 use serde_json::Value;
 
 fn copy(ws: &Workspace, to: &Path) {
@@ -60,7 +60,10 @@ fn circumstances_do_not_reach_the_bytes() {
     let status = Command::new("sh").args(["-c", touch]).current_dir(&deep).status();
     assert!(status.is_ok_and(|status| status.success()));
     let first = build(&ws, &plain, "cache-a", &[], &[("TZ", "UTC"), ("LANG", "C.UTF-8")]);
+    let home = ws.outside().join("home").display().to_string();
+    npm_downloads(&ws.outside().join("home/.npm"));
     let other = [
+        ("HOME", home.as_str()),
         ("TZ", "Asia/Kathmandu"),
         ("LANG", "de_DE.UTF-8"),
         ("LC_ALL", "tr_TR.UTF-8"),

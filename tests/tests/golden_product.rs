@@ -87,6 +87,39 @@ fn an_edit_in_cpp_runs_what_depends_on_it_and_no_model() {
 }
 
 #[test]
+fn an_edit_of_the_client_runs_its_own_steps_until_nothing_differs() {
+    let ws = product();
+    build(&ws, "//intelgraph:release");
+    // The bundle has no comments, so that the release stays as it is.
+    edit(&ws, "intelgraph/client/src/layout.ts", "// Where", "// An edit. Where");
+    let (ran, _) = build(&ws, "//intelgraph:release");
+    // For both, the tree that the step sees, and the step.
+    let [bundle, client] = ["//intelgraph/client:bundle", "//intelgraph/client:client"];
+    assert_eq!(ran, [bundle, bundle, client, client]);
+}
+
+#[test]
+fn what_was_downloaded_once_needs_no_network_again() {
+    let ws = product();
+    let alone: &[&str] = match rustix::process::geteuid().is_root() {
+        true => &["--net"],
+        false => &["--user", "--map-current-user", "--net"],
+    };
+    let run = Command::new("unshare")
+        .args(alone)
+        .arg(maestro_tests::maestro_bin())
+        .args(["build", "//intelgraph:release", "--locked", "--output=json"])
+        .current_dir(&ws.root)
+        .env("MAESTRO_CACHE", &ws.cache)
+        .env("npm_config_cache", ws.outside().join("empty"))
+        .output()
+        .expect("unshare runs");
+    let run = maestro_tests::Run::of(run);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.json()["actions"]["executed"], 0);
+}
+
+#[test]
 fn an_edit_of_the_patch_stops_the_build_and_says_how_to_go_on() {
     let ws = product();
     build(&ws, "//intelgraph:release");

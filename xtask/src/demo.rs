@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::machine::{self, Purpose};
+use crate::packages;
 use crate::process;
 use crate::project::Project;
 use edit::Edit;
@@ -39,6 +40,7 @@ const PATCH: Edit = Edit {
 /// Installs, builds and tells the story; `--maestro PROGRAM` names a binary that is built already.
 pub(crate) fn run(project: &Project, arguments: &[String]) -> Result<ExitCode> {
     machine::install(Purpose::Demo)?;
+    packages::download(project)?;
     let program = match arguments {
         [] => project.build_release("maestro-cli", "maestro")?,
         [flag, program] if flag == "--maestro" => std::path::absolute(program)?,

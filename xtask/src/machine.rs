@@ -49,7 +49,12 @@ const PRODUCT: &[&str] = &[
     "g++",
     "python3.11",
     "python3-minimal",
+    "nodejs",
 ];
+
+/// Programs that the golden product is built with, and the packages that bring them where nothing
+/// else has.
+const PRODUCT_PROGRAMS: &[(&str, &[&str])] = &[("npm", &["npm"])];
 
 /// Programs that tests run beside Maestro, and the toolchain with which it builds itself.
 const TEST: &[&str] = &[
@@ -57,7 +62,6 @@ const TEST: &[&str] = &[
     "util-linux",
     "rustc-web",
     "cargo-web",
-    "nodejs",
     "patch",
     "protobuf-compiler",
     "libprotobuf-dev",
@@ -83,11 +87,13 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
         Purpose::Test => wanted.push(TEST),
         Purpose::Everything => wanted.extend([TEST, BENCH]),
     }
-    if purpose != Purpose::Demo {
-        let absent = |program: &str| !process::succeeds(Command::new(program).arg("--version"));
-        let programs = TEST_PROGRAMS.iter().filter(|(program, _)| absent(program));
-        wanted.extend(programs.map(|(_, packages)| *packages));
-    }
+    let programs = match purpose {
+        Purpose::Demo => [PRODUCT_PROGRAMS, &[]],
+        Purpose::Test | Purpose::Everything => [PRODUCT_PROGRAMS, TEST_PROGRAMS],
+    };
+    let absent = |program: &str| !process::succeeds(Command::new(program).arg("--version"));
+    let programs = programs.into_iter().flatten().filter(|(program, _)| absent(program));
+    wanted.extend(programs.map(|(_, packages)| *packages));
     let wanted: Vec<&str> = wanted.into_iter().flatten().copied().collect();
     if !process::succeeds(Command::new("dpkg-query").arg("--version")) {
         bail!(

@@ -8,6 +8,7 @@ mod bench;
 mod crates;
 mod demo;
 mod machine;
+mod packages;
 mod peer;
 mod process;
 mod project;

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use crate::demo;
 use crate::machine::{self, Purpose};
+use crate::packages;
 use crate::peer;
 use crate::process;
 use crate::project::Project;
@@ -40,6 +41,7 @@ pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
     machine::install(Purpose::Test)?;
     // Maestro builds itself out of cargo's downloads, those for other systems included.
     process::run(project.cargo().args(["fetch", "--locked"]))?;
+    packages::download(project)?;
     let binary = project.build_tests()?;
     let peer = peer::prepare(project)?;
     let mut tally = Tally::default();

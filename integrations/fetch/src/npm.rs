@@ -137,7 +137,8 @@ impl Npm {
     }
 }
 
-/// Copies a file of the client's cache; `None` where there is none, or a damaged one.
+/// Copies a file of the client's cache; `None` where there is none that can be read, or a damaged
+/// one: the registry has it too.
 fn copy(
     path: &Path,
     download: &Download,
@@ -148,7 +149,10 @@ fn copy(
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failure(source)),
+        Err(error) => {
+            tracing::debug!(path = %path.display(), %error, "npm's cache cannot be read");
+            return Ok(None);
+        }
     };
     let mut intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
     let mut buffer = vec![0; BUFFER_BYTES];

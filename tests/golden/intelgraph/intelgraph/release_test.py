@@ -46,8 +46,8 @@ class ReleaseTest(unittest.TestCase):
 
     def test_it_is_complete(self):
         self.assertLessEqual(
-            {"bin/graph_tool", "intelgraph-image.tar", "release_notes.json", "test_plan.json",
-             "web/index.html"},
+            {"bin/graph_tool", "client/intelgraph-client.js", "intelgraph-image.tar",
+             "release_notes.json", "test_plan.json", "web/index.html"},
             self.names(),
         )
 

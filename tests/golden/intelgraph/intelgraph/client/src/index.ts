@@ -1,0 +1,5 @@
+// The client as one module.
+
+export * from "./answers.js";
+export * from "./client.js";
+export * from "./layout.js";
