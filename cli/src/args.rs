@@ -64,8 +64,14 @@ pub enum Command {
     Query(QueryArgs),
     /// Says why actions ran again the last time, back to the edit at the root of it.
     Explain(ExplainArgs),
+    /// Says where the time of a build went, from the file of `--trace` or `--events`.
+    Profile(ProfileArgs),
+    /// Prints the reference of a `.star` file, or what an error code means.
+    Docs(DocsArgs),
     /// Lays `.star` files out.
     Fmt(FmtArgs),
+    /// Finds what should be written otherwise in `.star` files.
+    Lint(LintArgs),
     /// Keeps `maestro.lock`, the record of the outside world.
     Lock(LockArgs),
     /// Removes `maestro-out`.
@@ -197,10 +203,30 @@ pub struct ExplainArgs {
     pub labels: Vec<String>,
 }
 
+/// Arguments of `profile`.
+#[derive(Args, Debug)]
+pub struct ProfileArgs {
+    /// What `--trace FILE` or `--events FILE` of a build wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Writes a page with a timeline, too; it loads nothing from elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Arguments of `docs`.
+#[derive(Args, Debug)]
+pub struct DocsArgs {
+    /// A file such as `@maestro//rules:cc.star` or `tools/shout.star`, or a code such as MAE0121.
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+}
+
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
 pub struct FmtArgs {
-    /// Files and folders [default: the workspace]; `-` reads standard input.
+    /// Files, folders and patterns such as `//app/...` [default: the workspace]; `-` reads
+    /// standard input.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Writes nothing; names the files that would change, and exits with 1 if there are any.
@@ -212,6 +238,20 @@ pub struct FmtArgs {
     /// What the text of standard input is called; a `maestro.star` declares targets.
     #[arg(long, value_name = "PATH")]
     pub stdin_path: Option<String>,
+}
+
+/// Arguments of `lint`.
+#[derive(Args, Debug)]
+pub struct LintArgs {
+    /// Files, folders and patterns such as `//app/...` [default: the workspace].
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Removes loads that nothing uses, and lays the files out.
+    #[arg(long)]
+    pub fix: bool,
+    /// Prints SARIF 2.1.0, for code hosts.
+    #[arg(long)]
+    pub sarif: bool,
 }
 
 /// Arguments of `lock`.

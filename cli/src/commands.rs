@@ -3,11 +3,14 @@
 pub mod build;
 pub mod cache;
 pub mod clean;
+pub mod docs;
 pub mod doctor;
 pub mod exec;
 pub mod explain;
 pub mod fmt;
+pub mod lint;
 pub mod lock;
+pub mod profile;
 pub mod provenance;
 pub mod query;
 pub mod run;

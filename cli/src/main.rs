@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod null_build;
 mod output_groups;
+mod profile;
 mod profiles;
 mod report;
 mod runners;
@@ -65,7 +66,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run::run(global, args),
         Command::Query(args) => commands::query::query(global, args),
         Command::Explain(args) => commands::explain::explain(global, args),
+        Command::Profile(args) => commands::profile::profile(global, args),
+        Command::Docs(args) => commands::docs::docs(global, args),
         Command::Fmt(args) => commands::fmt::fmt(global, args),
+        Command::Lint(args) => commands::lint::run(global, args),
         Command::Lock(args) => commands::lock::lock(global, args),
         Command::Clean(args) => commands::clean::clean(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),

@@ -177,12 +177,21 @@ impl Sink for ChromeTrace {
                 "args": {"packages": packages, "targets": targets},
             })),
             Event::ActionFinished {
-                label, mnemonic, outcome, start_ms, at_ms, slot, key, ..
+                action,
+                label,
+                mnemonic,
+                outcome,
+                start_ms,
+                at_ms,
+                slot,
+                key,
+                needs,
+                ..
             } if *outcome != Outcome::Skipped => self.event(&serde_json::json!({
                 "ph": "X", "pid": 1, "tid": slot.map_or(0, |s| s + 1),
                 "ts": start_ms * 1000, "dur": (at_ms - start_ms).max(1) * 1000,
                 "name": format!("{mnemonic} {label}"), "cat": mnemonic,
-                "args": {"outcome": outcome, "key": key},
+                "args": {"outcome": outcome, "key": key, "action": action, "needs": needs},
             })),
             _ => Ok(()),
         }

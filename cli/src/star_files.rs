@@ -19,12 +19,17 @@ pub struct StarFile {
     pub name: String,
 }
 
-/// The files that `paths` name; a folder stands for all files below it.
+/// The files that `paths` name; a folder, or `//folder/...`, stands for all files below it, and
+/// `//folder` for those in it.
 pub fn find(workspace: &Path, paths: &[PathBuf]) -> Result<Vec<StarFile>> {
     let whole = [workspace.to_owned()];
     let paths = if paths.is_empty() { whole.as_slice() } else { paths };
     let mut files = Vec::new();
     for path in paths {
+        if let Some(pattern) = path.to_str().and_then(|text| text.strip_prefix("//")) {
+            package(workspace, pattern, &mut files)?;
+            continue;
+        }
         let kind = std::fs::metadata(path)
             .with_context(|| format!("cannot read `{}`", path.display()))
             .map_err(|error| Failure::input(format!("{error:#}")))?;
@@ -37,6 +42,24 @@ pub fn find(workspace: &Path, paths: &[PathBuf]) -> Result<Vec<StarFile>> {
     found.sort_by(|left, right| left.name.cmp(&right.name));
     found.dedup_by(|left, right| left.path == right.path);
     Ok(found)
+}
+
+/// The files of a package, or of all below a folder.
+fn package(workspace: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
+    let below = pattern.strip_suffix("...").map(|folder| folder.trim_end_matches('/'));
+    let folder = below.unwrap_or_else(|| pattern.split(':').next().unwrap_or_default());
+    let path = workspace.join(folder);
+    if !path.is_dir() {
+        let hint = "a pattern is `//folder`, `//folder:all` or `//folder/...`";
+        return Err(Failure::input(format!("there is no folder `{folder}`")).hint(hint).into());
+    }
+    let before = files.len();
+    search(&path, files)?;
+    if below.is_none() {
+        let inner = files.split_off(before);
+        files.extend(inner.into_iter().filter(|file| file.parent() == Some(&path)));
+    }
+    Ok(())
 }
 
 fn named(workspace: &Path, path: PathBuf) -> StarFile {

@@ -88,6 +88,9 @@ pub enum Event {
         cost_usd_micros: u64,
         /// What reuse has saved, in micro-dollars.
         saved_usd_micros: u64,
+        /// The actions that it waited for; empty where its result was found.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        needs: Vec<u32>,
     },
     /// Text that an action wrote to standard output or error and that people should see.
     ActionLog {

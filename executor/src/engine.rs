@@ -279,7 +279,11 @@ impl Engine<'_> {
             Ok(done) => {
                 let changed = resolver.set_outputs(&done.finished.outputs);
                 let stale = done.inputs_version != resolver.version_of(&done.inputs);
-                self.emit_finished(&done.finished, done.slot.or(slot));
+                let needs = match done.finished.outcome {
+                    Outcome::Executed => needs(scheduler.plan(), action),
+                    _ => Vec::new(),
+                };
+                self.emit_finished(&done.finished, done.slot.or(slot), needs);
                 scheduler.done(action, done.finished, changed, stale);
             }
             Err(WorkError::Run(RunError::MissingBlobs(digests)))
@@ -302,13 +306,14 @@ impl Engine<'_> {
                     scheduler.cancelled(action);
                     return;
                 }
-                self.emit_failed(action, &error, start_ms);
+                let needs = needs(scheduler.plan(), action);
+                self.emit_failed(action, &error, start_ms, needs);
                 scheduler.fail(action, error, self.options.keep_going);
             }
         }
     }
 
-    fn emit_finished(&self, finished: &FinishedAction, slot: Option<u32>) {
+    fn emit_finished(&self, finished: &FinishedAction, slot: Option<u32>, needs: Vec<u32>) {
         let spec = self.graph.action(finished.action);
         self.events.emit(Event::ActionFinished {
             action: finished.action.index() as u32,
@@ -322,10 +327,11 @@ impl Engine<'_> {
             slot,
             cost_usd_micros: finished.cost_usd_micros,
             saved_usd_micros: finished.saved_usd_micros,
+            needs,
         });
     }
 
-    fn emit_failed(&self, action: ActionId, error: &WorkError, start_ms: u64) {
+    fn emit_failed(&self, action: ActionId, error: &WorkError, start_ms: u64, needs: Vec<u32>) {
         let spec = self.graph.action(action);
         self.events.emit(Event::ActionFinished {
             action: action.index() as u32,
@@ -339,6 +345,7 @@ impl Engine<'_> {
             slot: None,
             cost_usd_micros: 0,
             saved_usd_micros: 0,
+            needs,
         });
         self.events.emit(failure::describe(self, action, error));
     }
@@ -390,4 +397,9 @@ impl Engine<'_> {
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// The actions that `action` waits for, by number.
+fn needs(plan: &Plan, action: ActionId) -> Vec<u32> {
+    plan.producers(action).map(|producer| producer.index() as u32).collect()
 }

@@ -163,7 +163,7 @@ fn classify(error: &starlark::Error) -> RuleError {
 }
 
 /// The interpreter's sentences in our voice: the first letter is small unless it is a name.
-fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if first.is_uppercase() && !second.is_uppercase() => {

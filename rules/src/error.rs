@@ -8,11 +8,11 @@ use std::fmt;
 use maestro_core::FailureKind;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
         /// The stable code of a kind of error, such as `MAE0121`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Code {
@@ -20,6 +20,13 @@ macro_rules! codes {
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
+                }
+            }
+
+            /// What it means, and behind `Fix:` what to do.
+            pub fn documentation(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc, "\n"),*),)*
                 }
             }
 
@@ -31,56 +38,122 @@ macro_rules! codes {
 
 codes! {
     /// The text is not Starlark.
+    ///
+    /// Fix: look at the marked place and the line before it; an open bracket or quote often begins
+    /// earlier. `maestro fmt` names the place, too.
     Syntax = "MAE0100",
     /// Evaluation failed: a wrong type, an unknown name, a failed call.
+    ///
+    /// Fix: read the message, then the calls below it, innermost last; the names that a type has
+    /// are listed in the reference of the rules.
     Evaluation = "MAE0101",
     /// A file called `fail`.
+    ///
+    /// Fix: the text comes from the author of the rule or macro; the calls below it lead to the
+    /// line of your package that is meant.
     Fail = "MAE0102",
     /// A file took too many steps, too much memory, or nested too deeply.
+    ///
+    /// Fix: make targets with a list comprehension instead of nested calls, split a huge file, and
+    /// use a loop where a function calls itself.
     Limit = "MAE0103",
     /// A file is missing, too large, not UTF-8, or cannot be read.
+    ///
+    /// Fix: check the path against the folder; a relative load starts with `:` and at the package,
+    /// not at the folder of the file.
     File = "MAE0104",
     /// Files load each other in a circle.
+    ///
+    /// Fix: move what both files need into a third one.
     LoadCycle = "MAE0105",
     /// A file may not be loaded from here.
+    ///
+    /// Fix: widen `visibility([…])` in the loaded file, or load a file that is meant for others.
     LoadVisibility = "MAE0106",
     /// Two targets of a package have the same name.
+    ///
+    /// Fix: rename one; names are shared by rules, macros and generated files of a package.
     DuplicateTarget = "MAE0107",
     /// An attribute is unknown, missing, or has a wrong value.
+    ///
+    /// Fix: the hint lists the attributes of the rule; `maestro docs` prints their types and
+    /// meanings.
     Attribute = "MAE0110",
     /// A text is no label, or no pattern.
+    ///
+    /// Fix: write `//package:name`, `:name` or `@repository//package:name`; the name may be left
+    /// out where it is the last part of the package.
     Label = "MAE0111",
     /// A glob is malformed or matches nothing.
+    ///
+    /// Fix: check the pattern against the folder; globs do not enter other packages. Say
+    /// `allow_empty = True` where nothing may match.
     Glob = "MAE0112",
     /// There is no such package.
+    ///
+    /// Fix: a folder is a package only with a `maestro.star` of its own, which may be empty.
     NoPackage = "MAE0120",
     /// There is no such target or file.
+    ///
+    /// Fix: check the spelling; a file of another package must be named by its own package and
+    /// exported there with `exports_files`.
     NoTarget = "MAE0121",
     /// A target may not be used from here.
+    ///
+    /// Fix: add the package to `visibility` of the target, or depend on a target that is public.
     Visibility = "MAE0122",
     /// Targets depend on each other in a circle.
+    ///
+    /// Fix: the message lists the circle; split the target that both directions need.
     TargetCycle = "MAE0123",
     /// A dependency is of the wrong kind.
+    ///
+    /// Fix: the message says what the attribute takes: a provider, a suffix, exactly one file, or a
+    /// program.
     Dependency = "MAE0125",
     /// A target is no longer to be used.
+    ///
+    /// Fix: use what the message names. It is a warning and stops nothing.
     Deprecated = "MAE0126",
     /// A rule's implementation returned something wrong.
+    ///
+    /// Fix: return a list of providers, each once, with those that `provides` promises.
     Implementation = "MAE0130",
     /// An action is declared wrongly.
+    ///
+    /// Fix: declare each output once and in one action, name programs by a file or an absolute path
+    /// of a toolchain, and keep to the values that the message lists.
     Action = "MAE0131",
     /// A download has no digest.
+    ///
+    /// Fix: give `sha256` or `integrity`; the message shows how to find the digest of what is there
+    /// now.
     Unpinned = "MAE0132",
     /// A query is malformed.
+    ///
+    /// Fix: quote the expression for the shell; functions and operators are listed in `maestro
+    /// query --help`.
     Query = "MAE0140",
     /// A param is unknown, is none, or cannot have that value.
+    ///
+    /// Fix: the message lists the params or the values that exist.
     Param = "MAE0150",
     /// No branch of a `select` holds.
+    ///
+    /// Fix: add a branch, or `"//conditions:default"`.
     NoMatch = "MAE0151",
     /// Several branches of a `select` hold.
+    ///
+    /// Fix: make one branch say more than the other, or take one away; the message shows both.
     Ambiguous = "MAE0152",
     /// A target cannot be built for the target platform.
+    ///
+    /// Fix: build it for another platform with `--platform`, or leave it out with
+    /// `target_compatible_with` in what needs it.
     Incompatible = "MAE0153",
     /// A bug in Maestro.
+    ///
+    /// Fix: report it with the lines that were printed.
     Internal = "MAE0199",
 }
 

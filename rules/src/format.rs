@@ -6,12 +6,14 @@
 //! before and after are compared each time; a text that does not parse, or whose tree would
 //! change, is left alone.
 
-mod lexer;
+pub(crate) mod lexer;
 mod order;
 mod printer;
 #[cfg(test)]
 mod tests;
 mod tree;
+
+use std::collections::HashSet;
 
 use maestro_core::limits::BUILD_FILE_BYTES_MAX;
 use starlark::syntax::AstModule;
@@ -20,6 +22,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
 use crate::load::file::dialect;
 use crate::nesting;
+use crate::on_large_stack;
 use crate::scope::PACKAGE_FILE;
 
 /// What a `.star` file is for.
@@ -43,6 +46,10 @@ impl FileKind {
 ///
 /// A text that comes out equal is laid out already. The result of a result is the same text.
 pub fn format(path: &str, text: &str, kind: FileKind) -> Result<String, Diagnostic> {
+    on_large_stack(|| format_here(path, text, kind))
+}
+
+fn format_here(path: &str, text: &str, kind: FileKind) -> Result<String, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let before = parse(path, text)?;
     let mut rows = tree::rows(&lexer::tokenize(text));
@@ -61,7 +68,16 @@ pub fn format(path: &str, text: &str, kind: FileKind) -> Result<String, Diagnost
     }
 }
 
-fn parse(path: &str, text: &str) -> Result<AstModule, Diagnostic> {
+/// The text without the loaded `names`; a `load` that is left without names goes, too. What has a
+/// comment of its own stays.
+pub(crate) fn without_loads(text: &str, kind: FileKind, names: &HashSet<&str>) -> String {
+    let mut rows = tree::rows(&lexer::tokenize(text));
+    rows.retain_mut(|row| order::keep_loaded(row, |name| !names.contains(name)));
+    printer::print(&rows, kind)
+}
+
+/// Parses a text that is to be looked at, not evaluated.
+pub(crate) fn parse(path: &str, text: &str) -> Result<AstModule, Diagnostic> {
     let at_start = |error| Diagnostic::of(error, Some(Location::start_of(path)));
     if text.len() as u64 > BUILD_FILE_BYTES_MAX {
         let size = text.len();

@@ -27,6 +27,7 @@ mod glob;
 mod globals;
 mod library;
 mod limits;
+mod lint;
 mod load;
 mod memo;
 mod native_rules;
@@ -35,6 +36,7 @@ mod package;
 mod query;
 mod read;
 mod recalled;
+mod reference;
 mod resolve;
 mod rule;
 mod scope;
@@ -54,8 +56,13 @@ pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
 pub use limits::EvaluationLimits;
+pub use lint::{LINTS, Lint, fix, lint, lint_of};
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
 pub use query::{QueryOptions, QueryTarget, query};
+pub use reference::{
+    Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference, error_page,
+    error_pages, reference,
+};
 
 /// What is to be loaded.
 #[derive(Clone)]

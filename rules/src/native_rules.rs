@@ -125,6 +125,7 @@ fn native(name: &str, kind: NativeKind) -> NativeRule {
         executable: false,
         test: false,
         provides: Vec::new(),
+        doc: String::new(),
         native: Some(kind),
         build_setting: None,
     };

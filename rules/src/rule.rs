@@ -48,6 +48,8 @@ pub(crate) struct RuleSpec {
     pub(crate) executable: bool,
     pub(crate) test: bool,
     pub(crate) provides: Vec<Arc<ProviderType>>,
+    /// What it does.
+    pub(crate) doc: String,
     /// Which rule of the language it is, if it is one.
     pub(crate) native: Option<NativeKind>,
     /// What its targets are as params, if they are some.
@@ -291,7 +293,6 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] build_setting: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Rule<'v>> {
-        let _ = doc; // read by people and by the language server
         let scope = FileScope::of(eval)?;
         if scope.package.is_some() {
             return RuleError::new(Code::Evaluation, "a package file cannot define a rule")
@@ -325,6 +326,7 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             executable: executable || test,
             test,
             provides,
+            doc: doc.to_owned(),
             native: None,
             build_setting,
         };

@@ -37,13 +37,16 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 15] = [
     "build",
     "test",
     "run",
     "query",
     "explain",
+    "profile",
+    "docs",
     "fmt",
+    "lint",
     "lock",
     "clean",
     "cache",

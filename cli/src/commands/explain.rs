@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use maestro_core::Label;
 use maestro_executor::workspace;
+use maestro_executor::workspace::explain::lines::with_lines;
 use maestro_executor::workspace::explain::{actions_below, explain as explain_actions};
 
-use crate::args::{ExplainArgs, Global};
+use crate::args::{ExplainArgs, Global, OutputFormat};
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::invocation::open_store;
 
 /// Runs the command.
 pub fn explain(global: &Global, args: &ExplainArgs) -> Result<ExitCode> {
@@ -32,7 +34,16 @@ pub fn explain(global: &Global, args: &ExplainArgs) -> Result<ExitCode> {
         }
         found
     };
-    for explanation in explain_actions(&log, &identities) {
+    let mut explanations = explain_actions(&log, &identities);
+    // What a source said before lies in the store, as an input of the build that read it.
+    if let Ok(store) = open_store(&config) {
+        with_lines(&mut explanations, |digest| store.read(digest).ok());
+    }
+    if global.output == OutputFormat::Json {
+        println!("{}", serde_json::to_string(&explanations)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for explanation in &explanations {
         println!("{}", explanation.render());
     }
     Ok(ExitCode::SUCCESS)

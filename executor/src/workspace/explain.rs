@@ -5,13 +5,17 @@
 //! there, until something is reached that no action made: a source file, a toolchain, a rule.
 //! Everything here is data; [`Explanation::render`] is one way to show it.
 
+pub mod lines;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use maestro_core::event::Outcome;
-use maestro_core::key::{NATIVE_INPUTS, REQUEST_FILE};
-use maestro_core::{Change, Label, key};
+use maestro_core::key::{InputPart, NATIVE_INPUTS, REQUEST_FILE};
+use maestro_core::{Change, Digest, Label, key};
+use serde::Serialize;
 
+use self::lines::Lines;
 use super::build_log::{ActionRecord, BuildLog};
 
 /// Most causes that one explanation lists.
@@ -22,7 +26,7 @@ const WAY_MAX: usize = 8;
 const RENDERED_CAUSES_MAX: usize = 3;
 
 /// Why one action ran, or got its result anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// The path of its first output.
     pub identity: String,
@@ -37,7 +41,8 @@ pub struct Explanation {
 }
 
 /// What made it necessary to look at an action again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Why {
     /// The log knows no earlier state of it.
     New,
@@ -56,7 +61,7 @@ pub enum Why {
 }
 
 /// One edit and how it reached an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// What changed at the root.
     pub root: Root,
@@ -66,7 +71,8 @@ pub struct Cause {
 }
 
 /// What no action made.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Root {
     /// A source file.
     Source {
@@ -74,6 +80,11 @@ pub enum Root {
         path: String,
         /// What happened to it.
         edit: Edit,
+        /// Its content before and now, if it is a file that changed.
+        #[serde(skip)]
+        content: Option<(Digest, Digest)>,
+        /// The lines that differ, once [`lines::with_lines`] has looked.
+        lines: Option<Lines>,
     },
     /// An output that was not an input before, or is none now.
     Dependency {
@@ -127,7 +138,8 @@ pub enum Root {
 }
 
 /// What happened to something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Edit {
     /// It is new.
     Added,
@@ -221,6 +233,9 @@ struct Walk<'a> {
     known: HashMap<usize, Why>,
 }
 
+/// An input as it was and as it is.
+type Versions = (Option<InputPart>, Option<InputPart>);
+
 /// A step from an action to what it depends on.
 enum Step {
     Root(Root),
@@ -304,15 +319,13 @@ impl<'a> Walk<'a> {
             Change::Outputs { .. } => Root::Outputs,
             Change::Timeout { .. } => Root::Timeout,
             Change::Definition { .. } => Root::Definition,
-            Change::Input { path, old, new } => {
-                let edit = Edit::of(&old, &new);
-                return self.input_step(record, &path, edit);
-            }
+            Change::Input { path, old, new } => return self.input_step(record, &path, (old, new)),
         };
         Step::Root(root)
     }
 
-    fn input_step(&self, record: &ActionRecord, path: &str, edit: Edit) -> Step {
+    fn input_step(&self, record: &ActionRecord, path: &str, (old, new): Versions) -> Step {
+        let edit = Edit::of(&old, &new);
         if is_native(record) && path == REQUEST_FILE {
             return Step::Root(Root::Parameters);
         }
@@ -326,7 +339,9 @@ impl<'a> Walk<'a> {
             }
             (None, Edit::Changed) if is_output(&path) => Root::Unknown { path },
             (None, edit) if is_output(&path) => Root::Dependency { path, edit },
-            (None, edit) => Root::Source { path, edit },
+            (None, edit) => {
+                Root::Source { path, edit, content: lines::contents(old, new), lines: None }
+            }
         })
     }
 
@@ -457,7 +472,10 @@ impl fmt::Display for Cause {
 impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source { path, edit } => write!(f, "{path} {edit}"),
+            Self::Source { path, edit, content: _, lines: None } => write!(f, "{path} {edit}"),
+            Self::Source { path, edit, content: _, lines: Some(lines) } => {
+                write!(f, "{path}:{lines} {edit}")
+            }
             Self::Dependency { path, edit: Edit::Removed } => {
                 write!(f, "{} is no longer an input", for_people(path))
             }

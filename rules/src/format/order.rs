@@ -86,6 +86,25 @@ fn sort_names(item: &mut Item) {
     }
 }
 
+/// Takes names out of a `load`; whether the row is still needed.
+pub(super) fn keep_loaded(row: &mut Row, keep: impl Fn(&str) -> bool) -> bool {
+    let Content::Code(item) = &mut row.content else { return true };
+    if row.level != 0 || !is_load(item) {
+        return true;
+    }
+    let bare = item.after.is_empty();
+    let Some(Node::Group(group)) = item.parts.last_mut().map(|part| &mut part.node) else {
+        return true;
+    };
+    let mut file = true;
+    group.items.retain(|item| {
+        let name = item.parts.first().map(|part| part.node.text()).unwrap_or_default();
+        let commented = !item.before.is_empty() || !item.after.is_empty();
+        std::mem::take(&mut file) || commented || keep(name.trim_matches(['"', '\'']))
+    });
+    group.items.len() > 1 || !group.end.is_empty() || !bare
+}
+
 /// Sorts the arguments of a call that declares a target, and its lists of labels.
 fn sort_target(item: &mut Item) {
     let rule = item.parts.first().map(|part| part.node.text().to_owned()).unwrap_or_default();

@@ -28,11 +28,15 @@ use crate::scope::FileScope;
 #[derive(Debug)]
 pub(crate) struct ProviderType {
     /// The file that defines it, empty for built-in ones.
-    file: String,
+    pub(crate) file: String,
     /// The variable; known once the definition is assigned.
     name: OnceLock<String>,
     /// The names of the fields; any field is allowed where `None`.
-    fields: Option<Vec<String>>,
+    pub(crate) fields: Option<Vec<String>>,
+    /// What it tells.
+    pub(crate) doc: String,
+    /// The meaning of each field, in the order of `fields`; empty where none is given.
+    pub(crate) field_docs: Vec<String>,
 }
 
 impl ProviderType {
@@ -43,7 +47,9 @@ impl ProviderType {
 
     /// A provider as an earlier build knew it.
     pub(crate) fn recall(file: &str, name: &str, fields: Option<Vec<String>>) -> Self {
-        Self { file: file.to_owned(), name: OnceLock::from(name.to_owned()), fields }
+        let name = OnceLock::from(name.to_owned());
+        let (doc, field_docs) = (String::new(), Vec::new());
+        Self { file: file.to_owned(), name, fields, doc, field_docs }
     }
 
     /// The file that defines it, empty for built-in ones.
@@ -82,8 +88,13 @@ starlark_simple_value!(ProviderCallable);
 impl ProviderCallable {
     fn builtin(name: &str, fields: Option<&[&str]>) -> Self {
         let fields = fields.map(|list| list.iter().map(|name| (*name).to_owned()).collect());
-        let ty =
-            ProviderType { file: String::new(), name: OnceLock::from(name.to_owned()), fields };
+        let ty = ProviderType {
+            file: String::new(),
+            name: OnceLock::from(name.to_owned()),
+            fields,
+            doc: String::new(),
+            field_docs: Vec::new(),
+        };
         Self { ty: Arc::new(ty) }
     }
 }
@@ -363,13 +374,13 @@ pub(crate) fn provider_globals(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<ProviderCallable> {
         let scope = FileScope::of(eval)?;
-        let fields = match fields {
-            None => None,
-            Some(value) => Some(unpack_fields(value)?),
+        let (fields, field_docs) = match fields {
+            None => (None, Vec::new()),
+            Some(value) => (Some(unpack_fields(value)?), field_docs(value)),
         };
         let file = scope.file.to_string();
-        let _ = doc; // read by people and by the language server
-        let ty = ProviderType { file, name: OnceLock::new(), fields };
+        let doc = doc.to_owned();
+        let ty = ProviderType { file, name: OnceLock::new(), fields, doc, field_docs };
         Ok(ProviderCallable { ty: Arc::new(ty) })
     }
 }
@@ -383,4 +394,10 @@ fn unpack_fields(value: Value<'_>) -> Result<Vec<String>, RuleError> {
         return dict.keys().map(text).collect();
     }
     expect_sequence(value, "fields")?.iter().map(|name| text(*name)).collect()
+}
+
+/// What a dict of fields says about each.
+fn field_docs(value: Value<'_>) -> Vec<String> {
+    let text = |value: Value<'_>| value.unpack_str().unwrap_or_default().to_owned();
+    DictRef::from_value(value).map(|dict| dict.values().map(text).collect()).unwrap_or_default()
 }

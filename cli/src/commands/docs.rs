@@ -1,0 +1,72 @@
+//! `maestro docs WHAT`: the reference of a `.star` file, or of an error code.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use maestro_core::Label;
+use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
+use maestro_rules::{error_page, error_pages, reference};
+use serde_json::json;
+
+use crate::args::{DocsArgs, Global, OutputFormat};
+use crate::config::{Config, PROJECT_FILE};
+use crate::exit::Failure;
+
+/// Runs the command.
+pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
+    let json = global.output == OutputFormat::Json;
+    if args.what.starts_with("MAE") {
+        return code(&args.what, json);
+    }
+    let config = Config::load(global)?;
+    let label = file_label(&config, &args.what)?;
+    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
+    let host = WorkspaceHost::new(&config.workspace, markers)
+        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    match reference(&host, &label) {
+        Ok(found) if json => println!("{}", serde_json::to_string(&found)?),
+        Ok(found) => print!("{}", found.to_markdown()),
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn code(code: &str, json: bool) -> Result<ExitCode> {
+    let Some(page) = error_page(code) else {
+        let known: Vec<&str> = error_pages().into_iter().map(|(code, _)| code).collect();
+        return Err(Failure::input(format!("there is no code `{code}`"))
+            .hint(format!("the codes are {}", known.join(", ")))
+            .into());
+    };
+    match json {
+        true => println!("{}", json!({"code": code, "page": page})),
+        false => print!("{page}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The label of a file that is given as a label or as a path.
+fn file_label(config: &Config, text: &str) -> Result<Label> {
+    let is_label = text.starts_with([':', '/', '@']);
+    let text = match (is_label, text.rsplit_once('/')) {
+        (true, _) => text.to_owned(),
+        (false, Some((folder, name))) => match config.package.is_empty() {
+            true => format!("//{folder}:{name}"),
+            false => format!("//{}/{folder}:{name}", config.package),
+        },
+        (false, None) => format!(":{text}"),
+    };
+    let label =
+        Label::parse(&text, "", &config.package).map_err(|e| Failure::input(e.to_string()))?;
+    match label.name.ends_with(".star") {
+        true => Ok(label),
+        false => Err(Failure::input(format!("`{text}` names no `.star` file"))
+            .hint("name one such as `@maestro//rules:cc.star`, `//tools:shout.star` or MAE0121")
+            .into()),
+    }
+}
