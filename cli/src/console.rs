@@ -51,6 +51,7 @@ impl Console {
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Analyzed { .. } => self.phase = "planning",
+            Event::Reevaluated { .. } => {}
             Event::Planned { actions, .. } => {
                 self.phase = "building";
                 self.counts = ActionCounts { total: *actions, ..ActionCounts::default() };

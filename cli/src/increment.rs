@@ -20,8 +20,10 @@ use maestro_executor::workspace::facts::Fact;
 use maestro_executor::workspace::snapshot::{
     self, Changes, EvaluationBytes, Left, RequestRecord, Results, SnapshotToolchain,
 };
+use maestro_rules::Remember;
 
 use crate::config::PROJECT_FILE;
+use crate::evaluation::evaluation_bytes;
 use crate::exit::{Failure, chain};
 use crate::invocation::{Invocation, Request, Wanted, observe};
 use crate::null_build::{Memory, Remembered, keyed_options, snapshot_name};
@@ -38,6 +40,8 @@ pub struct Work {
     pub requested: Vec<TargetId>,
     /// How much of an earlier build holds; `None` where nothing is known to.
     pub known: Option<Known>,
+    /// What the evaluation leaves for the next one.
+    pub evaluation: EvaluationBytes,
 }
 
 /// What holds of an earlier build.
@@ -58,7 +62,12 @@ pub struct Known {
 impl Work {
     /// Work of which nothing is known.
     pub fn whole(loaded: maestro_rules::Loaded) -> Self {
-        Self { graph: loaded.graph, requested: loaded.requested, known: None }
+        Self {
+            graph: loaded.graph,
+            requested: loaded.requested,
+            known: None,
+            evaluation: EvaluationBytes::default(),
+        }
     }
 }
 
@@ -84,59 +93,75 @@ impl Known {
 impl Invocation {
     /// Finds out what there is to do.
     pub fn work(&self) -> Result<Work> {
-        if let Some(work) = self.known_work() {
+        if let Some(work) = self.known_work()? {
             return Ok(work);
         }
-        Ok(Work::whole(self.load(&self.request.patterns)?))
+        let reloaded = self.reload(&self.request.patterns, None, Remember::Base)?;
+        let evaluation = evaluation_bytes(reloaded.remembered);
+        Ok(Work { evaluation, ..Work::whole(reloaded.loaded) })
     }
 
-    /// What is left of an earlier build, or `None` where build files must be evaluated.
-    fn known_work(&self) -> Option<Work> {
-        let Memory { snapshot, changes } = self.memory.as_ref()?;
+    /// What is left of an earlier build, or `None` where nothing can be built upon.
+    fn known_work(&self) -> Result<Option<Work>> {
+        let Some(Memory { snapshot, changes }) = &self.memory else { return Ok(None) };
         let Changes { sources, evaluation, outputs: _, toolchains, values } = changes;
+        let usable = snapshot.is_current() && toolchains.is_empty() && values.is_empty();
+        let record = snapshot.requests().last().filter(|_| usable);
+        let Some((record, opened)) = record.zip(snapshot.open_graph().ok().flatten()) else {
+            return Ok(None);
+        };
         let (lock, evaluation): (Vec<&String>, Vec<&String>) =
             evaluation.iter().partition(|path| is_lock(path));
-        let other = !evaluation.is_empty() || !toolchains.is_empty() || !values.is_empty();
-        if other || !snapshot.is_current() {
-            return None;
+        let (graph, results) = opened;
+        if evaluation.iter().any(|path| *path == PROJECT_FILE) || is_mostly_retired(&graph) {
+            return Ok(None);
         }
-        let record = snapshot.requests().last()?.clone();
-        let (graph, results) = snapshot.open_graph().ok().flatten()?;
-        let edited = self.edited(&graph, &results, sources)?;
+        let known_actions = graph.action_count();
         let mut redo: ActionSet = snapshot.pending().iter().copied().collect();
         if !lock.is_empty() {
             redo.extend(snapshot.recorded().iter().copied());
         }
+        let mut requested = record.targets.clone();
+        let mut bytes = EvaluationBytes::default();
+        let mut graph = graph;
+        if !evaluation.is_empty() {
+            let Some((loaded, new_bytes)) = self.evaluate_changes(snapshot, &evaluation, graph)?
+            else {
+                return Ok(None);
+            };
+            (graph, requested, bytes) = (loaded.graph, loaded.requested, new_bytes);
+            redo.extend((known_actions..graph.action_count()).map(ActionId::from_index));
+        }
+        let paths: Vec<&String> = sources.iter().chain(evaluation).collect();
+        let edited = self.edited(&graph, &results, &paths);
         let edited_list: Vec<ArtifactId> = edited.iter().copied().collect();
         let redo_list: Vec<ActionId> = redo.iter().collect();
         let dirty = graph.affected(&edited_list, &redo_list);
-        let requested = record.targets.clone();
-        Some(Work { graph, requested, known: Some(Known { results, dirty, redo, edited, record }) })
+        let known = Known { results, dirty, redo, edited, record: record.clone() };
+        Ok(Some(Work { graph, requested, known: Some(known), evaluation: bytes }))
     }
 
-    /// The sources whose content is another; `None` where one cannot be read, which a whole build
-    /// then says in its place.
+    /// The sources whose content is another, or that cannot be read: the action that needs one of
+    /// those says why.
     fn edited(
         &self,
         graph: &ActionGraph,
         results: &Results,
-        sources: &[String],
-    ) -> Option<HashSet<ArtifactId>> {
-        let paths: Vec<RelPath> =
-            sources.iter().filter_map(|path| RelPath::new(path).ok()).collect();
+        paths: &[&String],
+    ) -> HashSet<ArtifactId> {
+        let paths = paths.iter().filter_map(|path| RelPath::new(path).ok());
+        let is_source = |path: &RelPath| {
+            let id = graph.artifact_at(path)?;
+            matches!(graph.artifact(id).origin, Origin::Source).then_some(id)
+        };
+        let sources: Vec<(RelPath, ArtifactId)> =
+            paths.filter_map(|path| is_source(&path).map(|id| (path, id))).collect();
+        let paths: Vec<RelPath> = sources.iter().map(|(path, _)| path.clone()).collect();
         self.sources.prefetch(&paths, &self.store, self.config.jobs(self.request.options.jobs));
-        let mut edited = HashSet::new();
-        for path in &paths {
-            let Some(id) = graph.artifact_at(path) else { continue };
-            if !matches!(graph.artifact(id).origin, Origin::Source) {
-                continue;
-            }
-            let node = self.sources.digest(path, &self.store).ok()?;
-            if results.node(id) != Some(node) {
-                edited.insert(id);
-            }
-        }
-        Some(edited)
+        let differs = |(path, id): &(RelPath, ArtifactId)| {
+            self.sources.digest(path, &self.store).ok().is_none_or(|n| results.node(*id) != Some(n))
+        };
+        sources.iter().filter(|source| differs(source)).map(|(_, id)| *id).collect()
     }
 
     /// The artifacts of a plan's request that must be written: all, unless it is known how the
@@ -160,6 +185,9 @@ impl Invocation {
             .iter()
             .filter(|(id, node)| known.results.node(**id).as_ref() != Some(*node));
         out.extend(changed.map(|(id, _)| *id));
+        let asked_before = &known.record.artifacts;
+        let new = requested.iter().filter(|id| asked_before.binary_search(id).is_err());
+        out.extend(new);
         out.retain(|id| requested.binary_search(id).is_ok());
         out.sort_unstable();
         out.dedup();
@@ -194,7 +222,7 @@ impl Invocation {
             ),
             request,
             others_hold,
-            evaluation: EvaluationBytes::default(),
+            evaluation: work.evaluation.clone(),
             env: Vec::new(),
             params: Vec::new(),
             toolchains: self.toolchains_after(former),
@@ -276,6 +304,12 @@ pub struct Ended<'a> {
     pub files: &'a [WrittenFile],
     /// How long the build log is now.
     pub log_bytes: u64,
+}
+
+/// Whether so much of a graph no longer counts that it is better made anew.
+fn is_mostly_retired(graph: &ActionGraph) -> bool {
+    let live = graph.live_actions().count();
+    graph.action_count() - live > live
 }
 
 /// The results that are known after a build, and whether those from before it all still hold.

@@ -204,19 +204,6 @@ impl Invocation {
             .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?)
     }
 
-    /// Evaluates build files.
-    pub fn load(&self, patterns: &[String]) -> Result<maestro_rules::Loaded> {
-        let options = &self.request.options.configuration;
-        let configuration = crate::profiles::configuration(&self.config, options)?;
-        let loaded = crate::load::load(&self.config, &self.host, patterns, configuration)?;
-        self.events.emit(Event::Analyzed {
-            packages: u32::try_from(loaded.packages).unwrap_or(u32::MAX),
-            targets: u32::try_from(loaded.graph.targets().count()).unwrap_or(u32::MAX),
-            at_ms: millis(self.started),
-        });
-        Ok(loaded)
-    }
-
     /// Makes what is wanted, writes it to `maestro-out/`, and remembers.
     pub fn build(&self, mut work: Work, wanted: Vec<Wanted>) -> Result<Built> {
         let mut requested: Vec<ArtifactId> = Vec::new();
@@ -380,7 +367,7 @@ impl Invocation {
         ids: &[ArtifactId],
         report: &Report,
     ) -> Result<HashMap<ArtifactId, Vec<WrittenFile>>, OutputError> {
-        let Work { graph, known, requested: _ } = work;
+        let Work { graph, known, requested: _, evaluation: _ } = work;
         let before = known.as_ref().map(Known::before);
         let node_of = |id: ArtifactId| match report.nodes.get(&id) {
             Some(node) => Some(node.clone()),
@@ -420,6 +407,11 @@ impl Invocation {
     /// The id of this invocation.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// When the process began its work.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Where this workspace's state is kept.

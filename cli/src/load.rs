@@ -5,7 +5,8 @@ use maestro_core::event::Severity;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
 use maestro_core::{FailureKind, RelPath, TargetPattern};
 use maestro_rules::{
-    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, QueryOptions, QueryTarget,
+    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, QueryOptions, QueryTarget,
+    Reloaded, Remember,
 };
 
 use crate::config::Config;
@@ -18,6 +19,19 @@ pub fn load(
     patterns: &[String],
     configuration: ConfigurationRequest,
 ) -> Result<Loaded> {
+    let reloaded = reload(config, host, patterns, configuration, None, Remember::Nothing)?;
+    Ok(reloaded.loaded)
+}
+
+/// As [`load`], as far as what is asked for is not remembered.
+pub fn reload(
+    config: &Config,
+    host: &dyn Host,
+    patterns: &[String],
+    configuration: ConfigurationRequest,
+    memory: Option<Memory<'_>>,
+    remember: Remember,
+) -> Result<Reloaded> {
     let mut parsed = Vec::with_capacity(patterns.len());
     for text in patterns {
         let (negative, pattern) = match text.strip_prefix('-') {
@@ -30,11 +44,12 @@ pub fn load(
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = LoadOptions { configuration, ..LoadOptions::new(host, parsed, threads) };
-    let loaded = maestro_rules::load(options).map_err(|list| failure(&list))?;
-    for remark in &loaded.remarks {
+    let reloaded =
+        maestro_rules::reload(options, memory, remember).map_err(|list| failure(&list))?;
+    for remark in &reloaded.loaded.remarks {
         eprintln!("{remark}");
     }
-    Ok(loaded)
+    Ok(reloaded)
 }
 
 /// Evaluates a query expression.

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod console;
 mod diff;
+mod evaluation;
 mod exit;
 mod increment;
 mod invocation;

@@ -34,6 +34,15 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// What of the build files was looked at again, where most was remembered; each list sorted.
+    Reevaluated {
+        /// `.star` files that were evaluated.
+        files: Vec<String>,
+        /// Packages whose file was among them.
+        packages: Vec<String>,
+        /// Targets whose rule's implementation ran.
+        targets: Vec<String>,
+    },
     /// The actions that the request needs are known.
     Planned {
         /// How many there are.

@@ -15,6 +15,7 @@ use maestro_core::{
     ActionClass, ActionGraph, ActionSpec, Arg, ArtifactId, ArtifactKind, How, Item, Label, Output,
     RelPath, TargetId, Toolchain,
 };
+use maestro_executor::workspace::snapshot::EvaluationBytes;
 use serde::Deserialize;
 
 use crate::args::{ExecArgs, Global};
@@ -106,7 +107,10 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode> {
     };
     let invocation = Invocation::start(global, request)?;
     let requested = wanted.iter().map(|want| want.target).collect();
-    let built = invocation.build(Work { graph, requested, known: None }, wanted)?;
+    let built = invocation.build(
+        Work { graph, requested, known: None, evaluation: EvaluationBytes::default() },
+        wanted,
+    )?;
     invocation.conclude(built)
 }
 

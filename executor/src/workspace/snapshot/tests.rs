@@ -126,7 +126,10 @@ impl Fixture {
             recorded: Vec::new(),
             request: record("build"),
             others_hold: true,
-            evaluation: EvaluationBytes { base: Some(b"memory".to_vec()), delta: b"d".to_vec() },
+            evaluation: EvaluationBytes {
+                base: Some(b"memory".to_vec()),
+                delta: Some(b"d".to_vec()),
+            },
             env: vec![("SET".into(), Some("1".into())), ("UNSET".into(), None)],
             params: vec![("mode".into(), Some("fast".into()))],
             toolchains: Vec::new(),

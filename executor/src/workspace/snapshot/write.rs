@@ -30,8 +30,8 @@ const SNAPSHOTS_MAX: usize = 32;
 pub struct EvaluationBytes {
     /// A new base, or `None` where the former one stays.
     pub base: Option<Vec<u8>>,
-    /// What was changed since the base.
-    pub delta: Vec<u8>,
+    /// What was changed since the base, or `None` where that stays, too.
+    pub delta: Option<Vec<u8>>,
 }
 
 /// What a build leaves.
@@ -43,7 +43,8 @@ pub struct Left<'a> {
     pub results: &'a Results,
     /// What was seen in this build.
     pub facts: Vec<(String, Fact)>,
-    /// What was found changed at its beginning. What of it was not seen again is forgotten.
+    /// What was found changed at its beginning. What of it was not seen again, or written again,
+    /// is forgotten.
     pub changes: &'a Changes,
     /// Actions without a result that holds.
     pub pending: Vec<ActionId>,
@@ -119,7 +120,9 @@ impl Writer<'_> {
             mapped::write(&path, EVALUATION_VERSION, &base).map_err(SnapshotError::at(&path))?;
             self.head.evaluation_generation = Some(generation);
         }
-        self.head.evaluation = evaluation.delta;
+        if let Some(delta) = evaluation.delta {
+            self.head.evaluation = delta;
+        }
         let delta = graph.delta();
         let Head { facts, listings, .. } = &self.head;
         let changed = facts.len() + listings.len() + delta.len() + results.added().len();
@@ -138,8 +141,8 @@ impl Writer<'_> {
     }
 
     fn take_facts(&mut self, seen: Vec<(String, Fact)>, changes: &Changes) {
-        let Changes { sources, evaluation, outputs: _, toolchains: _, values: _ } = changes;
-        for path in sources.iter().chain(evaluation) {
+        let Changes { sources, evaluation, outputs, toolchains: _, values: _ } = changes;
+        for path in sources.iter().chain(evaluation).chain(outputs) {
             self.head.facts.insert(path.clone(), None);
             self.head.listings.insert(path.clone(), None);
         }

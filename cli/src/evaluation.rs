@@ -1,0 +1,76 @@
+//! Evaluating build files, with what earlier evaluations remember.
+
+use anyhow::Result;
+use maestro_core::ActionGraph;
+use maestro_core::event::{Event, EventSink};
+use maestro_executor::workspace::snapshot::{EvaluationBytes, Snapshot};
+use maestro_rules::{ChangedPaths, Loaded, Memory, Reevaluated, Reloaded, Remember, Remembered};
+
+use crate::invocation::{Invocation, millis};
+
+/// The memory of the evaluation is written anew where its changes are this part of it.
+const MEMORY_PART: usize = 4;
+
+impl Invocation {
+    /// Evaluates build files.
+    pub fn load(&self, patterns: &[String]) -> Result<Loaded> {
+        Ok(self.reload(patterns, None, Remember::Nothing)?.loaded)
+    }
+
+    /// Evaluates build files, as far as they are not remembered.
+    pub fn reload(
+        &self,
+        patterns: &[String],
+        memory: Option<Memory<'_>>,
+        remember: Remember,
+    ) -> Result<Reloaded> {
+        let options = &self.request.options.configuration;
+        let configuration = crate::profiles::configuration(&self.config, options)?;
+        let (config, host) = (&self.config, &self.host);
+        let remembers = memory.is_some();
+        let reloaded =
+            crate::load::reload(config, host, patterns, configuration, memory, remember)?;
+        let loaded = &reloaded.loaded;
+        self.events.emit(Event::Analyzed {
+            packages: u32::try_from(loaded.packages).unwrap_or(u32::MAX),
+            targets: u32::try_from(loaded.graph.target_count()).unwrap_or(u32::MAX),
+            at_ms: millis(self.started()),
+        });
+        if remembers {
+            let Reevaluated { files, packages, targets } = reloaded.reevaluated.clone();
+            self.events.emit(Event::Reevaluated { files, packages, targets });
+        }
+        Ok(reloaded)
+    }
+
+    /// Evaluates the build files that saw one of some paths; `None` where the memory of the
+    /// evaluation cannot be read.
+    pub fn evaluate_changes(
+        &self,
+        snapshot: &Snapshot,
+        paths: &[&String],
+        graph: ActionGraph,
+    ) -> Result<Option<(Loaded, EvaluationBytes)>> {
+        let Some((base, delta)) = snapshot.open_evaluation().ok().flatten() else {
+            return Ok(None);
+        };
+        let changed = ChangedPaths::These(paths.iter().map(|path| path.to_string()).collect());
+        let remember = match delta.len() > base.get().len() / MEMORY_PART {
+            true => Remember::Base,
+            false => Remember::Delta,
+        };
+        let delta = (!delta.is_empty()).then_some(delta);
+        let memory = Memory { base: base.get(), delta, graph: Some(graph), changed: &changed };
+        let reloaded = self.reload(&self.request.patterns, Some(memory), remember)?;
+        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered))))
+    }
+}
+
+/// The memory of an evaluation for the snapshot.
+pub fn evaluation_bytes(remembered: Remembered) -> EvaluationBytes {
+    match remembered {
+        Remembered::Nothing => EvaluationBytes::default(),
+        Remembered::Delta(delta) => EvaluationBytes { base: None, delta: Some(delta) },
+        Remembered::Base(base) => EvaluationBytes { base: Some(base), delta: Some(Vec::new()) },
+    }
+}
