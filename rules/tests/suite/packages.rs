@@ -71,6 +71,22 @@ fn a_lock_becomes_downloads_packages_and_one_tree() {
 }
 
 #[test]
+fn packages_that_are_called_alike_are_kept_apart() {
+    let packages = r#"
+        "node_modules/@a/b": {"version": "1.0.0", "integrity": "I"},
+        "node_modules/a-b": {"version": "1.0.0", "integrity": "I"},
+        "node_modules/A-b": {"version": "1.0.0", "integrity": "I"}
+    "#;
+    let text = graph_of(&npm("npm_lock(name = \"npm\")\n", &lock(packages)), "//p:npm");
+    for stem in ["a-b-1.0.0", "a-b-1.0.0_2", "A-b-1.0.0"] {
+        let first = format!(
+            "NpmPackage: npm-package {{\"archive\":\"maestro-out/shared/p/npm/_archives/{stem}.tgz\""
+        );
+        line(&text, &first);
+    }
+}
+
+#[test]
 fn a_part_has_what_its_packages_need() {
     let body = "npm_lock(name = \"npm\")\n\
                 node_modules(name = \"some\", lock = \":npm\", packages = [\"a\"])\n";
