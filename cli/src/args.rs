@@ -2,9 +2,13 @@
 //!
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
+mod output;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::output::OutputFormat;
 
 /// Builds what can be described: code, images, answers of models, releases.
 #[derive(Parser, Debug)]
@@ -28,27 +32,19 @@ pub struct Global {
     /// The cache [env: MAESTRO_CACHE] [default: $XDG_CACHE_HOME/maestro].
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub cache: Option<PathBuf>,
-    /// What standard output carries at the end.
+    /// What standard output carries at the end: `text` or `json`; queries have further forms.
     #[arg(
         long,
         global = true,
         value_name = "FORMAT",
         default_value = "text",
+        value_parser = OutputFormat::parse,
         help_heading = "Global options"
     )]
     pub output: OutputFormat,
     /// Says more about what Maestro itself does; twice for debugging [env: MAESTRO_LOG].
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-}
-
-/// The form of standard output.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// For people.
-    Text,
-    /// One JSON object at the end.
-    Json,
 }
 
 /// What Maestro can do.
@@ -60,8 +56,12 @@ pub enum Command {
     Test(BuildArgs),
     /// Builds a target and runs it.
     Run(RunArgs),
-    /// Asks about targets: patterns, deps(), rdeps(), kind().
+    /// Asks about targets, in the language of `bazel query`: deps(), rdeps(), somepath(), kind().
     Query(QueryArgs),
+    /// Asks about targets in their configurations, as `build` would see them.
+    Cquery(CqueryArgs),
+    /// Asks about the actions that targets come to: command lines, inputs, outputs, keys.
+    Aquery(AqueryArgs),
     /// Says why actions ran again the last time, back to the edit at the root of it.
     Explain(ExplainArgs),
     /// Says where the time of a build went, from the file of `--trace` or `--events`.
@@ -186,13 +186,107 @@ pub struct RunArgs {
 
 /// Arguments of `query`.
 #[derive(Args, Debug)]
+#[command(after_help = QUERY_HELP)]
 pub struct QueryArgs {
+    /// The question.
+    #[command(flatten)]
+    pub question: Question,
+    /// The patterns, with commas between them, that `allrdeps` looks through [default: //...].
+    #[arg(long, alias = "universe_scope", value_name = "PATTERNS", value_delimiter = ',')]
+    pub universe_scope: Vec<String>,
+    /// How targets are shown.
+    #[command(flatten)]
+    pub layout: TargetLayout,
+}
+
+/// Arguments of `cquery`.
+#[derive(Args, Debug)]
+#[command(after_help = CQUERY_HELP)]
+pub struct CqueryArgs {
+    /// The question.
+    #[command(flatten)]
+    pub question: Question,
+    /// What targets are configured for.
+    #[command(flatten)]
+    pub configuration: ConfigurationOptions,
+    /// How targets are shown.
+    #[command(flatten)]
+    pub layout: TargetLayout,
+}
+
+/// Arguments of `aquery`.
+#[derive(Args, Debug)]
+#[command(after_help = AQUERY_HELP)]
+pub struct AqueryArgs {
+    /// The question.
+    #[command(flatten)]
+    pub question: Question,
+    /// What targets are configured for.
+    #[command(flatten)]
+    pub configuration: ConfigurationOptions,
+}
+
+/// What a query asks.
+#[derive(Args, Debug)]
+pub struct Question {
     /// The expression, such as `deps(//app:server)` or `kind("cc_.*", //...)`.
-    #[arg(value_name = "EXPRESSION")]
-    pub expression: String,
-    /// Prints the rule of each target before its label.
+    #[arg(value_name = "EXPRESSION", required_unless_present = "query_file")]
+    pub expression: Option<String>,
+    /// Reads the expression from a file.
+    #[arg(long, alias = "query_file", value_name = "FILE", conflicts_with = "expression")]
+    pub query_file: Option<PathBuf>,
+    /// Leaves out dependencies that targets do not name themselves, such as toolchains.
+    #[arg(long, visible_alias = "noimplicit_deps")]
+    pub no_implicit_deps: bool,
+}
+
+/// How the targets of an answer are shown.
+#[derive(Args, Debug)]
+pub struct TargetLayout {
+    /// Prints the rule of each target before its label; short for `--output label_kind`.
     #[arg(long)]
     pub label_kind: bool,
+    /// The order of the targets.
+    #[arg(long, alias = "order_output", value_name = "ORDER", default_value = "auto")]
+    pub order_output: OrderOutput,
+    /// Draws every target of `--output graph` alone, not those with the same neighbours as one.
+    #[arg(long, visible_alias = "nograph:factored")]
+    pub no_graph_factored: bool,
+    /// Longest label of a node of `--output graph`, in bytes; 0 is no limit.
+    #[arg(long, alias = "graph:node_limit", value_name = "BYTES", default_value_t = 512)]
+    pub graph_node_limit: usize,
+    /// Ends lines with a zero byte.
+    #[arg(long, visible_alias = "line_terminator_null")]
+    pub null: bool,
+}
+
+/// What `query --help` ends with.
+const QUERY_HELP: &str = "\
+Forms of `--output`: text (label), label_kind, location, build, package, minrank, maxrank, graph,
+json, jsonl, proto, streamed_proto, jsonproto, streamed_jsonproto.
+The language is described in docs/concepts/queries.md.";
+
+/// What `cquery --help` ends with.
+const CQUERY_HELP: &str = "\
+Forms of `--output`: those of `query`, and files, which lists what the targets make.
+The language is described in docs/concepts/queries.md.";
+
+/// What `aquery --help` ends with.
+const AQUERY_HELP: &str = "\
+Forms of `--output`: text, json, jsonl, proto, jsonproto.
+Around everything else stand mnemonic(), inputs() and outputs(), which choose actions.";
+
+/// The order of an answer.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderOutput {
+    /// By label; `somepath` from its start.
+    Auto,
+    /// By label.
+    No,
+    /// Each target before what it depends on.
+    Deps,
+    /// As `deps`, targets that are independent of each other by label.
+    Full,
 }
 
 /// Arguments of `explain`.

@@ -5,8 +5,7 @@ use maestro_core::event::Severity;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
 use maestro_core::{FailureKind, RelPath, TargetPattern};
 use maestro_rules::{
-    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, QueryOptions, QueryTarget,
-    Reloaded, Remember,
+    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, Reloaded, Remember,
 };
 
 use crate::config::Config;
@@ -44,19 +43,22 @@ pub fn reload(
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = LoadOptions { configuration, ..LoadOptions::new(host, parsed, threads) };
-    let reloaded =
-        maestro_rules::reload(options, memory, remember).map_err(|list| failure(&list))?;
-    for remark in &reloaded.loaded.remarks {
-        eprintln!("{remark}");
-    }
+    let reloaded = maestro_rules::reload(options, memory, remember)
+        .map_err(|list| failure(&list, NOTHING_BUILT))?;
+    print_remarks(&reloaded.loaded.remarks);
     Ok(reloaded)
 }
 
-/// Evaluates a query expression.
-pub fn query(config: &Config, host: &dyn Host, expression: &str) -> Result<Vec<QueryTarget>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = QueryOptions { host, expression, package: &config.package, threads };
-    Ok(maestro_rules::query(options).map_err(|list| failure(&list))?)
+/// What a query answers, or its problems, which are printed.
+pub fn answered<T>(answer: std::result::Result<T, Vec<Diagnostic>>) -> Result<T> {
+    Ok(answer.map_err(|list| failure(&list, "kept the query from an answer"))?)
+}
+
+/// Prints what files said while they were evaluated.
+pub fn print_remarks(remarks: &[Diagnostic]) {
+    for remark in remarks {
+        eprintln!("{remark}");
+    }
 }
 
 /// The toolchains that ship with the rules, as targets of a graph of their own.
@@ -64,7 +66,7 @@ pub fn builtin_toolchains() -> Result<Loaded> {
     let pattern = TargetPattern::parse("@maestro//toolchains:all", "")
         .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
     let options = LoadOptions::new(&NoFiles, vec![(false, pattern)], 1);
-    Ok(maestro_rules::load(options).map_err(|list| failure(&list))?)
+    Ok(maestro_rules::load(options).map_err(|list| failure(&list, NOTHING_BUILT))?)
 }
 
 /// A workspace in which there is nothing.
@@ -84,8 +86,8 @@ impl Host for NoFiles {
     }
 }
 
-/// Prints every problem; the last line counts them.
-fn failure(list: &[Diagnostic]) -> Failure {
+/// Prints every problem; the last line counts them and says what did not happen.
+fn failure(list: &[Diagnostic], so: &str) -> Failure {
     for diagnostic in list {
         eprintln!("{diagnostic}\n");
     }
@@ -95,6 +97,9 @@ fn failure(list: &[Diagnostic]) -> Failure {
     let plural = if errors.len() == 1 { "" } else { "s" };
     Failure::new(
         kind.unwrap_or(FailureKind::Input),
-        format!("{} problem{plural} in the build files; nothing was built", errors.len()),
+        format!("{} problem{plural} {so}", errors.len()),
     )
 }
+
+/// What a failure to load comes to.
+const NOTHING_BUILT: &str = "in the build files; nothing was built";

@@ -61,11 +61,20 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
+    if let Some(form) = global.output.query_form()
+        && !matches!(cli.command, Command::Query(_) | Command::Cquery(_) | Command::Aquery(_))
+    {
+        return Err(exit::Failure::input(format!("`--output {form}` is a form of queries only"))
+            .hint("other commands write `text` or `json`")
+            .into());
+    }
     match &cli.command {
         Command::Build(args) => commands::build::build(global, args),
         Command::Test(args) => commands::build::test(global, args),
         Command::Run(args) => commands::run::run(global, args),
         Command::Query(args) => commands::query::query(global, args),
+        Command::Cquery(args) => commands::query::cquery(global, args),
+        Command::Aquery(args) => commands::query::aquery(global, args),
         Command::Explain(args) => commands::explain::explain(global, args),
         Command::Profile(args) => commands::profile::profile(global, args),
         Command::Docs(args) => commands::docs::docs(global, args),

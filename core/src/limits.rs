@@ -59,3 +59,7 @@ pub const LLM_PROMPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const LLM_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1000;
 /// Most actions that wait for the network at once, beside the commands that run.
 pub const NETWORK_ACTIONS_MAX: usize = 4;
+/// Longest query, in bytes.
+pub const QUERY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Deepest nesting of parentheses and calls in a query; its parser recurses.
+pub const QUERY_DEPTH_MAX: usize = 100;

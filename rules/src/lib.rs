@@ -58,7 +58,10 @@ pub use format::{FileKind, format};
 pub use limits::EvaluationLimits;
 pub use lint::{LINTS, Lint, fix, lint, lint_of};
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
-pub use query::{QueryOptions, QueryTarget, query};
+pub use query::{
+    ActionAnswer, ActionFacts, ActionForm, EdgeFilter, OutputOptions, QueryAnswer, QueryForm,
+    QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,
+};
 pub use reference::{
     Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference, error_page,
     error_pages, reference,

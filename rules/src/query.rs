@@ -1,29 +1,58 @@
 //! Queries: questions about targets, answered from the build files without running any rule.
 //!
+//! The language is Bazel's.
+//!
 //! ```text
-//! //app/...                       the targets that a pattern names
-//! deps(//app:server)              all that a target needs, itself included; deps(x, 1) is direct
-//! rdeps(//..., //lib:core)        what of the first needs the second
-//! kind("cc_.*", //...)            targets whose kind matches
-//! tests(//...)                    tests
-//! a + b   a - b   a ^ b           union, except, intersect
+//! //app/...   //app:*   lib/a.c      the targets (and files) that patterns and paths name
+//! deps(//app:server)                 all that a target needs, itself included; deps(x, 1): direct
+//! rdeps(//..., //lib:core)           what of the first needs the second
+//! somepath(a, b)   allpaths(a, b)    how a comes to need b
+//! kind("cc_.*", //...)               targets whose kind matches; also attr, filter, tests, visible
+//! a + b   a - b   a ^ b              union, except, intersect
+//! let x = //a/... in $x - deps(//b)  names
 //! ```
+//!
+//! `source` loads what the query names into a [`graph::TargetGraph`] of dense ids, `eval` says
+//! which of its nodes are meant, `output` writes them. A query looks at all branches of a
+//! `select()`: what it says holds for every configuration. [`cquery`] asks the same language of
+//! configured targets, [`aquery`] of their actions.
 
+mod actions;
+mod attributes;
+mod configured;
+mod eval;
+mod functions;
+mod graph;
+mod lexer;
+mod output;
 mod parse;
+mod patterns;
+mod proto;
+mod set;
+mod source;
+mod walk;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
+use maestro_core::Label;
 use maestro_core::host::Host;
-use maestro_core::{Label, TargetPattern};
-use regex::Regex;
 
-use self::parse::{Expression, Operator};
+use self::eval::{Evaluator, Stop};
+use self::graph::TargetGraph;
+use self::parse::{Expression, Function, Word};
+use self::set::NodeSet;
+use self::source::Source;
+use crate::config::request::ConfigurationRequest;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::limits::EvaluationLimits;
 use crate::load::packages::Packages;
-use crate::resolve::{Node, Universe, location_of, test_toolchain};
+use crate::resolve::Universe;
 use crate::{on_large_stack, split};
+
+pub use actions::{ActionAnswer, ActionFacts, ActionForm, aquery, cquery_files};
+pub use configured::cquery;
+pub use output::{OutputOptions, QueryForm, QueryOrder};
 
 /// What a query reads.
 #[derive(Clone)]
@@ -36,6 +65,62 @@ pub struct QueryOptions<'a> {
     pub package: &'a str,
     /// Threads that evaluate files.
     pub threads: usize,
+    /// The patterns that `allrdeps` looks through; `//...` where empty.
+    pub universe: Vec<String>,
+    /// Which edges count.
+    pub edges: EdgeFilter,
+    /// What targets are configured for, in [`cquery`] and [`aquery`].
+    pub configuration: ConfigurationRequest,
+}
+
+impl<'a> QueryOptions<'a> {
+    /// A question about all edges of a workspace, asked at its root.
+    pub fn new(host: &'a dyn Host, expression: &'a str, threads: usize) -> Self {
+        Self {
+            host,
+            expression,
+            package: "",
+            threads,
+            universe: Vec::new(),
+            edges: EdgeFilter::default(),
+            configuration: ConfigurationRequest::default(),
+        }
+    }
+}
+
+/// Which edges of the target graph count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeFilter {
+    /// Those that a rule adds by itself: private attributes, toolchains.
+    pub implicit: bool,
+}
+
+impl Default for EdgeFilter {
+    fn default() -> Self {
+        Self { implicit: true }
+    }
+}
+
+/// What a query is asked of; it decides which functions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Targets as build files declare them: `query`.
+    Loading,
+    /// Configured targets: `cquery`.
+    Configured,
+    /// Actions of configured targets: `aquery`.
+    Actions,
+}
+
+impl Phase {
+    /// The command that asks in this phase.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Loading => "query",
+            Self::Configured => "cquery",
+            Self::Actions => "aquery",
+        }
+    }
 }
 
 /// One target of an answer.
@@ -51,145 +136,109 @@ pub struct QueryTarget {
     pub deps: Vec<Label>,
 }
 
-/// Answers a query; the targets are sorted by label.
-pub fn query(options: QueryOptions<'_>) -> Result<Vec<QueryTarget>, Vec<Diagnostic>> {
+/// The targets that a query names, and the graph around them.
+#[derive(Debug)]
+pub struct QueryAnswer {
+    graph: TargetGraph,
+    selected: NodeSet,
+    /// Whether the query asks for a path, which is shown from its start.
+    is_path: bool,
+    /// What files printed, and warnings.
+    pub remarks: Vec<Diagnostic>,
+}
+
+impl QueryAnswer {
+    /// The labels of the targets, sorted.
+    pub fn labels(&self) -> impl Iterator<Item = &Label> {
+        self.selected.iter().map(|id| &self.graph.node(id).label)
+    }
+
+    /// The targets, sorted by label.
+    pub fn targets(&self) -> Vec<QueryTarget> {
+        self.selected.iter().map(|id| output::describe(&self.graph, id)).collect()
+    }
+
+    /// Writes the targets in a form.
+    pub fn write(&self, options: &OutputOptions, out: &mut dyn io::Write) -> io::Result<()> {
+        output::write(&self.graph, &self.selected, self.is_path, options, out)
+    }
+}
+
+/// Answers a query.
+pub fn query(options: QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
     on_large_stack(|| answer(&options))
 }
 
-fn answer(options: &QueryOptions<'_>) -> Result<Vec<QueryTarget>, Vec<Diagnostic>> {
+fn answer(options: &QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
     let fail = |error: RuleError| vec![Diagnostic::of(error, None)];
-    let expression = parse::parse(options.expression).map_err(fail)?;
-    let mut universe =
-        Universe::new(Packages::new(options.host, options.threads, EvaluationLimits::default()));
-    let mut sets = BTreeMap::new();
-    expression.patterns(&mut |text| {
-        if !sets.contains_key(text) {
-            sets.insert(text.to_owned(), Vec::new());
+    let expression = parse::parse(options.expression, Phase::Loading).map_err(fail)?;
+    let packages = Packages::new(options.host, options.threads, EvaluationLimits::default());
+    let mut source =
+        Source::new(Universe::new(packages), options.package, options.edges, &expression);
+    let universe = universe_of(options, &expression);
+    let mut remarks = load(&mut source, &expression, &universe)?;
+    loop {
+        let (graph, patterns) = source.graph();
+        let mut evaluator = Evaluator {
+            graph: &graph,
+            patterns: &patterns,
+            universe: &universe,
+            variables: vec![],
+        };
+        match evaluator.evaluate(&expression) {
+            Ok(selected) => {
+                let is_path = matches!(&expression, Expression::Call(Function::SomePath, _));
+                return Ok(QueryAnswer { graph, selected, is_path, remarks });
+            }
+            Err(Stop::Wrong(error)) => return Err(fail(error)),
+            // Every round opens targets that were not open before, so there is a last one.
+            Err(Stop::Open(labels)) => {
+                let progress = source.open(&labels);
+                remarks.extend(checked(&mut source)?);
+                if !progress {
+                    let message = "the dependencies of a target cannot be loaded, without an error";
+                    return Err(fail(RuleError::new(Code::Internal, message)));
+                }
+            }
         }
-    });
-    let mut all: Vec<Label> = Vec::new();
-    for (text, labels) in &mut sets {
-        let pattern = TargetPattern::parse(text, options.package)
-            .map_err(|e| fail(RuleError::new(Code::Query, e.to_string())))?;
-        *labels = universe.expand(&[(false, pattern)]);
-        all.extend(labels.iter().cloned());
     }
-    universe.close(&all);
-    let (_, errors) = split(std::mem::take(&mut universe.diagnostics));
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let answer = Evaluator { universe: &universe, sets: &sets }.evaluate(&expression);
-    let answer = answer.map_err(fail)?;
-    Ok(answer.into_iter().map(|label| describe(&universe, label)).collect())
 }
 
-fn describe(universe: &Universe<'_>, label: Label) -> QueryTarget {
-    let deps = dependencies(universe, &label).into_iter().collect();
-    let (kind, location) = match universe.nodes.get(&label) {
-        Some(Node::Rule(decl)) => (kind_of(universe, &label), Some(location_of(decl))),
-        Some(Node::Output(decl)) => (kind_of(universe, &label), Some(location_of(decl))),
-        Some(Node::Source) | None => (kind_of(universe, &label), None),
+/// The patterns that `allrdeps` looks through.
+fn universe_of(options: &QueryOptions<'_>, expression: &Expression) -> Vec<Word> {
+    if !expression.calls(Function::AllRdeps) {
+        return Vec::new();
+    }
+    let word = |text: &str| Word { text: text.to_owned(), column: 1 };
+    match options.universe.as_slice() {
+        [] => vec![word("//...")],
+        patterns => patterns.iter().map(|text| word(text)).collect(),
+    }
+}
+
+/// Loads what the patterns name, and the dependencies that will be walked as far as one can see.
+fn load(
+    source: &mut Source<'_>,
+    expression: &Expression,
+    universe: &[Word],
+) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let mut name = |word: &Word, walked: bool| {
+        if let Err(error) = source.name(word, walked) {
+            errors.push(Diagnostic::of(error, None));
+        }
     };
-    QueryTarget { label, kind, location, deps }
-}
-
-fn kind_of(universe: &Universe<'_>, label: &Label) -> String {
-    match universe.nodes.get(label) {
-        Some(Node::Rule(decl)) => format!("{} rule", decl.rule.name()),
-        Some(Node::Output(_)) => "generated file".to_owned(),
-        Some(Node::Source) | None => "source file".to_owned(),
+    universe.iter().for_each(|word| name(word, true));
+    expression.patterns(false, &mut name);
+    match checked(source) {
+        Ok(remarks) if errors.is_empty() => Ok(remarks),
+        Ok(_) => Err(errors),
+        Err(more) => Err(errors.into_iter().chain(more).collect()),
     }
 }
 
-/// The direct dependencies of a label, implicit ones included.
-fn dependencies(universe: &Universe<'_>, label: &Label) -> BTreeSet<Label> {
-    match universe.nodes.get(label) {
-        Some(Node::Rule(decl)) => {
-            let toolchain = decl.rule.test.then(test_toolchain).flatten();
-            decl.dependencies().map(|(_, label)| label.clone()).chain(toolchain).collect()
-        }
-        Some(Node::Output(decl)) => BTreeSet::from([decl.label.clone()]),
-        Some(Node::Source) | None => BTreeSet::new(),
-    }
-}
-
-struct Evaluator<'a, 'h> {
-    universe: &'a Universe<'h>,
-    sets: &'a BTreeMap<String, Vec<Label>>,
-}
-
-impl Evaluator<'_, '_> {
-    fn evaluate(&self, expression: &Expression) -> Result<BTreeSet<Label>, RuleError> {
-        Ok(match expression {
-            Expression::Pattern(text) => {
-                self.sets.get(text).into_iter().flatten().cloned().collect()
-            }
-            Expression::Set(parts) => {
-                let mut out = BTreeSet::new();
-                for part in parts {
-                    out.extend(self.evaluate(part)?);
-                }
-                out
-            }
-            Expression::Binary(left, operator, right) => {
-                let (left, right) = (self.evaluate(left)?, self.evaluate(right)?);
-                match operator {
-                    Operator::Union => left.union(&right).cloned().collect(),
-                    Operator::Except => left.difference(&right).cloned().collect(),
-                    Operator::Intersect => left.intersection(&right).cloned().collect(),
-                }
-            }
-            Expression::Deps(of, depth) => {
-                let start = self.evaluate(of)?;
-                reach(start, *depth, |label| dependencies(self.universe, label))
-            }
-            Expression::ReverseDeps(within, of, depth) => {
-                let within = self.evaluate(within)?;
-                let inside = reach(within, None, |label| dependencies(self.universe, label));
-                let mut users: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
-                for label in &inside {
-                    for dependency in dependencies(self.universe, label) {
-                        users.entry(dependency).or_default().insert(label.clone());
-                    }
-                }
-                let start = self.evaluate(of)?.intersection(&inside).cloned().collect();
-                reach(start, *depth, |label| users.get(label).cloned().unwrap_or_default())
-            }
-            Expression::Kind(pattern, of) => {
-                let regex = Regex::new(pattern).map_err(|_| {
-                    RuleError::new(Code::Query, format!("`{pattern}` is no regular expression"))
-                })?;
-                let mut out = self.evaluate(of)?;
-                out.retain(|label| regex.is_match(&kind_of(self.universe, label)));
-                out
-            }
-            Expression::Tests(of) => {
-                let mut out = self.evaluate(of)?;
-                out.retain(|label| match self.universe.nodes.get(label) {
-                    Some(Node::Rule(decl)) => decl.rule.test,
-                    _ => false,
-                });
-                out
-            }
-        })
-    }
-}
-
-/// All that can be reached in at most `depth` steps, the start included.
-fn reach(
-    start: BTreeSet<Label>,
-    depth: Option<u32>,
-    next: impl Fn(&Label) -> BTreeSet<Label>,
-) -> BTreeSet<Label> {
-    let mut out = start.clone();
-    let mut frontier = start;
-    let mut left = depth.unwrap_or(u32::MAX);
-    while !frontier.is_empty() && left > 0 {
-        left -= 1;
-        let found: BTreeSet<Label> = frontier.iter().flat_map(&next).collect();
-        frontier = found.into_iter().filter(|label| !out.contains(label)).collect();
-        out.extend(frontier.iter().cloned());
-    }
-    out
+/// The remarks of what was loaded, unless there are errors.
+fn checked(source: &mut Source<'_>) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let (remarks, errors) = split(source.take_diagnostics());
+    if errors.is_empty() { Ok(remarks) } else { Err(errors) }
 }

@@ -1,12 +1,12 @@
 //! From labels to declarations: which targets a request needs, without running any rule.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use maestro_core::host::FileType;
 use maestro_core::{Label, TargetPattern};
 
-use crate::configured::in_attribute;
+use crate::config::definitions::PackageKey;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError, nearest};
 use crate::glob::{list, stat};
@@ -33,17 +33,13 @@ pub(crate) const TEST_TOOLCHAIN: (&str, &str, &str) = (library::REPO, "toolchain
 /// Every label that a request needs.
 pub(crate) struct Universe<'h> {
     pub(crate) packages: Packages<'h>,
-    pub(crate) nodes: HashMap<Label, Node>,
     pub(crate) diagnostics: Vec<Diagnostic>,
     loaded: HashSet<(Arc<str>, Arc<str>)>,
 }
 
-/// A label to be resolved, and the target and attribute that name it.
-type Wanted = (Label, Option<(Arc<TargetDecl>, String)>);
-
 impl<'h> Universe<'h> {
     pub(crate) fn new(packages: Packages<'h>) -> Self {
-        Self { packages, nodes: HashMap::new(), diagnostics: Vec::new(), loaded: HashSet::new() }
+        Self { packages, diagnostics: Vec::new(), loaded: HashSet::new() }
     }
 
     /// The packages that were asked for.
@@ -76,13 +72,33 @@ impl<'h> Universe<'h> {
     }
 
     fn expand_one(&mut self, pattern: &TargetPattern) -> Result<Vec<Label>, RuleError> {
+        if let TargetPattern::Single(label) = pattern {
+            return Ok(vec![label.clone()]);
+        }
+        let mut out = Vec::new();
+        for (repo, folder) in self.folders(pattern)? {
+            let Some(package) = self.packages.get(&repo, &folder) else { continue };
+            let visible = package
+                .targets
+                .values()
+                .filter(|target| !target.strings("tags").iter().any(|tag| tag == "manual"));
+            out.extend(visible.map(|target| target.label.clone()));
+        }
+        Ok(out)
+    }
+
+    /// Loads the packages that a pattern names, and says which those are.
+    pub(crate) fn folders(
+        &mut self,
+        pattern: &TargetPattern,
+    ) -> Result<BTreeSet<PackageKey>, RuleError> {
         let (repo, folders) = match pattern {
-            TargetPattern::Single(label) => return Ok(vec![label.clone()]),
+            TargetPattern::Single(label) => (&*label.repo, vec![label.package.to_string()]),
             TargetPattern::Package { repo, package } => {
                 if !self.packages.exists(repo, package)? {
                     return Err(self.packages.no_package(repo, package));
                 }
-                (repo, vec![package.clone()])
+                (repo.as_str(), vec![package.clone()])
             }
             TargetPattern::Recursive { repo, package } => {
                 if !repo.is_empty() {
@@ -95,22 +111,13 @@ impl<'h> Universe<'h> {
                     let message = format!("there is no package at or below `{pattern}`");
                     return Err(RuleError::new(Code::NoPackage, message));
                 }
-                (repo, below)
+                (repo.as_str(), below)
             }
         };
-        let wanted: BTreeSet<(Arc<str>, Arc<str>)> =
-            folders.iter().map(|folder| (repo.as_str().into(), folder.as_str().into())).collect();
-        self.load(wanted)?;
-        let mut out = Vec::new();
-        for folder in &folders {
-            let Some(package) = self.packages.get(repo, folder) else { continue };
-            let visible = package
-                .targets
-                .values()
-                .filter(|target| !target.strings("tags").iter().any(|tag| tag == "manual"));
-            out.extend(visible.map(|target| target.label.clone()));
-        }
-        Ok(out)
+        let wanted: BTreeSet<PackageKey> =
+            folders.iter().map(|folder| (repo.into(), folder.as_str().into())).collect();
+        self.load(wanted.clone())?;
+        Ok(wanted)
     }
 
     /// Whether the package of a label was asked for, with whatever result.
@@ -119,7 +126,7 @@ impl<'h> Universe<'h> {
         self.loaded.contains(&(label.repo.clone(), label.package.clone()))
     }
 
-    /// Loads packages that were not asked for before.
+    /// Loads packages that were not asked for before; those that do not exist are left out.
     pub(crate) fn load(&mut self, wanted: BTreeSet<(Arc<str>, Arc<str>)>) -> Result<(), RuleError> {
         let new: Vec<_> = wanted.into_iter().filter(|key| !self.loaded.contains(key)).collect();
         if new.is_empty() {
@@ -130,84 +137,6 @@ impl<'h> Universe<'h> {
         let found = self.packages.take_diagnostics();
         self.diagnostics.extend(found);
         Ok(())
-    }
-
-    /// Resolves labels and all that they depend on.
-    pub(crate) fn close(&mut self, requested: &[Label]) {
-        let mut pending: Vec<Wanted> =
-            requested.iter().rev().map(|label| (label.clone(), None)).collect();
-        let mut later: Vec<Wanted> = Vec::new();
-        loop {
-            while let Some((label, from)) = pending.pop() {
-                let key = (label.repo.clone(), label.package.clone());
-                if self.loaded.contains(&key) {
-                    self.visit(label, from, &mut pending);
-                } else {
-                    later.push((label, from));
-                }
-            }
-            if later.is_empty() {
-                return;
-            }
-            let wanted = later.iter().map(|(l, _)| (l.repo.clone(), l.package.clone())).collect();
-            if let Err(error) = self.load(wanted) {
-                self.diagnostics.push(Diagnostic::of(error, None));
-                return;
-            }
-            pending.extend(later.drain(..).rev());
-        }
-    }
-
-    fn visit(
-        &mut self,
-        label: Label,
-        from: Option<(Arc<TargetDecl>, String)>,
-        pending: &mut Vec<Wanted>,
-    ) {
-        let known = self.nodes.get(&label).cloned();
-        let node = match known {
-            Some(node) => Ok(Some(node)),
-            None => self.resolve(&label),
-        };
-        let checked = node.and_then(|node| {
-            if let (Some(node), Some((user, _))) = (&node, &from) {
-                self.check_use(&label, node, user)?;
-            }
-            Ok(node)
-        });
-        match checked {
-            Ok(Some(node)) => {
-                if let Some((user, _)) = &from {
-                    let warning = self.deprecation(&node, user);
-                    self.diagnostics.extend(warning);
-                }
-                if self.nodes.contains_key(&label) {
-                    return;
-                }
-                self.nodes.insert(label, node.clone());
-                let decl = match node {
-                    Node::Rule(decl) => decl,
-                    Node::Output(owner) => {
-                        pending.push((owner.label.clone(), None));
-                        return;
-                    }
-                    Node::Source => return,
-                };
-                let mut wanted: Vec<Wanted> = decl
-                    .dependencies()
-                    .map(|(attr, label)| (label.clone(), Some((decl.clone(), attr.to_owned()))))
-                    .collect();
-                if decl.rule.test
-                    && let Some(label) = test_toolchain()
-                {
-                    wanted.push((label, None));
-                }
-                pending.extend(wanted.into_iter().rev());
-            }
-            // The package has an error of its own, which is reported already.
-            Ok(None) => {}
-            Err(error) => self.report(error, from),
-        }
     }
 
     /// The warning where a target of another package is no longer to be used.
@@ -221,14 +150,6 @@ impl<'h> Universe<'h> {
         let message = format!("`{}` uses `{}`, which is deprecated", user.label, decl.label);
         let error = RuleError::new(Code::Deprecated, message).hint(reason);
         Some(Diagnostic::at(error, &user.span).warning())
-    }
-
-    fn report(&mut self, error: RuleError, from: Option<(Arc<TargetDecl>, String)>) {
-        let diagnostic = match from {
-            None => Diagnostic::of(error, None),
-            Some((user, attribute)) => in_attribute(error, &user, &attribute),
-        };
-        self.diagnostics.push(diagnostic);
     }
 
     /// What a label names; `None` where its package could not be evaluated.

@@ -25,6 +25,12 @@ pub(crate) struct PackageSpec {
 }
 
 impl PackageSpec {
+    fn entry(&self) -> String {
+        let at = if self.repo.is_empty() { String::new() } else { format!("@{}", self.repo) };
+        let what = if self.below { "__subpackages__" } else { "__pkg__" };
+        format!("{at}//{}:{what}", self.package)
+    }
+
     fn matches(&self, repo: &str, package: &str) -> bool {
         let inside = || {
             self.package.is_empty()
@@ -64,6 +70,15 @@ impl Visibility {
     pub(crate) fn subtree(repo: &str, package: &str) -> Self {
         let (repo, package) = (repo.to_owned(), package.to_owned());
         Self::Packages(vec![PackageSpec { repo, package, below: true }])
+    }
+
+    /// The entries of a `visibility` list that says the same, as full labels.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        match self {
+            Self::Private => vec!["//visibility:private".to_owned()],
+            Self::Public => vec!["//visibility:public".to_owned()],
+            Self::Packages(specs) => specs.iter().map(PackageSpec::entry).collect(),
+        }
     }
 
     /// Whether `package` of `repo` may use what belongs to `owner`.

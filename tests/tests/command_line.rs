@@ -37,11 +37,13 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "build",
     "test",
     "run",
     "query",
+    "cquery",
+    "aquery",
     "explain",
     "profile",
     "docs",
@@ -87,6 +89,12 @@ fn usage_errors_are_as_documented() {
         &["run", "//:text"],
         &["test", "//:text"],
         &["query", "dpes(//...)"],
+        &["query"],
+        &["query", "//:text", "--output=labels"],
+        &["query", "//:text", "--label-kind", "--output=graph"],
+        &["cquery", "siblings(//:text)"],
+        &["aquery", "//:text", "--output=graph"],
+        &["build", "//...", "--output=graph"],
         &["build", "//:"],
     ] {
         let run = ws.run(args);

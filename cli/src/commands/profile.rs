@@ -29,7 +29,7 @@ pub fn profile(global: &Global, args: &ProfileArgs) -> Result<ExitCode> {
     }
     match global.output {
         OutputFormat::Json => println!("{}", serde_json::to_string(&analysis)?),
-        OutputFormat::Text => print!("{}", text_of(&analysis)),
+        _ => print!("{}", text_of(&analysis)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,30 +1,149 @@
-//! `maestro query EXPRESSION`: asks about targets, without building anything.
+//! `maestro query`, `cquery` and `aquery`: ask about targets and actions, without building
+//! anything. They read the workspace alone and take no lock.
 
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use maestro_core::limits::QUERY_BYTES_MAX;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
+use maestro_rules::{ActionForm, EdgeFilter, OutputOptions, QueryForm, QueryOptions, QueryOrder};
 
-use crate::args::{Global, OutputFormat, QueryArgs};
+use crate::args::{
+    AqueryArgs, ConfigurationOptions, CqueryArgs, Global, OrderOutput, OutputFormat, QueryArgs,
+    Question, TargetLayout,
+};
 use crate::config::{Config, PROJECT_FILE};
+use crate::exit::Failure;
+use crate::load::{answered, print_remarks};
 
-/// Runs the command.
+/// Answers a question about targets.
 pub fn query(global: &Global, args: &QueryArgs) -> Result<ExitCode> {
+    let layout = output_options(global.output, &args.layout)?;
+    asked(global, &args.question, None, |mut options| {
+        options.universe.clone_from(&args.universe_scope);
+        let answer = answered(maestro_rules::query(options))?;
+        print_remarks(&answer.remarks);
+        printed(|out| answer.write(&layout, out))
+    })
+}
+
+/// Answers a question about configured targets.
+pub fn cquery(global: &Global, args: &CqueryArgs) -> Result<ExitCode> {
+    if global.output == OutputFormat::Files {
+        return asked(global, &args.question, Some(&args.configuration), |options| {
+            let files = answered(maestro_rules::cquery_files(options))?;
+            printed(|out| files.iter().try_for_each(|file| writeln!(out, "{file}")))
+        });
+    }
+    let layout = output_options(global.output, &args.layout)?;
+    asked(global, &args.question, Some(&args.configuration), |options| {
+        let answer = answered(maestro_rules::cquery(options))?;
+        print_remarks(&answer.remarks);
+        printed(|out| answer.write(&layout, out))
+    })
+}
+
+/// Answers a question about actions.
+pub fn aquery(global: &Global, args: &AqueryArgs) -> Result<ExitCode> {
+    let form = match global.output {
+        OutputFormat::Text => ActionForm::Text,
+        OutputFormat::Json => ActionForm::Json,
+        OutputFormat::Query(QueryForm::Jsonl) => ActionForm::Jsonl,
+        OutputFormat::Query(QueryForm::Proto) => ActionForm::Proto,
+        OutputFormat::Query(QueryForm::JsonProto) => ActionForm::JsonProto,
+        other => {
+            let name = other.query_form().unwrap_or_default();
+            return Err(Failure::input(format!("`aquery` has no form `{name}`"))
+                .hint("its forms are: text, json, jsonl, proto, jsonproto")
+                .into());
+        }
+    };
+    asked(global, &args.question, Some(&args.configuration), |options| {
+        let answer = answered(maestro_rules::aquery(options))?;
+        print_remarks(&answer.remarks);
+        let facts = answered(answer.facts())?;
+        printed(|out| answer.write(form, &facts, out))
+    })
+}
+
+/// Opens the workspace and asks.
+fn asked(
+    global: &Global,
+    question: &Question,
+    configuration: Option<&ConfigurationOptions>,
+    ask: impl FnOnce(QueryOptions<'_>) -> Result<ExitCode>,
+) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
     let host = WorkspaceHost::new(&config.workspace, markers)
         .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
-    let targets = crate::load::query(&config, &host, &args.expression)?;
-    if global.output == OutputFormat::Json {
-        println!("{}", serde_json::to_string(&targets)?);
-        return Ok(ExitCode::SUCCESS);
+    let configuration = configuration.map(|flags| crate::profiles::configuration(&config, flags));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    ask(QueryOptions {
+        package: &config.package,
+        edges: EdgeFilter { implicit: !question.no_implicit_deps },
+        configuration: configuration.transpose()?.unwrap_or_default(),
+        ..QueryOptions::new(&host, &expression(question)?, threads)
+    })
+}
+
+/// Writes an answer to standard output.
+fn printed(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush());
+    match written {
+        // Who reads only the first lines is content with them.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => written.context("cannot write the answer").map(|()| ExitCode::SUCCESS),
     }
-    for target in &targets {
-        if args.label_kind {
-            println!("{} {}", target.kind, target.label);
-        } else {
-            println!("{}", target.label);
+}
+
+/// The expression, from the command line or from a file.
+fn expression(question: &Question) -> Result<Cow<'_, str>> {
+    if let Some(expression) = &question.expression {
+        return Ok(Cow::Borrowed(expression));
+    }
+    let Some(path) = &question.query_file else {
+        return Err(Failure::input("there is no query").into());
+    };
+    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if size > QUERY_BYTES_MAX as u64 {
+        let message = format!("`{}` is longer than {QUERY_BYTES_MAX} bytes", path.display());
+        return Err(Failure::input(message).into());
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Cow::Owned(text)),
+        Err(error) => {
+            let message = format!("cannot read the query `{}`: {error}", path.display());
+            Err(Failure::input(message).into())
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn output_options(format: OutputFormat, layout: &TargetLayout) -> Result<OutputOptions> {
+    let form = match format {
+        OutputFormat::Text if layout.label_kind => QueryForm::LabelKind,
+        OutputFormat::Text => QueryForm::Label,
+        OutputFormat::Json => QueryForm::Json,
+        OutputFormat::Query(form) => form,
+        OutputFormat::Files => {
+            return Err(Failure::input("`--output files` is a form of `cquery` only").into());
+        }
+    };
+    if layout.label_kind && form != QueryForm::LabelKind {
+        return Err(Failure::input("`--label-kind` and `--output` contradict each other").into());
+    }
+    Ok(OutputOptions {
+        order: match layout.order_output {
+            OrderOutput::Auto => QueryOrder::Auto,
+            OrderOutput::No => QueryOrder::Label,
+            OrderOutput::Deps | OrderOutput::Full => QueryOrder::Deps,
+        },
+        factored: !layout.no_graph_factored,
+        node_limit: layout.graph_node_limit,
+        null: layout.null,
+        ..OutputOptions::new(form)
+    })
 }

@@ -206,6 +206,21 @@ impl<'h> Packages<'h> {
         })
     }
 
+    /// The files that an evaluated file loads, directly or not, sorted.
+    pub(crate) fn loads(&self, file: &Label) -> Vec<Label> {
+        let mut found = BTreeSet::new();
+        let mut pending = vec![file];
+        while let Some(file) = pending.pop() {
+            let trace = match self.loader.get(file) {
+                Some(evaluated) => Some(&evaluated.trace),
+                None => self.recall.as_ref().and_then(|recall| recall.files.trace(file)),
+            };
+            let loads = trace.into_iter().flat_map(|trace| &trace.loads);
+            pending.extend(loads.filter(|load| found.insert((*load).clone())));
+        }
+        found.into_iter().collect()
+    }
+
     /// Takes the errors and remarks that were collected.
     pub(crate) fn take_diagnostics(&mut self) -> Vec<Diagnostic> {
         std::mem::take(&mut self.loader.diagnostics)

@@ -116,6 +116,11 @@ impl<'m> FileMemory<'m> {
         clean
     }
 
+    /// What is remembered of a file's evaluation.
+    pub(crate) fn trace(&self, file: &Label) -> Option<&FileTrace> {
+        self.files.get(file).map(|stored| &stored.trace)
+    }
+
     /// The package that a file declared, as bytes; `None` if it is not remembered.
     pub(crate) fn package(&self, file: &Label) -> Option<&'m [u8]> {
         self.files.get(file).map(|stored| stored.package).filter(|bytes| !bytes.is_empty())

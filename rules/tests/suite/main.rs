@@ -2,6 +2,7 @@
 
 mod actions;
 mod configurations;
+mod configured_queries;
 mod depsets;
 mod errors;
 mod golden;

@@ -1,0 +1,197 @@
+//! The graph of `cquery` and `aquery`: targets in their configurations, as `build` would see them.
+//!
+//! A configuration is named as the folder of its outputs below `maestro-out` is: `shared`, or a
+//! short hash of what the target reads of it. Files without one are in `null`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use maestro_core::Label;
+
+use super::eval::{Evaluator, Stop};
+use super::graph::{Edges, NodeId, TargetGraph, TargetNode, What};
+use super::parse::{self, Argument, Expression, Function, Word};
+use super::set::NodeSet;
+use super::{EdgeFilter, Phase, QueryAnswer, QueryOptions, patterns};
+use crate::config::ConfigId;
+use crate::config::request::configure;
+use crate::configured::{ConfiguredGraph, Node, NodeId as ConfiguredId, NodeKind, Via};
+use crate::diagnostic::Diagnostic;
+use crate::error::{Code, RuleError};
+use crate::limits::EvaluationLimits;
+use crate::load::packages::Packages;
+use crate::resolve::Universe;
+use crate::{on_large_stack, split};
+
+/// Answers a query about configured targets.
+pub fn cquery(options: QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
+    on_large_stack(|| {
+        let expression = parse::parse(options.expression, Phase::Configured).map_err(fail)?;
+        let found = discover(&options, &expression)?;
+        let selected = found.select(&expression)?;
+        let is_path = matches!(&expression, Expression::Call(Function::SomePath, _));
+        Ok(QueryAnswer { graph: found.graph, selected, is_path, remarks: found.remarks })
+    })
+}
+
+/// What the patterns of a query lead to.
+pub(super) struct Found<'h> {
+    pub(super) universe: Universe<'h>,
+    pub(super) configured: ConfiguredGraph,
+    pub(super) graph: TargetGraph,
+    /// The configured target that each node stands for.
+    pub(super) origins: Vec<ConfiguredId>,
+    patterns: HashMap<String, NodeSet>,
+    pub(super) remarks: Vec<Diagnostic>,
+}
+
+impl Found<'_> {
+    /// The nodes that an expression names.
+    pub(super) fn select(&self, expression: &Expression) -> Result<NodeSet, Vec<Diagnostic>> {
+        let mut evaluator = Evaluator {
+            graph: &self.graph,
+            patterns: &self.patterns,
+            universe: &[],
+            variables: Vec::new(),
+        };
+        match evaluator.evaluate(expression) {
+            Ok(selected) => Ok(selected),
+            Err(Stop::Wrong(error)) => Err(fail(error)),
+            Err(Stop::Open(_)) => {
+                let message = "a configured target has no dependencies";
+                Err(fail(RuleError::new(Code::Internal, message)))
+            }
+        }
+    }
+}
+
+fn fail(error: RuleError) -> Vec<Diagnostic> {
+    vec![Diagnostic::of(error, None)]
+}
+
+/// Loads the patterns of a query and configures all that they need. The targets that they name
+/// are those that `build` would build: `manual` ones only where they are named themselves.
+pub(super) fn discover<'h>(
+    options: &QueryOptions<'h>,
+    expression: &Expression,
+) -> Result<Found<'h>, Vec<Diagnostic>> {
+    let packages = Packages::new(options.host, options.threads, EvaluationLimits::default());
+    let mut universe = Universe::new(packages);
+    let mut named: HashMap<String, Vec<Label>> = HashMap::new();
+    let mut errors = Vec::new();
+    expression.patterns(false, &mut |word: &Word, _| {
+        if named.contains_key(&word.text) {
+            return;
+        }
+        match patterns::expand(&mut universe, options.package, &word.text, false) {
+            Ok(found) => {
+                let labels = found.into_iter().map(|(label, _)| label).collect();
+                named.insert(word.text.clone(), labels);
+            }
+            Err(error) => errors.push(Diagnostic::of(error, None)),
+        }
+    });
+    let requested: Vec<Label> = named.values().flatten().cloned().collect();
+    let configured = configure(&mut universe, &options.configuration)?;
+    let nobody = |_: &Label, _: ConfigId| None;
+    let configured = ConfiguredGraph::discover(&mut universe, configured, &requested, &nobody);
+    let (remarks, more) = split(std::mem::take(&mut universe.diagnostics));
+    errors.extend(more);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let (graph, origins) = graph_of(&configured, options.edges);
+    let places: HashMap<ConfiguredId, NodeId> = origins
+        .iter()
+        .enumerate()
+        .map(|(index, origin)| (*origin, NodeId::from_index(index)))
+        .collect();
+    let patterns = named
+        .iter()
+        .map(|(text, labels)| {
+            let mut set = NodeSet::empty(graph.len());
+            for label in labels {
+                let id = configured.requested(label);
+                if let Some(place) = id.and_then(|id| places.get(&id)) {
+                    set.insert(*place);
+                }
+            }
+            (text.clone(), set)
+        })
+        .collect();
+    Ok(Found { universe, configured, graph, origins, patterns, remarks })
+}
+
+/// The configured targets by label and configuration, and which each node stands for.
+fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, Vec<ConfiguredId>) {
+    let mut origins: Vec<ConfiguredId> = configured.order().to_vec();
+    let root = |node: &Node| match node.kind {
+        NodeKind::Source => Arc::from(""),
+        _ => configured.trims.get(node.trimmed).root.clone(),
+    };
+    origins.sort_by_cached_key(|id| {
+        let node = configured.node(*id);
+        (node.label.clone(), root(node))
+    });
+    let places: HashMap<ConfiguredId, NodeId> = origins
+        .iter()
+        .enumerate()
+        .map(|(index, origin)| (*origin, NodeId::from_index(index)))
+        .collect();
+    let edges = Edges::new(origins.iter().map(|id| {
+        let node = configured.node(*id);
+        let counts = move |via: Via| filter.implicit || !is_implicit(node, via);
+        let ends = node.edges.iter().filter(move |edge| counts(edge.via));
+        ends.filter_map(|edge| places.get(&configured.target(edge)).copied())
+    }));
+    let nodes = origins.iter().map(|id| {
+        let node = configured.node(*id);
+        let what = match &node.kind {
+            NodeKind::Rule(decl) | NodeKind::Alias(decl) => What::Rule(decl.clone()),
+            NodeKind::Output(decl) => What::Output(decl.clone()),
+            NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => What::Source(None),
+        };
+        TargetNode { label: node.label.clone(), what, open: true }
+    });
+    let mut graph = TargetGraph::new(nodes.collect(), edges);
+    graph.configurations =
+        origins.iter().map(|id| root(configured.node(*id)).to_string()).collect();
+    (graph, origins)
+}
+
+/// Whether the target does not name an edge itself.
+fn is_implicit(node: &Node, via: Via) -> bool {
+    match via {
+        Via::TestToolchain => true,
+        Via::Owner => false,
+        Via::Attribute(position) => {
+            let (NodeKind::Rule(decl) | NodeKind::Alias(decl)) = &node.kind else { return false };
+            let position = usize::from(position);
+            let spec = decl.rule.attrs.get(position).zip(decl.attrs.get(position));
+            spec.is_some_and(|((name, spec), value)| {
+                name.starts_with('_') || *value == spec.default
+            })
+        }
+    }
+}
+
+/// A condition that the outermost calls of an `aquery` put on actions.
+pub(super) struct Condition<'e> {
+    pub(super) function: Function,
+    pub(super) pattern: &'e Word,
+}
+
+/// Takes the calls that choose actions from the outside of an expression.
+pub(super) fn conditions(mut expression: &Expression) -> (Vec<Condition<'_>>, &Expression) {
+    let mut out = Vec::new();
+    while let Expression::Call(
+        function @ (Function::Inputs | Function::Outputs | Function::Mnemonic),
+        arguments,
+    ) = expression
+        && let [Argument::Word(pattern), Argument::Set(inner)] = arguments.as_slice()
+    {
+        out.push(Condition { function: *function, pattern });
+        expression = inner;
+    }
+    (out, expression)
+}
