@@ -67,6 +67,34 @@ pub(crate) fn edit(graph: &Graph, index: usize, turn: usize, folder: &Path) -> R
     write(&folder.join(own_source(graph, index)), &content(index, turn))
 }
 
+/// Adds a comment to the build file of a package: it must be read again, and nothing must run.
+pub(crate) fn edit_package(package: usize, turn: usize, kind: Kind, folder: &Path) -> Result<()> {
+    let name = if kind == Kind::Bazel { "BUILD" } else { "maestro.star" };
+    let path = folder.join(Graph::folder(package)).join(name);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    write(&path, &format!("{text}\n# turn {turn}\n"))
+}
+
+/// Writes a workspace whose only package has so many targets, each of which reads the one before.
+pub(crate) fn one_package(targets: usize, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write(&folder.join("hash.star"), &maestro_rule())?;
+    write(&folder.join("shared.txt"), "shared by all\n")?;
+    let text = format!(
+        "\"\"\"Many targets in one package.\"\"\"\n\nload(\":hash.star\", \"hash\")\n\n[\n    hash(\n        \
+         name = \"t%d\" % i,\n        \
+         srcs = [\"shared.txt\"] + ([\":t%d\" % (i - 1)] if i % 50 else []),\n    )\n    \
+         for i in range({targets})\n]\n"
+    );
+    write(&folder.join("maestro.star"), &text)
+}
+
+/// Writes a workspace in which there is next to nothing to do.
+pub(crate) fn empty(folder: &Path) -> Result<()> {
+    one_package(1, folder)
+}
+
 fn content(index: usize, turn: usize) -> String {
     format!("source of action {index}, turn {turn}\n{}\n", "a line of text ".repeat(20))
 }

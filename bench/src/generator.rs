@@ -42,6 +42,8 @@ impl Random {
 
 /// Actions of one package.
 const PACKAGE_ACTIONS: usize = 50;
+/// Actions that the edit of a leaf runs, itself included.
+const LEAF_ACTIONS: usize = 3;
 /// Packages of one area, which is a folder.
 const AREA_PACKAGES: usize = 20;
 
@@ -126,7 +128,16 @@ impl Graph {
 
     /// An action whose edit has middling consequences: nearest to one percent of the graph.
     pub(crate) fn typical_edit(&self) -> usize {
-        let goal = (self.actions.len() / 100).max(2);
+        self.edit_of((self.actions.len() / 100).max(2))
+    }
+
+    /// An action near the end of the graph: its edit runs about three.
+    pub(crate) fn leaf_edit(&self) -> usize {
+        self.edit_of(LEAF_ACTIONS)
+    }
+
+    /// Of two hundred actions, the one whose edit affects a number nearest to `goal`.
+    fn edit_of(&self, goal: usize) -> usize {
         let candidates = (0..self.actions.len()).step_by((self.actions.len() / 200).max(1));
         candidates.min_by_key(|index| self.affected(*index).abs_diff(goal)).unwrap_or(0)
     }
@@ -173,5 +184,6 @@ mod tests {
         let graph = Graph { actions: vec![action(&[]), action(&[0]), action(&[]), action(&[1])] };
         let found: Vec<usize> = (0..4).map(|index| graph.affected(index)).collect();
         assert_eq!(found, [3, 2, 1, 1]);
+        assert_eq!((graph.leaf_edit(), graph.typical_edit()), (0, 1));
     }
 }

@@ -6,8 +6,10 @@
 
 mod emit;
 mod generator;
+mod loading;
 mod machine;
 mod measure;
+mod project;
 mod report;
 mod tool;
 
@@ -26,7 +28,9 @@ usage: maestro-bench --maestro PROGRAM [OPTION..]
   --out FILE          where the page goes; default standard output
   --work DIR          where graphs and caches are made and removed; default a temporary folder
   --only TOOL,..      maestro, ninja, bazel; default all
-  --bazel-max N       Bazel takes part up to this size; default 10k";
+  --bazel-max N       Bazel takes part up to this size; default 10k
+  --targets N         targets of which loading is measured, 0 for none; default 100k
+  --project yes|no    whether a real project in C is built as well; default yes";
 
 /// What to measure, and with what.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ struct Options {
     work: PathBuf,
     only: Vec<tool::Kind>,
     bazel_max: usize,
+    targets: usize,
+    project: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +69,8 @@ fn options(arguments: &[String]) -> Result<Options> {
         work,
         only: vec![tool::Kind::Maestro, tool::Kind::Ninja, tool::Kind::Bazel],
         bazel_max: 10_000,
+        targets: 100_000,
+        project: true,
     };
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
@@ -77,6 +85,8 @@ fn options(arguments: &[String]) -> Result<Options> {
             "--bazel-max" => {
                 options.bazel_max = size(value).context("`--bazel-max` takes a number")?
             }
+            "--targets" => options.targets = size(value).context("`--targets` takes a number")?,
+            "--project" => options.project = value == "yes",
             "--only" => options.only = list(value, tool::Kind::parse)?,
             other => bail!("`{other}` is not an option\n{USAGE}"),
         }
@@ -90,12 +100,14 @@ fn options(arguments: &[String]) -> Result<Options> {
     Ok(options)
 }
 
-/// A number of actions: `1000` or `1k`.
+/// A number of actions: `1000`, `1k` or `1m`.
 fn size(text: &str) -> Option<usize> {
-    match text.strip_suffix('k') {
-        Some(thousands) => thousands.parse::<usize>().ok()?.checked_mul(1000),
-        None => text.parse().ok(),
-    }
+    let (digits, factor) = match (text.strip_suffix('k'), text.strip_suffix('m')) {
+        (Some(thousands), _) => (thousands, 1_000),
+        (_, Some(millions)) => (millions, 1_000_000),
+        (None, None) => (text, 1),
+    };
+    digits.parse::<usize>().ok()?.checked_mul(factor)
 }
 
 fn list<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
@@ -124,8 +136,14 @@ fn measure_sizes(options: &Options) -> Result<String> {
     for size in &options.sizes {
         sizes.push(measure::size(options, *size)?);
     }
+    let loading = match options.targets {
+        0 => None,
+        targets => Some(loading::measure(options, targets)?),
+    };
+    let project = if options.project { Some(project::measure(options)?) } else { None };
     let machine = machine::describe(&options.maestro)?;
-    Ok(report::page(&report::Results { machine, seed: options.seed, start_ms, sizes }))
+    let seed = options.seed;
+    Ok(report::page(&report::Results { machine, seed, start_ms, sizes, loading, project }))
 }
 
 #[cfg(test)]
@@ -138,7 +156,8 @@ mod tests {
         check("250", Some(250));
         check("10k", Some(10_000));
         check("k", None);
-        check("1m", None);
+        check("1m", Some(1_000_000));
+        check("1g", None);
         check("99999999999999999999k", None);
     }
 }

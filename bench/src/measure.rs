@@ -15,6 +15,8 @@ use crate::tool::{Kind, Timing, Tool};
 const SIZE_REPEATED_MAX: usize = 10_000;
 /// Null builds in one run: they are short, and vary.
 const NULL_BUILDS: usize = 5;
+/// Edits of a leaf, and of a build file, in one run.
+const SMALL_EDITS: usize = 3;
 /// Starts of `maestro --version` that are timed.
 const STARTS: usize = 21;
 
@@ -25,8 +27,12 @@ pub(crate) enum Scenario {
     Cold,
     /// Nothing changed.
     Null,
-    /// One source file changed.
+    /// One source file changed, with consequences for one percent of the actions.
     Edit,
+    /// One source file changed, with consequences for about three actions.
+    Leaf,
+    /// One build file changed, without consequences.
+    Package,
     /// Outputs were cleaned, the cache has all.
     Restore,
 }
@@ -50,6 +56,11 @@ pub(crate) struct Size {
     pub(crate) actions: usize,
     /// Actions that the edit affects.
     pub(crate) affected: usize,
+    /// Actions that the edit of a leaf affects.
+    pub(crate) leaf_affected: usize,
+    /// Memory of Maestro's process for each action of a cold build, in KiB; what a build of next
+    /// to nothing takes is taken off.
+    pub(crate) kib_per_action: Option<f64>,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -57,7 +68,7 @@ pub(crate) struct Size {
 pub(crate) fn size(options: &Options, actions: usize) -> Result<Size> {
     let work = options.work.join(actions.to_string());
     let graph = Graph::generate(actions, options.seed);
-    let edited = graph.typical_edit();
+    let edits = Edits { typical: graph.typical_edit(), leaf: graph.leaf_edit() };
     let mut tools = Vec::new();
     for kind in &options.only {
         if *kind == Kind::Bazel && actions > options.bazel_max {
@@ -73,39 +84,90 @@ pub(crate) fn size(options: &Options, actions: usize) -> Result<Size> {
     for run in 1..=runs {
         for tool in &tools {
             eprintln!("{actions} actions, run {run} of {runs}: {}", tool.kind.name());
-            measured = measured.and_then(|()| once(tool, &graph, edited, run, &mut taken));
+            measured = measured.and_then(|()| once(tool, &graph, edits, run, &mut taken));
         }
     }
+    let peaks = taken.iter().filter_map(|taken| taken.peak_kib);
+    let kib_per_action = match (peaks.max(), options.only.contains(&Kind::Maestro)) {
+        (Some(peak), true) => {
+            let least = peak_of_nothing(options)?;
+            Some(peak.saturating_sub(least) as f64 / actions as f64)
+        }
+        _ => None,
+    };
     for tool in &tools {
         tool.stop()?;
     }
     measured?;
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
-    Ok(Size { actions, affected: graph.affected(edited), figures: figures(&taken) })
+    Ok(Size {
+        actions,
+        affected: graph.affected(edits.typical),
+        leaf_affected: graph.affected(edits.leaf),
+        kib_per_action,
+        figures: figures(&taken),
+    })
 }
 
-type Taken = Vec<(Kind, Scenario, f64)>;
+/// The largest memory of Maestro's process where there is next to nothing to build, in KiB.
+fn peak_of_nothing(options: &Options) -> Result<u64> {
+    let tool = Tool::new(Kind::Maestro, &options.maestro, &options.work.join("nothing"));
+    emit::empty(&tool.workspace)?;
+    tool.build_watched()?.peak_kib.context("the memory of the process was not seen")
+}
+
+/// The actions whose sources are edited.
+#[derive(Clone, Copy, Debug)]
+struct Edits {
+    typical: usize,
+    leaf: usize,
+}
+
+/// One timed build and what it was.
+struct Taken {
+    kind: Kind,
+    scenario: Scenario,
+    ms: f64,
+    peak_kib: Option<u64>,
+}
 
 /// One run of one tool through all scenarios.
-fn once(tool: &Tool, graph: &Graph, edited: usize, run: usize, taken: &mut Taken) -> Result<()> {
+fn once(
+    tool: &Tool,
+    graph: &Graph,
+    edits: Edits,
+    run: usize,
+    taken: &mut Vec<Taken>,
+) -> Result<()> {
     let all = graph.actions.len();
     let mut take = |scenario, timing: Timing, expected: usize| {
-        let Timing { ms, executed } = timing;
+        let Timing { ms, executed, peak_kib } = timing;
         if executed.is_some_and(|executed| executed != expected as u64) {
             let name = tool.kind.name();
             bail!("{name} ran {executed:?} actions in {scenario:?}, expected {expected}");
         }
         eprintln!("  {scenario:?}: {ms:.0} ms");
-        taken.push((tool.kind, scenario, ms));
+        taken.push(Taken { kind: tool.kind, scenario, ms, peak_kib });
         Ok(())
     };
     tool.forget()?;
-    take(Scenario::Cold, tool.build()?, all)?;
+    take(Scenario::Cold, tool.build_watched()?, all)?;
     for _ in 0..NULL_BUILDS {
         take(Scenario::Null, tool.build()?, 0)?;
     }
-    emit::edit(graph, edited, run, &tool.workspace)?;
-    take(Scenario::Edit, tool.build()?, graph.affected(edited))?;
+    emit::edit(graph, edits.typical, run, &tool.workspace)?;
+    take(Scenario::Edit, tool.build()?, graph.affected(edits.typical))?;
+    for turn in 0..SMALL_EDITS {
+        emit::edit(graph, edits.leaf, run * SMALL_EDITS + turn, &tool.workspace)?;
+        take(Scenario::Leaf, tool.build()?, graph.affected(edits.leaf))?;
+    }
+    if tool.kind != Kind::Ninja {
+        for turn in 0..SMALL_EDITS {
+            let package = graph.packages() / 2;
+            emit::edit_package(package, run * SMALL_EDITS + turn, tool.kind, &tool.workspace)?;
+            take(Scenario::Package, tool.build()?, 0)?;
+        }
+    }
     let outputs = tool.outputs()?;
     if outputs != all {
         bail!("{} left {outputs} outputs, expected {all}", tool.kind.name());
@@ -122,16 +184,16 @@ fn once(tool: &Tool, graph: &Graph, edited: usize, run: usize, taken: &mut Taken
 }
 
 /// Medians by tool and scenario.
-fn figures(taken: &Taken) -> Vec<Figure> {
+fn figures(taken: &[Taken]) -> Vec<Figure> {
     let mut keys: Vec<(Kind, Scenario)> = Vec::new();
-    for (kind, scenario, _) in taken {
-        if !keys.contains(&(*kind, *scenario)) {
-            keys.push((*kind, *scenario));
+    for one in taken {
+        if !keys.contains(&(one.kind, one.scenario)) {
+            keys.push((one.kind, one.scenario));
         }
     }
     let figure = |(kind, scenario)| {
-        let of = taken.iter().filter(|(k, s, _)| (*k, *s) == (kind, scenario));
-        let mut times: Vec<f64> = of.map(|(_, _, ms)| *ms).collect();
+        let of = taken.iter().filter(|one| (one.kind, one.scenario) == (kind, scenario));
+        let mut times: Vec<f64> = of.map(|one| one.ms).collect();
         times.sort_by(f64::total_cmp);
         let range_ms = (*times.first()?, *times.last()?);
         Some(Figure { kind, scenario, median_ms: median(&times)?, range_ms, builds: times.len() })
@@ -140,7 +202,7 @@ fn figures(taken: &Taken) -> Vec<Figure> {
 }
 
 /// The middle of sorted times; of an even number, the mean of the two in the middle.
-fn median(sorted: &[f64]) -> Option<f64> {
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
     let upper = *sorted.get(sorted.len() / 2)?;
     if sorted.len() % 2 == 1 {
         return Some(upper);
@@ -187,11 +249,12 @@ mod tests {
 
     #[test]
     fn figures_are_grouped_by_tool_and_scenario() {
-        let taken = vec![
-            (Kind::Ninja, Scenario::Cold, 5.0),
-            (Kind::Maestro, Scenario::Cold, 9.0),
-            (Kind::Ninja, Scenario::Cold, 1.0),
-            (Kind::Ninja, Scenario::Cold, 3.0),
+        let one = |kind, ms| Taken { kind, scenario: Scenario::Cold, ms, peak_kib: None };
+        let taken = [
+            one(Kind::Ninja, 5.0),
+            one(Kind::Maestro, 9.0),
+            one(Kind::Ninja, 1.0),
+            one(Kind::Ninja, 3.0),
         ];
         let found: Vec<_> =
             figures(&taken).iter().map(|f| (f.kind, f.median_ms, f.range_ms, f.builds)).collect();

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Actions that run at once, for every tool.
 const JOBS: &str = "2";
+
+/// How often the memory of a process is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Which build system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +61,8 @@ pub(crate) struct Timing {
     pub(crate) ms: f64,
     /// Actions that ran, where the tool says so in a form meant for programs.
     pub(crate) executed: Option<u64>,
+    /// The largest memory of the process itself, its children left out, where it was watched.
+    pub(crate) peak_kib: Option<u64>,
 }
 
 impl Tool {
@@ -78,6 +84,15 @@ impl Tool {
 
     /// Builds everything.
     pub(crate) fn build(&self) -> Result<Timing> {
+        self.build_as(false)
+    }
+
+    /// Builds everything and watches how much memory the process takes.
+    pub(crate) fn build_watched(&self) -> Result<Timing> {
+        self.build_as(true)
+    }
+
+    fn build_as(&self, watched: bool) -> Result<Timing> {
         let mut command = self.command();
         match self.kind {
             Kind::Maestro => command
@@ -93,13 +108,44 @@ impl Tool {
                 .arg(format!("--disk_cache={}", self.state.join("disk").display())),
         };
         let start = Instant::now();
-        let stdout = self.finish(&mut command)?;
+        let (stdout, peak_kib) = match watched {
+            true => self.finish_watched(&mut command)?,
+            false => (self.finish(&mut command)?, None),
+        };
         let ms = start.elapsed().as_secs_f64() * 1000.0;
         let executed = match self.kind {
             Kind::Maestro => Some(executed(&stdout)?),
             _ => None,
         };
-        Ok(Timing { ms, executed })
+        Ok(Timing { ms, executed, peak_kib })
+    }
+
+    /// Reads and analyzes every package, and runs nothing; in milliseconds. Bazel's server is
+    /// started before, and knows nothing yet.
+    pub(crate) fn load(&self) -> Result<f64> {
+        if self.kind == Kind::Bazel {
+            self.stop()?;
+            self.finish(self.command().args(["info", "release"]))?;
+        }
+        let mut command = self.command();
+        match self.kind {
+            Kind::Maestro => command.args(["aquery", "mnemonic(\"none\", //...)"]),
+            Kind::Bazel => command.args(["build", "--nobuild", "--noshow_progress", "//..."]),
+            Kind::Ninja => command.args(["-n", "--quiet"]),
+        };
+        self.timed(&mut command).map(|(ms, _)| ms)
+    }
+
+    /// Asks Maestro a query; the time in milliseconds, and how many lines it answers.
+    pub(crate) fn query(&self, expression: &str) -> Result<(f64, usize)> {
+        let (ms, answer) = self.timed(self.command().args(["query", expression]))?;
+        Ok((ms, answer.lines().count()))
+    }
+
+    fn timed(&self, command: &mut Command) -> Result<(f64, String)> {
+        let start = Instant::now();
+        let stdout = self.finish(command)?;
+        Ok((start.elapsed().as_secs_f64() * 1000.0, stdout))
     }
 
     /// Removes outputs, and what the tool knows about them; caches stay.
@@ -134,6 +180,16 @@ impl Tool {
                 self.put_aside(&self.state.join("disk"))
             }
         }
+    }
+
+    /// Has Maestro build one target; ninja and Bazel need no such preparation.
+    pub(crate) fn prepare(&self, target: &str) -> Result<()> {
+        if self.kind != Kind::Maestro {
+            return Ok(());
+        }
+        let mut command = self.command();
+        command.arg("build").arg("--cache").arg(&self.state).arg(target);
+        self.finish(&mut command).map(drop)
     }
 
     /// Moves a folder away instead of removing it. Ext4 does not use inodes again that were freed
@@ -184,13 +240,35 @@ impl Tool {
 
     /// Runs a command with its messages in a file, and shows their end when it fails.
     fn finish(&self, command: &mut Command) -> Result<String> {
+        let child = self.start(command)?;
+        self.outcome(child.wait_with_output()?)
+    }
+
+    /// As [`Self::finish`], with the largest memory that the process had.
+    fn finish_watched(&self, command: &mut Command) -> Result<(String, Option<u64>)> {
+        let child = self.start(command)?;
+        let process = child.id();
+        let done = AtomicBool::new(false);
+        let (output, peak) = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| watch(process, &done));
+            let output = child.wait_with_output();
+            done.store(true, Ordering::Relaxed);
+            (output, watch.join().unwrap_or_default())
+        });
+        Ok((self.outcome(output?)?, peak))
+    }
+
+    fn start(&self, command: &mut Command) -> Result<Child> {
         let log = File::create(&self.log)
             .with_context(|| format!("cannot write {}", self.log.display()))?;
-        let output = command
+        command
             .stderr(log)
             .stdout(Stdio::piped())
-            .output()
-            .with_context(|| format!("cannot run `{}`", self.program.display()))?;
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", self.program.display()))
+    }
+
+    fn outcome(&self, output: Output) -> Result<String> {
         if !output.status.success() {
             let text = std::fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(20).collect();
@@ -199,6 +277,24 @@ impl Tool {
         }
         String::from_utf8(output.stdout).context("the output is not UTF-8")
     }
+}
+
+/// Looks at the high-water mark of a process until it is gone. The kernel keeps the mark, so that
+/// only what is taken in the last moments can be missed.
+fn watch(process: u32, done: &AtomicBool) -> Option<u64> {
+    let mut peak = None;
+    while !done.load(Ordering::Relaxed) {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        peak = peak.max(high_water_kib(&status));
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+    peak
+}
+
+/// The line `VmHWM:   12345 kB`.
+fn high_water_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The number of executed actions in the last line of Maestro's JSON output.
@@ -240,6 +336,14 @@ fn count(folder: &Path) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_high_water_mark_is_a_line_of_the_status() {
+        assert_eq!(high_water_kib("Name:\tx\nVmHWM:\t  5120 kB\nVmRSS:\t 4 kB\n"), Some(5120));
+        for bad in ["", "VmHWM:", "VmHWM: many kB", "VmRSS: 4 kB"] {
+            assert_eq!(high_water_kib(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn the_last_line_says_how_many_actions_ran() {
