@@ -44,13 +44,14 @@ impl Invocation {
     }
 
     /// Evaluates the build files that saw one of some paths; `None` where the memory of the
-    /// evaluation cannot be read.
+    /// evaluation cannot be read. Says as well whether `graph` was continued: where it was not, its
+    /// ids mean nothing any more.
     pub fn evaluate_changes(
         &self,
         snapshot: &Snapshot,
         paths: &[&String],
         graph: ActionGraph,
-    ) -> Result<Option<(Loaded, EvaluationBytes)>> {
+    ) -> Result<Option<(Loaded, EvaluationBytes, bool)>> {
         let Some((base, delta)) = snapshot.open_evaluation().ok().flatten() else {
             return Ok(None);
         };
@@ -62,7 +63,8 @@ impl Invocation {
         let delta = (!delta.is_empty()).then_some(delta);
         let memory = Memory { base: base.get(), delta, graph: Some(graph), changed: &changed };
         let reloaded = self.reload(&self.request.patterns, Some(memory), remember)?;
-        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered))))
+        let continued = !reloaded.anew;
+        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered), continued)))
     }
 }
 

@@ -99,6 +99,7 @@ fn anew<'a>(
     };
     let analyzed = session.map(|session| session.analyzed).unwrap_or_default();
     Ok(Reloaded {
+        anew: true,
         reevaluated: Reevaluated::of(&universe.packages, &analyzed),
         loaded: Loaded { graph, requested, packages: universe.package_count(), remarks },
         remembered,

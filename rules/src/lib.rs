@@ -105,6 +105,8 @@ pub struct Loaded {
 pub struct Reloaded {
     /// What the request comes to; the same as without memory.
     pub loaded: Loaded,
+    /// Whether the graph was made anew, so that ids of the one that was remembered mean nothing.
+    pub anew: bool,
     /// What had to be evaluated.
     pub reevaluated: Reevaluated,
     /// What the next evaluation may begin with.

@@ -4,6 +4,12 @@
 //! | remembered | holds as long as |
 //! |---|---|
 //! | a `.star` file: what it declared and printed | what it saw of the workspace is the same, and the files that it loads are |
+//! | a target: its value, what it made in the graph | its declaration, the code of its rule, what its attributes lead to, and the values of what it depends on are the same |
+//! | a request: what its patterns name | the folders that they walk and the names of packages are the same |
+//!
+//! What is the same is told by *imprints* of content, never by ids; ids lead from what is
+//! remembered into the graph, which keeps them. What `select` and platforms read of a package is
+//! not tracked by target: where such a definition changes, all targets are analyzed.
 //!
 //! Rules know nothing of disks, so memory is bytes that the caller keeps: a *base*, written when
 //! much changed, and a *delta* over it, which is small. Bytes that are damaged, cut short, or of

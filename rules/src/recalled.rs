@@ -412,7 +412,7 @@ impl<'a> Again<'_, 'a> {
         };
         let reevaluated = Reevaluated::of(&self.universe.packages, &self.session.analyzed);
         let loaded = Loaded { graph, requested, packages: needed.len(), remarks };
-        Some(Reloaded { loaded, reevaluated, remembered })
+        Some(Reloaded { loaded, anew: false, reevaluated, remembered })
     }
 
     /// The packages that an evaluation without memory would have read.
