@@ -57,6 +57,7 @@ def both(name, *, level = "high", **kwargs):
     Args:
       name: the name.
     """
+    loud(name = name, level = level, **kwargs)
 "#;
 
 const LOUD_PAGE: &str = "# `//:x.star`
