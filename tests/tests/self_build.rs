@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use maestro_tests::{Workspace, executed};
+use maestro_tests::{Workspace, copy_tree, executed};
 
 /// What of the repository the core is built from.
 const FILES: [&str; 7] = [
@@ -44,9 +44,7 @@ fn own_core() -> Workspace {
         copy(&root.join(file));
     }
     for folder in FOLDERS {
-        for entry in std::fs::read_dir(root.join(folder)).expect("the folder can be read") {
-            copy(&entry.expect("the entry can be read").path());
-        }
+        copy_tree(&root.join(folder), &ws.root.join(folder));
     }
     ws
 }
@@ -60,6 +58,7 @@ fn the_core_has_a_library_and_a_test_for_each_file_of_tests() {
         "cargo_library rule //core:core",
         "cargo_test rule //core:graph_test",
         "cargo_test rule //core:key_test",
+        "cargo_test rule //core:stored_graph_test",
         "cargo_test rule //core:unit_test",
     ];
     assert_eq!(lines, expect);
@@ -77,7 +76,7 @@ fn the_core_passes_its_tests_and_an_edit_compiles_the_core_alone() {
     let ws = own_core().with_cache(&shared_cache().join("cache"));
     let run = ws.run(&["test", "//core/..."]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(run.stderr.matches("PASSED").count(), 3, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("PASSED").count(), 4, "{}", run.stderr);
     let again = ws.ok(&["test", "//core/..."]);
     assert_eq!(again["actions"]["executed"], 0, "{again}");
 
