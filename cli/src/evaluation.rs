@@ -44,14 +44,14 @@ impl Invocation {
     }
 
     /// Evaluates the build files that saw one of some paths; `None` where the memory of the
-    /// evaluation cannot be read. Says as well whether `graph` was continued: where it was not, its
-    /// ids mean nothing any more.
+    /// evaluation cannot be read, or `graph` could not be continued: then its ids mean nothing any
+    /// more, and what was seen for the parts that were remembered would have to be seen again.
     pub fn evaluate_changes(
         &self,
         snapshot: &Snapshot,
         paths: &[&String],
         graph: ActionGraph,
-    ) -> Result<Option<(Loaded, EvaluationBytes, bool)>> {
+    ) -> Result<Option<(Loaded, EvaluationBytes)>> {
         let Some((base, delta)) = snapshot.open_evaluation().ok().flatten() else {
             return Ok(None);
         };
@@ -63,8 +63,10 @@ impl Invocation {
         let delta = (!delta.is_empty()).then_some(delta);
         let memory = Memory { base: base.get(), delta, graph: Some(graph), changed: &changed };
         let reloaded = self.reload(&self.request.patterns, Some(memory), remember)?;
-        let continued = !reloaded.anew;
-        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered), continued)))
+        if reloaded.anew {
+            return Ok(None);
+        }
+        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered))))
     }
 }
 

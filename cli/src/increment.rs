@@ -125,14 +125,10 @@ impl Invocation {
         let mut bytes = EvaluationBytes::default();
         let mut graph = graph;
         if !evaluation.is_empty() {
-            let Some((loaded, new_bytes, continued)) =
-                self.evaluate_changes(snapshot, &evaluation, graph)?
+            let Some((loaded, new_bytes)) = self.evaluate_changes(snapshot, &evaluation, graph)?
             else {
                 return Ok(None);
             };
-            if !continued {
-                return Ok(Some(Work { evaluation: new_bytes, ..Work::whole(loaded) }));
-            }
             (graph, requested, bytes) = (loaded.graph, loaded.requested, new_bytes);
             redo.extend((known_actions..graph.action_count()).map(ActionId::from_index));
         }
