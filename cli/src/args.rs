@@ -80,7 +80,7 @@ pub enum Command {
     #[command(subcommand)]
     Cache(CacheCommand),
     /// Checks this machine and says what to install.
-    Doctor,
+    Doctor(DoctorArgs),
     /// Prints where an artifact came from, as an in-toto statement with SLSA provenance.
     Provenance(ProvenanceArgs),
     /// Runs an action graph from a JSON file.
@@ -391,6 +391,17 @@ pub enum LockCommand {
         #[arg(value_name = "LABEL")]
         label: String,
     },
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Says which toolchains a target gets, which others there are, and why not those.
+    #[arg(long, value_name = "LABEL")]
+    pub toolchains: Option<String>,
+    /// What the target is built for.
+    #[command(flatten)]
+    pub configuration: ConfigurationOptions,
 }
 
 /// Arguments of `clean`.

@@ -27,9 +27,24 @@ pub struct Project {
     /// Short names of params, and the labels that they stand for.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
+    /// What the workspace registers.
+    #[serde(default)]
+    pub workspace: WorkspaceSection,
     /// Profiles, each taken by `--config NAME`.
     #[serde(default, rename = "config")]
     pub profiles: BTreeMap<String, Profile>,
+}
+
+/// What a workspace registers: labels, or `//pkg:all`, in the order in which they are tried.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct WorkspaceSection {
+    /// Toolchains. Those that ship with the rules come after them.
+    #[serde(default)]
+    pub toolchains: Vec<String>,
+    /// Platforms on which actions may run. This machine comes after them.
+    #[serde(default)]
+    pub execution_platforms: Vec<String>,
 }
 
 /// Paths and choices of one invocation.

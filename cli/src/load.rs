@@ -3,9 +3,9 @@
 use anyhow::Result;
 use maestro_core::event::Severity;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
-use maestro_core::{FailureKind, RelPath, TargetPattern};
+use maestro_core::{FailureKind, Label, RelPath, TargetPattern};
 use maestro_rules::{
-    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, Reloaded, Remember,
+    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, Reloaded, Remember, Resolution,
 };
 
 use crate::config::Config;
@@ -59,6 +59,20 @@ pub fn print_remarks(remarks: &[Diagnostic]) {
     for remark in remarks {
         eprintln!("{remark}");
     }
+}
+
+/// Says which toolchains the targets of a pattern get.
+pub fn resolve_toolchains(
+    config: &Config,
+    host: &dyn Host,
+    pattern: &str,
+    configuration: ConfigurationRequest,
+) -> Result<Vec<(Label, Resolution)>> {
+    let pattern = TargetPattern::parse(pattern, &config.package)
+        .map_err(|e| Failure::input(e.to_string()))?;
+    let options =
+        LoadOptions { configuration, ..LoadOptions::new(host, vec![(false, pattern)], 1) };
+    Ok(maestro_rules::resolve_toolchains(&options).map_err(|list| failure(&list, NOTHING_BUILT))?)
 }
 
 /// The toolchains that ship with the rules, as targets of a graph of their own.

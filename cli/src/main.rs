@@ -83,7 +83,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Lock(args) => commands::lock::lock(global, args),
         Command::Clean(args) => commands::clean::clean(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),
-        Command::Doctor => commands::doctor::doctor(global),
+        Command::Doctor(args) => commands::doctor::doctor(global, args),
         Command::Provenance(args) => commands::provenance::provenance(global, args),
         Command::Exec(args) => commands::exec::exec(global, args),
     }

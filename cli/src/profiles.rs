@@ -97,6 +97,8 @@ pub fn configuration(
 ) -> Result<ConfigurationRequest> {
     let mut request = ConfigurationRequest {
         short_names: config.project.params.clone(),
+        toolchains: config.project.workspace.toolchains.clone(),
+        execution_platforms: config.project.workspace.execution_platforms.clone(),
         host: host_machine(),
         package: config.package.clone(),
         ..ConfigurationRequest::default()

@@ -17,6 +17,7 @@ use crate::error::{Code, RuleError, did_you_mean};
 use crate::values::label::LabelValue;
 use crate::values::provider::ProviderType;
 use crate::values::select::Select;
+use crate::values::transition::TransitionSpec;
 use crate::values::{sequence, short};
 
 /// The type of an attribute.
@@ -63,6 +64,17 @@ pub(crate) enum AllowFiles {
     Suffixes(Vec<String>),
 }
 
+/// What the dependencies of an attribute are built for.
+#[derive(Clone, Debug)]
+pub(crate) enum DependencyConfig {
+    /// The same as the target.
+    Target,
+    /// The platform on which the target's actions run, with every param at its default.
+    Exec,
+    /// What a transition makes of the target's configuration.
+    Transition(Arc<TransitionSpec>),
+}
+
 /// One attribute of a rule.
 #[derive(Debug)]
 pub(crate) struct AttrSpec {
@@ -73,6 +85,8 @@ pub(crate) struct AttrSpec {
     pub(crate) allow_files: AllowFiles,
     /// Whether the value may depend on the configuration.
     pub(crate) configurable: bool,
+    /// What its dependencies are built for.
+    pub(crate) cfg: DependencyConfig,
     /// Whether the dependency must have exactly one file.
     pub(crate) single_file: bool,
     /// Whether the dependency must be something that can be run.
@@ -93,6 +107,7 @@ impl AttrSpec {
             mandatory: false,
             allow_empty: true,
             allow_files: AllowFiles::No,
+            cfg: DependencyConfig::Target,
             configurable: !matches!(kind, AttrKind::Output | AttrKind::OutputList),
             single_file: false,
             executable: false,

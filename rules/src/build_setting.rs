@@ -89,9 +89,19 @@ impl fmt::Display for BuildSetting {
 #[starlark_value(type = "BuildSetting")]
 impl<'v> StarlarkValue<'v> for BuildSetting {}
 
-/// The members of `config` that describe params.
+/// The members of `config`.
 #[starlark_module]
 pub(crate) fn config_members(builder: &mut GlobalsBuilder) {
+    /// For `cfg` of an attribute: the platform on which the actions run; the same as `"exec"`.
+    fn exec() -> starlark::Result<&'static str> {
+        Ok("exec")
+    }
+
+    /// For `cfg` of an attribute: the same as for the target; the same as `"target"`.
+    fn target() -> starlark::Result<&'static str> {
+        Ok("target")
+    }
+
     /// A param that is `True` or `False`.
     fn r#bool(
         #[starlark(require = named, default = false)] flag: bool,

@@ -12,6 +12,8 @@ pub(crate) mod choice;
 pub(crate) mod definitions;
 pub(crate) mod reads;
 pub(crate) mod request;
+pub(crate) mod toolchains;
+pub(crate) mod transition;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
@@ -32,12 +34,16 @@ pub(crate) enum Setting {
     Param(Label),
     /// What the target platform says about a constraint setting.
     Constraint(Label),
+    /// The target platform itself.
+    Platform,
 }
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Param(label) | Self::Constraint(label)) = self;
-        label.fmt(f)
+        match self {
+            Self::Param(label) | Self::Constraint(label) => label.fmt(f),
+            Self::Platform => f.write_str("platform"),
+        }
     }
 }
 

@@ -9,26 +9,27 @@
 //! node that is not failed either, or the error is reported.
 
 mod check;
+mod incompatible;
 mod order;
+mod visit;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use maestro_core::Label;
 
-use crate::attr::{AttrKind, AttrValue};
-use crate::config::choice::Reader;
-use crate::config::definitions::{Definitions, PackageKey, Stop};
+use self::incompatible::Incompatible;
+use self::visit::Stopped;
+use crate::config::definitions::Definitions;
 use crate::config::reads::{ReadsId, ReadsTable};
 use crate::config::request::Configured;
+use crate::config::toolchains::Resolution;
 use crate::config::{ConfigId, Configurations, Setting, SettingValue, TrimId, TrimTable};
 use crate::diagnostic::Diagnostic;
-use crate::error::{Code, RuleError};
-use crate::native_rules::NativeKind;
+use crate::error::RuleError;
 use crate::package::TargetDecl;
-use crate::resolve::{Node as Named, Universe, location_of, test_toolchain};
-use crate::rule::{COMPATIBLE, PARAM_DEFAULT};
+use crate::resolve::Universe;
+use crate::rule::PARAM_DEFAULT;
 
 pub(crate) use self::check::in_attribute;
 
@@ -47,6 +48,8 @@ impl NodeId {
 pub(crate) enum Via {
     /// The attribute at this position of the rule.
     Attribute(u16),
+    /// The toolchain of the type at this position of the rule.
+    Toolchain(u16),
     /// What tests need to be started.
     TestToolchain,
     /// The target that makes a file.
@@ -74,7 +77,8 @@ pub(crate) enum NodeKind {
     Unknown,
     /// A target of a rule; its attributes have no `select` left.
     Rule(Arc<TargetDecl>),
-    /// Another name; the one edge leads to what it stands for.
+    /// Another name, or a target before the transition of its rule; the one edge leads to what it
+    /// stands for.
     Alias(Arc<TargetDecl>),
     /// A file that a target declares as its output; the one edge leads to the target.
     Output(Arc<TargetDecl>),
@@ -93,6 +97,8 @@ pub(crate) struct Node {
     pub(crate) edges: Box<[Edge]>,
     /// What it reads of the configuration; with all below it once the nodes are in order.
     reads: ReadsId,
+    /// Whether the transition of its rule was applied already.
+    transitioned: bool,
     /// What is left of the configuration.
     pub(crate) trimmed: TrimId,
     /// The node that stands for all that are equal after trimming.
@@ -109,7 +115,8 @@ pub(crate) type Recall<'a> = &'a dyn Fn(&Label, ConfigId) -> Option<BTreeSet<Set
 #[derive(Debug)]
 pub(crate) struct ConfiguredGraph {
     nodes: Vec<Node>,
-    index: HashMap<(Label, ConfigId), NodeId>,
+    /// By label, configuration, and whether the transition of the rule was applied already.
+    index: HashMap<(Label, ConfigId, bool), NodeId>,
     /// Dependencies before dependents, each canonical node once, failed ones left out.
     order: Vec<NodeId>,
     /// What is asked for.
@@ -117,36 +124,15 @@ pub(crate) struct ConfiguredGraph {
     configurations: Configurations,
     definitions: Definitions,
     reads: ReadsTable,
+    /// The toolchains that were found for nodes whose rules need some.
+    resolutions: HashMap<NodeId, Resolution>,
+    /// The names of the configurations to which the transition of an attribute leads.
+    splits: HashMap<(NodeId, u16), Box<[Arc<str>]>>,
     /// Nodes that cannot be built for their platform, and why.
     incompatible: HashMap<NodeId, Incompatible>,
     pub(crate) trims: TrimTable,
     /// What there is to say about targets that are fine, by their labels.
     warnings: HashMap<Label, Vec<Diagnostic>>,
-}
-
-/// Why a node cannot be built for its platform.
-#[derive(Clone, Debug)]
-enum Incompatible {
-    /// It needs a constraint value, and the platform has another.
-    Needs { value: Label, setting: Setting, has: SettingValue },
-    /// What it depends on cannot.
-    Through(NodeId),
-}
-
-/// Why a node cannot be visited now.
-enum Stopped {
-    /// These packages have to be loaded first.
-    Missing(BTreeSet<PackageKey>),
-    /// It is wrong; the error is there unless it is reported already.
-    Failed(Option<Diagnostic>),
-}
-
-/// What a visit finds out about a node.
-struct Found {
-    kind: NodeKind,
-    edges: Vec<Edge>,
-    reads: BTreeSet<Setting>,
-    incompatible: Option<Incompatible>,
 }
 
 impl ConfiguredGraph {
@@ -166,6 +152,8 @@ impl ConfiguredGraph {
             configurations,
             definitions,
             reads: ReadsTable::new(),
+            resolutions: HashMap::new(),
+            splits: HashMap::new(),
             incompatible: HashMap::new(),
             trims: TrimTable::new(),
             warnings: HashMap::new(),
@@ -193,7 +181,7 @@ impl ConfiguredGraph {
 
     /// The node of a requested label.
     pub(crate) fn requested(&self, label: &Label) -> Option<NodeId> {
-        let id = self.index.get(&(label.clone(), self.target))?;
+        let id = self.index.get(&(label.clone(), self.target, false))?;
         Some(self.node(*id).canonical)
     }
 
@@ -208,41 +196,21 @@ impl ConfiguredGraph {
         }
     }
 
+    /// The toolchains that were found for a node, if its rule needs some.
+    pub(crate) fn resolution(&self, id: NodeId) -> Option<&Resolution> {
+        self.resolutions.get(&id)
+    }
+
+    /// The names of the configurations to which the transition of an attribute leads: `None`
+    /// where the attribute has no transition, none where that does not split.
+    pub(crate) fn split(&self, id: NodeId, position: usize) -> Option<&[Arc<str>]> {
+        let position = u16::try_from(position).ok()?;
+        self.splits.get(&(id, position)).map(|keys| &**keys)
+    }
+
     /// Whether a node cannot be built for its platform.
     pub(crate) fn is_incompatible(&self, id: NodeId) -> bool {
         self.incompatible.contains_key(&id)
-    }
-
-    /// The error for a requested node that cannot be built for its platform.
-    pub(crate) fn incompatibility(&self, id: NodeId) -> Diagnostic {
-        let node = self.node(id);
-        let platform = &self.configurations.get(node.config).platform;
-        let mut message = format!("`{}` cannot be built for `{platform}`", node.label);
-        let mut next = id;
-        loop {
-            let node = self.node(next);
-            let place = match &node.kind {
-                NodeKind::Rule(decl) | NodeKind::Alias(decl) | NodeKind::Output(decl) => {
-                    format!(" ({})", location_of(decl))
-                }
-                _ => String::new(),
-            };
-            let _ = write!(message, "\n  `{}`{place} needs", node.label);
-            match self.incompatible.get(&next) {
-                Some(Incompatible::Through(below)) => next = *below,
-                Some(Incompatible::Needs { value, setting, has }) => {
-                    let _ = write!(message, "\n  `{value}`, but `{setting}` is `{has}`");
-                    break;
-                }
-                None => break,
-            }
-        }
-        let error = RuleError::new(Code::Incompatible, message)
-            .hint("choose another platform with `--platform`; patterns such as `//...` skip it");
-        match &node.kind {
-            NodeKind::Rule(decl) => Diagnostic::at(error, &decl.span),
-            _ => Diagnostic::of(error, None),
-        }
     }
 
     /// The nodes whose analysis makes what a node depends on.
@@ -277,7 +245,17 @@ impl ConfiguredGraph {
 
     /// The id of a label in a configuration; new ones are to be visited.
     fn want(&mut self, label: &Label, config: ConfigId, pending: &mut Vec<NodeId>) -> NodeId {
-        if let Some(id) = self.index.get(&(label.clone(), config)) {
+        self.want_after(label, config, false, pending)
+    }
+
+    fn want_after(
+        &mut self,
+        label: &Label,
+        config: ConfigId,
+        transitioned: bool,
+        pending: &mut Vec<NodeId>,
+    ) -> NodeId {
+        if let Some(id) = self.index.get(&(label.clone(), config, transitioned)) {
             return *id;
         }
         let id = NodeId(u32::try_from(self.nodes.len()).expect("nodes fit in memory"));
@@ -287,11 +265,12 @@ impl ConfiguredGraph {
             kind: NodeKind::Unknown,
             edges: Box::default(),
             reads: ReadsId::NONE,
+            transitioned,
             trimmed: TrimId::SHARED,
             canonical: id,
             remembered: false,
         });
-        self.index.insert((label.clone(), config), id);
+        self.index.insert((label.clone(), config, transitioned), id);
         pending.push(id);
         id
     }
@@ -331,154 +310,8 @@ impl ConfiguredGraph {
         }
     }
 
-    fn visit(
-        &mut self,
-        universe: &Universe<'_>,
-        id: NodeId,
-        pending: &mut Vec<NodeId>,
-        recall: Recall<'_>,
-    ) -> Result<(), Stopped> {
-        let Node { label, config, .. } = self.node(id);
-        let (label, config) = (label.clone(), *config);
-        if !universe.is_loaded(&label) {
-            return Err(Stopped::Missing(BTreeSet::from([(label.repo, label.package)])));
-        }
-        let plain =
-            |kind| Found { kind, edges: Vec::new(), reads: BTreeSet::new(), incompatible: None };
-        let mut remembered = false;
-        let found = match universe.resolve(&label) {
-            Ok(Some(Named::Rule(decl))) => match recall(&label, config) {
-                Some(reads) => {
-                    remembered = true;
-                    Found { reads, ..plain(NodeKind::Rule(decl)) }
-                }
-                None => self.visit_target(universe, &decl, config, pending)?,
-            },
-            Ok(Some(Named::Output(decl))) => {
-                let to = self.want(&decl.label, config, pending);
-                Found { edges: vec![Edge { via: Via::Owner, to }], ..plain(NodeKind::Output(decl)) }
-            }
-            Ok(Some(Named::Source)) => plain(NodeKind::Source),
-            Ok(None) => plain(NodeKind::Failed(None)),
-            Err(error) => plain(NodeKind::Failed(Some(Box::new(error)))),
-        };
-        let reads = self.reads.intern(found.reads);
-        if let Some(why) = found.incompatible {
-            self.incompatible.insert(id, why);
-        }
-        let node = self.node_mut(id);
-        node.kind = found.kind;
-        node.edges = found.edges.into();
-        node.reads = reads;
-        node.remembered = remembered;
-        Ok(())
-    }
-
-    fn visit_target(
-        &mut self,
-        universe: &Universe<'_>,
-        decl: &Arc<TargetDecl>,
-        config: ConfigId,
-        pending: &mut Vec<NodeId>,
-    ) -> Result<Found, Stopped> {
-        let configuration = self.configurations.get(config).clone();
-        let mut reader = Reader {
-            universe,
-            definitions: &mut self.definitions,
-            configuration: &configuration,
-            reads: BTreeSet::new(),
-        };
-        let decided = reader.decide(decl).map_err(|(name, stop)| stopped(stop, decl, &name))?;
-        read_by_itself(&mut reader, decl).map_err(|stop| stopped(stop, decl, "name"))?;
-        let incompatible =
-            incompatible(&mut reader, &decided).map_err(|stop| stopped(stop, decl, COMPATIBLE))?;
-        let reads = reader.reads;
-        let edges = self.edges(&decided, config, pending);
-        let kind = match decl.rule.native {
-            Some(NativeKind::Alias) => NodeKind::Alias(decided),
-            _ => NodeKind::Rule(decided),
-        };
-        Ok(Found { kind, edges, reads, incompatible })
-    }
-
-    /// The dependencies of a target, in the order of its attributes.
-    fn edges(
-        &mut self,
-        decl: &TargetDecl,
-        config: ConfigId,
-        pending: &mut Vec<NodeId>,
-    ) -> Vec<Edge> {
-        let mut edges = Vec::new();
-        if decl.rule.native.is_some_and(|kind| kind != NativeKind::Alias) {
-            return edges; // what they name is read, and not built
-        }
-        for (position, ((name, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate()
-        {
-            if matches!(spec.kind, AttrKind::Output | AttrKind::OutputList) || name == COMPATIBLE {
-                continue;
-            }
-            let via = Via::attribute(position);
-            for label in value.labels() {
-                edges.push(Edge { via, to: self.want(label, config, pending) });
-            }
-        }
-        if decl.rule.test
-            && let Some(label) = test_toolchain()
-        {
-            edges.push(Edge { via: Via::TestToolchain, to: self.want(&label, config, pending) });
-        }
-        edges
-    }
-
     /// What a node reads of its configuration, with all below it.
     pub(crate) fn reads(&self, id: NodeId) -> &BTreeSet<Setting> {
         self.reads.get(self.node(id).reads)
-    }
-}
-
-/// What a target reads of the configuration because of what it is. Whoever depends on it reads
-/// that as well.
-fn read_by_itself(reader: &mut Reader<'_, '_>, decl: &TargetDecl) -> Result<(), Stop> {
-    if decl.rule.build_setting.is_some() {
-        reader.read(&Setting::Param(decl.label.clone()))?;
-    }
-    match decl.rule.native {
-        Some(NativeKind::ConfigSetting | NativeKind::ConstraintValue) => {
-            let condition = reader.definitions.condition(reader.universe, &decl.label)?;
-            reader.holds(&condition)?;
-        }
-        Some(NativeKind::Platform) => {
-            reader.definitions.platform(reader.universe, &decl.label)?;
-        }
-        Some(NativeKind::Alias | NativeKind::ConstraintSetting) | None => {}
-    }
-    Ok(())
-}
-
-/// What a target needs of its platform that the platform does not have, if there is something.
-fn incompatible(
-    reader: &mut Reader<'_, '_>,
-    decl: &TargetDecl,
-) -> Result<Option<Incompatible>, Stop> {
-    let mut found = None;
-    if decl.rule.native.is_some_and(|kind| kind != NativeKind::Alias) {
-        return Ok(found); // for `toolchain`, the attribute says something else
-    }
-    for label in decl.attr(COMPATIBLE).map(AttrValue::labels).unwrap_or_default() {
-        let (setting, value) = reader.definitions.constraint_value(reader.universe, label)?;
-        let setting = Setting::Constraint(setting);
-        let has = reader.read(&setting)?;
-        if has != SettingValue::Label(value.clone()) && found.is_none() {
-            found = Some(Incompatible::Needs { value, setting, has });
-        }
-    }
-    Ok(found)
-}
-
-fn stopped(stop: Stop, user: &TargetDecl, attribute: &str) -> Stopped {
-    match stop {
-        Stop::Missing(packages) => Stopped::Missing(packages),
-        Stop::Error(error) => Stopped::Failed(Some(in_attribute(error, user, attribute))),
-        Stop::Reported => Stopped::Failed(None),
     }
 }

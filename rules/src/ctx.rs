@@ -47,6 +47,9 @@ pub(crate) struct Ctx<'v> {
     pub(crate) file: Value<'v>,
     pub(crate) executable: Value<'v>,
     pub(crate) outputs: Value<'v>,
+    /// Attributes with transitions, as dicts from names of configurations to targets.
+    pub(crate) split_attr: Value<'v>,
+    pub(crate) toolchains: Value<'v>,
 }
 
 impl<'v> AllocValue<'v> for Ctx<'v> {
@@ -61,7 +64,12 @@ impl fmt::Display for Ctx<'_> {
     }
 }
 
-starlark::methods_static!(CTX_METHODS = ctx_methods);
+starlark::methods_static!(
+    CTX_METHODS = |builder| {
+        attribute_methods(builder);
+        ctx_methods(builder);
+    }
+);
 
 #[starlark_value(type = "ctx")]
 impl<'v> StarlarkValue<'v> for Ctx<'v> {
@@ -87,8 +95,9 @@ pub(crate) fn out_dir(out_root: &str, label: &Label) -> String {
     }
 }
 
+/// What the target says, and what was found for it.
 #[starlark_module]
-fn ctx_methods(builder: &mut MethodsBuilder) {
+fn attribute_methods(builder: &mut MethodsBuilder) {
     /// The target's label.
     #[starlark(attribute)]
     fn label<'v>(this: Value<'v>) -> starlark::Result<LabelValue> {
@@ -99,6 +108,20 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
     #[starlark(attribute)]
     fn attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         Ok(this_ctx(this)?.attr)
+    }
+
+    /// Attributes whose `cfg` is a transition: dicts from the names of the configurations to
+    /// targets, or to lists of them.
+    #[starlark(attribute)]
+    fn split_attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.split_attr)
+    }
+
+    /// The `ToolchainInfo` that was found for each type of `toolchains` of the rule; `None` where
+    /// an optional one was not.
+    #[starlark(attribute)]
+    fn toolchains<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.toolchains)
     }
 
     /// The value of a target whose rule has a `build_setting`; `None` for others.
@@ -130,7 +153,10 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
     fn outputs<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         Ok(this_ctx(this)?.outputs)
     }
+}
 
+#[starlark_module]
+fn ctx_methods(builder: &mut MethodsBuilder) {
     /// Declares files and actions.
     #[starlark(attribute)]
     fn actions<'v>(this: Value<'v>) -> starlark::Result<Actions> {

@@ -151,6 +151,15 @@ codes! {
     /// Fix: build it for another platform with `--platform`, or leave it out with
     /// `target_compatible_with` in what needs it.
     Incompatible = "MAE0153",
+    /// A transition is declared wrongly, or returned something wrong.
+    ///
+    /// Fix: return a dict with a value for each of its `outputs`, or several of them under names.
+    Transition = "MAE0154",
+    /// No toolchain fits.
+    ///
+    /// Fix: declare a `toolchain` that fits both platforms, and register it in `[workspace]` of
+    /// `maestro.toml`; `maestro doctor --toolchains LABEL` lists what there is.
+    Toolchain = "MAE0155",
     /// A bug in Maestro.
     ///
     /// Fix: report it with the lines that were printed.

@@ -23,6 +23,8 @@ use crate::values::depset::depset_globals;
 use crate::values::label::LabelValue;
 use crate::values::provider::{builtins, provider_globals};
 use crate::values::select::select_globals;
+use crate::values::toolchains::config_common_members;
+use crate::values::transition::transition_globals;
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
 
@@ -43,6 +45,11 @@ pub(crate) fn globals() -> &'static Globals {
         package_globals(&mut builder);
         label_globals(&mut builder);
         select_globals(&mut builder);
+        transition_globals(&mut builder);
+        builder.namespace("config_common", config_common_members);
+        builder.namespace("platform_common", |common| {
+            common.set("ToolchainInfo", builtins().toolchain.clone());
+        });
         builder.namespace("attr", attr_members);
         builder.namespace("config", config_members);
         builder.namespace("native", |native| {

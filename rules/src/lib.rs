@@ -40,6 +40,7 @@ mod reference;
 mod resolve;
 mod rule;
 mod scope;
+mod toolchain_report;
 mod values;
 mod visibility;
 
@@ -52,6 +53,7 @@ use crate::load::loader::STACK_BYTES;
 
 pub use config::definitions::HostMachine;
 pub use config::request::ConfigurationRequest;
+pub use config::toolchains::{Resolution, ToolchainChoice, Verdict};
 pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
@@ -66,6 +68,7 @@ pub use reference::{
     Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference, error_page,
     error_pages, reference,
 };
+pub use toolchain_report::resolve_toolchains;
 
 /// What is to be loaded.
 #[derive(Clone)]

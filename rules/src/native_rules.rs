@@ -15,9 +15,10 @@ use starlark::values::{
     NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
 };
 
-use crate::attr::{AllowFiles, AttrKind, AttrSpec};
+use crate::attr::{AllowFiles, AttrKind, AttrSpec, DependencyConfig};
+use crate::config::toolchains::EXEC_COMPATIBLE;
 use crate::library;
-use crate::rule::{RuleSpec, common_attributes, invoke};
+use crate::rule::{COMPATIBLE, RuleSpec, common_attributes, invoke};
 
 /// Which of the rules of the language a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub(crate) enum NativeKind {
     ConstraintValue,
     /// A set of constraint values.
     Platform,
+    /// A target with `ToolchainInfo`, and what it is good for.
+    Toolchain,
+    /// What toolchains are for, by which rules ask for them.
+    ToolchainType,
 }
 
 /// A rule of the language as a function.
@@ -104,6 +109,14 @@ fn attributes(kind: NativeKind) -> Vec<(String, Arc<AttrSpec>)> {
         NativeKind::ConstraintValue => {
             vec![mandatory("constraint_setting", Label, "What it is a value of.")]
         }
+        NativeKind::ToolchainType => Vec::new(),
+        NativeKind::Toolchain => vec![
+            mandatory("toolchain_type", Label, "What it is for."),
+            mandatory("toolchain", Label, "The target with `ToolchainInfo`."),
+            fixed(COMPATIBLE, LabelList, "What the platform must have that it builds for."),
+            fixed(EXEC_COMPATIBLE, LabelList, "What the platform must have that it runs on."),
+            fixed("target_settings", LabelList, "Conditions that must hold."),
+        ],
         NativeKind::Platform => vec![
             fixed("constraint_values", LabelList, "What holds for it."),
             fixed(
@@ -128,6 +141,8 @@ fn native(name: &str, kind: NativeKind) -> NativeRule {
         doc: String::new(),
         native: Some(kind),
         build_setting: None,
+        cfg: DependencyConfig::Target,
+        toolchains: Vec::new(),
     };
     NativeRule { spec: Arc::new(spec) }
 }
@@ -146,6 +161,8 @@ fn all() -> &'static [NativeRule] {
             native("constraint_setting", NativeKind::ConstraintSetting),
             native("constraint_value", NativeKind::ConstraintValue),
             native("platform", NativeKind::Platform),
+            native("toolchain", NativeKind::Toolchain),
+            native("toolchain_type", NativeKind::ToolchainType),
         ]
     })
 }

@@ -19,14 +19,15 @@ use starlark::values::{
     StarlarkValue, StringValue, Trace, Value, ValueLike, starlark_value,
 };
 
-use crate::attr::schema::AttrDescriptor;
-use crate::attr::{AttrKind, AttrSpec, AttrValue, LabelBase, coerce};
+use crate::attr::schema::{AttrDescriptor, unpack_cfg};
+use crate::attr::{AttrKind, AttrSpec, AttrValue, DependencyConfig, LabelBase, coerce};
 use crate::build_setting::BuildSetting;
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::scope::{FileScope, outermost_call};
 use crate::values::provider::{ProviderCallable, ProviderType};
+use crate::values::toolchains::{ToolchainNeed, unpack_needs};
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
 
@@ -54,6 +55,10 @@ pub(crate) struct RuleSpec {
     pub(crate) native: Option<NativeKind>,
     /// What its targets are as params, if they are some.
     pub(crate) build_setting: Option<BuildSetting>,
+    /// What its targets are built for, in terms of what they were asked for in.
+    pub(crate) cfg: DependencyConfig,
+    /// The types of toolchains that its actions need.
+    pub(crate) toolchains: Vec<ToolchainNeed>,
 }
 
 impl RuleSpec {
@@ -282,6 +287,9 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
     ///   test: whether targets are tests.
     ///   doc: what it does.
     ///   provides: providers that the implementation always returns.
+    ///   cfg: a transition from the configuration that a target is asked for in to its own.
+    ///   toolchains: types of toolchains that its actions need, as labels, or as
+    ///     `config_common.toolchain_type(label, mandatory = False)`.
     ///   build_setting: `config.string(flag = True)` and its kin: the targets are params.
     fn rule<'v>(
         implementation: Value<'v>,
@@ -291,6 +299,8 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = "")] doc: &str,
         #[starlark(require = named)] provides: Option<Value<'v>>,
         #[starlark(require = named)] build_setting: Option<Value<'v>>,
+        #[starlark(require = named)] cfg: Option<Value<'v>>,
+        #[starlark(require = named)] toolchains: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Rule<'v>> {
         let scope = FileScope::of(eval)?;
@@ -308,6 +318,7 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
                 wrong_type("build_setting", "`config.string(flag = True)` or its kin", value)
             })?),
         };
+        let base = LabelBase { repo: &scope.file.repo, package: &scope.file.package };
         let mut common = common_attributes(executable, test, true);
         common.extend(build_setting.iter().map(param_default));
         let mut all = match attrs {
@@ -329,6 +340,14 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             doc: doc.to_owned(),
             native: None,
             build_setting,
+            cfg: match cfg.filter(|value| !value.is_none()) {
+                None => DependencyConfig::Target,
+                Some(value) => unpack_cfg(value)?,
+            },
+            toolchains: match toolchains.filter(|value| !value.is_none()) {
+                None => Vec::new(),
+                Some(value) => unpack_needs(value, base)?,
+            },
         };
         Ok(RuleGen { implementation, spec: Arc::new(spec) })
     }

@@ -13,6 +13,8 @@ pub(crate) mod provider;
 pub(crate) mod runfiles;
 pub(crate) mod select;
 pub(crate) mod target;
+pub(crate) mod toolchains;
+pub(crate) mod transition;
 
 use starlark::values::Value;
 use starlark::values::list::ListRef;

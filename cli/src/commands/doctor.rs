@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use maestro_cas::{Store, StoreOptions};
-use maestro_core::DigestFunction;
+use maestro_core::{DigestFunction, Label};
 use maestro_executor::sandbox;
+use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
+use maestro_rules::{Resolution, ToolchainChoice, Verdict};
 use serde::Serialize;
 
-use crate::args::{Global, OutputFormat};
-use crate::config::cache_dir;
+use crate::args::{DoctorArgs, Global, OutputFormat};
+use crate::config::{Config, PROJECT_FILE, cache_dir};
 use crate::exit::chain;
 
 /// One thing that was looked at.
@@ -28,7 +30,10 @@ struct Check {
 const FREE_BYTES_WANTED: u64 = 5 << 30;
 
 /// Runs the command. Exit code 3 where something must be mended.
-pub fn doctor(global: &Global) -> Result<ExitCode> {
+pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<ExitCode> {
+    if let Some(label) = &args.toolchains {
+        return explain_toolchains(global, label, args);
+    }
     let cache = cache_dir(global)?;
     let options = StoreOptions { root: cache.clone(), function: DigestFunction::Blake3 };
     let store = Store::open(options)?;
@@ -46,6 +51,58 @@ pub fn doctor(global: &Global) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(if ok { 0 } else { 3 }))
+}
+
+/// Says which toolchains a target gets, and why.
+fn explain_toolchains(global: &Global, label: &str, args: &DoctorArgs) -> Result<ExitCode> {
+    let config = Config::load(global)?;
+    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
+    let host = WorkspaceHost::new(&config.workspace, markers)
+        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let configuration = crate::profiles::configuration(&config, &args.configuration)?;
+    let found = crate::load::resolve_toolchains(&config, &host, label, configuration)?;
+    if global.output == OutputFormat::Json {
+        println!("{}", json_of(&found));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if found.is_empty() {
+        println!("`{label}` needs no toolchain by type");
+    }
+    for (label, resolution) in &found {
+        println!("{label}, with actions on {}", resolution.execution_platform);
+        for choice in &resolution.choices {
+            let taken = choice.implementation.as_ref();
+            let taken = taken.map_or_else(|| "none".to_owned(), ToString::to_string);
+            println!("  {} -> {taken}", choice.ty);
+            for (candidate, place, verdict) in &choice.candidates {
+                println!("    {candidate} ({place}) {verdict}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json_of(found: &[(Label, Resolution)]) -> serde_json::Value {
+    let choice = |choice: &ToolchainChoice| {
+        let candidates = choice.candidates.iter().map(|(label, place, verdict)| {
+            let (taken, reason) = (*verdict == Verdict::Taken, verdict.to_string());
+            serde_json::json!({"toolchain": label, "location": place, "taken": taken, "reason": reason})
+        });
+        serde_json::json!({
+            "type": choice.ty,
+            "mandatory": choice.mandatory,
+            "implementation": choice.implementation,
+            "candidates": candidates.collect::<Vec<_>>(),
+        })
+    };
+    let target = |(label, resolution): &(Label, Resolution)| {
+        serde_json::json!({
+            "target": label,
+            "execution_platform": resolution.execution_platform,
+            "toolchains": resolution.choices.iter().map(choice).collect::<Vec<_>>(),
+        })
+    };
+    found.iter().map(target).collect()
 }
 
 fn namespaces(store: &Store) -> Result<Check> {

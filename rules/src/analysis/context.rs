@@ -18,6 +18,7 @@ use crate::values::depset::{Depset, Unfold};
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, ProviderType, builtins};
 use crate::values::target::Target;
+use crate::values::toolchains::Toolchains;
 
 /// The fields of `ctx` under construction.
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct Fields<'v, 'd> {
     file: Vec<(&'d str, Value<'v>)>,
     executable: Vec<(&'d str, Value<'v>)>,
     outputs: Vec<(&'d str, Value<'v>)>,
+    split_attr: Vec<(&'d str, Value<'v>)>,
 }
 
 /// What a target says about one attribute of labels.
@@ -35,9 +37,11 @@ struct Given<'d> {
     spec: &'d AttrSpec,
     value: &'d AttrValue,
     via: Via,
+    /// The names of the configurations to which its transition leads, if it has one.
+    keys: Option<&'d [Arc<str>]>,
 }
 
-impl Analyzer<'_, '_> {
+impl<'u> Analyzer<'u, '_> {
     /// The context of a target whose dependencies are analyzed.
     pub(super) fn context<'v>(
         &self,
@@ -48,7 +52,8 @@ impl Analyzer<'_, '_> {
         for (at, ((name, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate() {
             match spec.kind {
                 AttrKind::Label | AttrKind::LabelList | AttrKind::LabelKeyedStringDict => {
-                    let given = Given { name, spec, value, via: Via::attribute(at) };
+                    let keys = self.configured.split(self.current, at);
+                    let given = Given { name, spec, value, via: Via::attribute(at), keys };
                     self.dependency(decl, &given, heap, &mut fields)?;
                 }
                 AttrKind::Output | AttrKind::OutputList => {
@@ -70,8 +75,56 @@ impl Analyzer<'_, '_> {
             file: heap.alloc(AllocStruct(fields.file)),
             executable: heap.alloc(AllocStruct(fields.executable)),
             outputs: heap.alloc(AllocStruct(fields.outputs)),
+            split_attr: heap.alloc(AllocStruct(fields.split_attr)),
+            toolchains: self.toolchains(decl, heap)?,
         };
         Ok(heap.alloc(ctx))
+    }
+
+    /// What was found for the types of toolchains that the rule names.
+    fn toolchains<'v>(&self, decl: &TargetDecl, heap: Heap<'v>) -> Result<Value<'v>, RuleError> {
+        let needs = &decl.rule.toolchains;
+        let mut infos = vec![Value::new_none(); needs.len()];
+        for (slot, at) in infos.iter_mut().zip(0u16..) {
+            let Some(node) = self.edges_of(Via::Toolchain(at)).next() else { continue };
+            let value = self.target_value(node, heap)?;
+            let info = Target::from_value(value)
+                .and_then(|target| target.provider(&builtins().toolchain.ty));
+            *slot = info.ok_or_else(|| {
+                let label = &self.configured.node(node).label;
+                let message = format!("toolchain `{label}` does not provide ToolchainInfo");
+                RuleError::new(Code::Toolchain, message)
+                    .hint("its rule has to return `ToolchainInfo(…)`")
+            })?;
+        }
+        let file = &decl.rule.file;
+        Ok(heap.alloc(Toolchains {
+            base: (file.repo.to_string(), file.package.to_string()),
+            types: needs.iter().map(|need| need.ty.clone()).collect(),
+            infos,
+        }))
+    }
+
+    /// What a transition splits an attribute into, by the names of the configurations.
+    fn split<'v>(
+        keys: &[Arc<str>],
+        targets: &[Value<'v>],
+        single: bool,
+        heap: Heap<'v>,
+    ) -> Value<'v> {
+        // A transition to one configuration is a split into one.
+        let one: [Arc<str>; 1] = ["0".into()];
+        let keys = if keys.is_empty() { &one[..] } else { keys };
+        let entries = keys.iter().enumerate().map(|(at, key)| {
+            let own: Vec<Value<'v>> =
+                targets.iter().skip(at).step_by(keys.len()).copied().collect();
+            let value = match (single, own.as_slice()) {
+                (true, [only]) => *only,
+                _ => heap.alloc(AllocList(own)),
+            };
+            (&**key, value)
+        });
+        heap.alloc(AllocDict(entries.collect::<Vec<_>>()))
     }
 
     /// The value of a target that is a param.
@@ -99,7 +152,7 @@ impl Analyzer<'_, '_> {
         heap: Heap<'v>,
         fields: &mut Fields<'v, 'd>,
     ) -> Result<(), RuleError> {
-        let Given { name, spec, value, via } = *given;
+        let Given { name, spec, value, via, keys } = *given;
         let mut targets = Vec::new();
         let mut files: Vec<FileValue> = Vec::new();
         let mut programs = Vec::new();
@@ -139,10 +192,19 @@ impl Analyzer<'_, '_> {
             fields.executable.push((name, first));
         }
         fields.files.push((name, heap.alloc(AllocList(files))));
+        if let Some(keys) = keys {
+            let single = spec.kind == AttrKind::Label;
+            fields.split_attr.push((name, Self::split(keys, &targets, single, heap)));
+        }
         let value = match value {
             AttrValue::Labels(_) => heap.alloc(AllocList(targets)),
+            // Behind a transition there may be several, so there is a list, as in Bazel.
+            AttrValue::Label(_) if keys.is_some() => heap.alloc(AllocList(targets)),
             AttrValue::LabelDict(entries) => {
-                let texts = entries.iter().map(|(_, text)| heap.alloc(&**text));
+                let split = keys.map_or(1, |keys| keys.len().max(1));
+                let texts = entries
+                    .iter()
+                    .flat_map(|(_, text)| std::iter::repeat_n(heap.alloc(&**text), split));
                 heap.alloc(AllocDict(targets.into_iter().zip(texts)))
             }
             _ => targets.into_iter().next().unwrap_or_else(Value::new_none),

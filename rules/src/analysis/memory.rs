@@ -113,8 +113,14 @@ impl Analyzer<'_, '_> {
             let target = configured.node(to);
             match edge.via {
                 Via::Attribute(position) => edges.number(u64::from(position) + 2),
+                // Beyond the positions of attributes.
+                Via::Toolchain(position) => edges.number(u64::from(position) + (1 << 20)),
                 Via::TestToolchain => edges.byte(0),
                 Via::Owner => edges.byte(1),
+            }
+            if let Via::Attribute(position) = edge.via {
+                let names = configured.split(node, usize::from(position)).unwrap_or_default();
+                edges.list(names.iter(), |writer, name| writer.text(name));
             }
             edges.text(&target.label.to_string());
             edges.text(self.root(to));

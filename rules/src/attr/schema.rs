@@ -12,11 +12,12 @@ use starlark::values::{
     NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
 };
 
-use super::{AllowFiles, AttrKind, AttrSpec, LabelBase, coerce};
+use super::{AllowFiles, AttrKind, AttrSpec, DependencyConfig, LabelBase, coerce};
 use crate::error::{Code, RuleError};
 use crate::scope::FileScope;
 use crate::values::provider::{ProviderCallable, ProviderType};
 use crate::values::select::Select;
+use crate::values::transition::Transition;
 use crate::values::{expect_sequence, sequence, wrong_type};
 
 /// The result of `attr.…(…)`.
@@ -101,10 +102,23 @@ impl Dependency<'_> {
             spec.providers = unpack_providers(value)?;
         }
         spec.executable = self.executable;
-        match self.cfg.map(|value| value.unpack_str()) {
-            None | Some(Some("exec" | "target")) => Ok(()),
-            Some(_) => Err(RuleError::new(Code::Evaluation, "`cfg` must be `exec` or `target`")),
-        }
+        spec.cfg = match self.cfg.filter(|value| !value.is_none()) {
+            None => DependencyConfig::Target,
+            Some(value) => unpack_cfg(value)?,
+        };
+        Ok(())
+    }
+}
+
+/// The configuration of dependencies: `exec`, `target`, or a transition.
+pub(crate) fn unpack_cfg(value: Value<'_>) -> Result<DependencyConfig, RuleError> {
+    if let Some(transition) = Transition::from_value(value) {
+        return Ok(DependencyConfig::Transition(transition.spec.clone()));
+    }
+    match value.unpack_str() {
+        Some("exec") => Ok(DependencyConfig::Exec),
+        Some("target") => Ok(DependencyConfig::Target),
+        _ => Err(wrong_type("cfg", "`exec`, `target` or a transition", value)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use maestro_core::Label;
 
+use super::toolchains::Registry;
 use super::{Configuration, Setting, SettingValue, host_platform};
 use crate::attr::AttrValue;
 use crate::build_setting::ParamType;
@@ -133,6 +134,7 @@ pub(crate) struct Platform {
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
     host: HostMachine,
+    pub(crate) registry: Registry,
     /// Params by the names that stand without `//`.
     pub(crate) short_names: BTreeMap<String, Label>,
     params: HashMap<Label, Arc<Param>>,
@@ -146,8 +148,12 @@ pub(crate) struct Definitions {
 const CHAIN_MAX: usize = 100;
 
 impl Definitions {
-    pub(crate) fn new(host: HostMachine, short_names: BTreeMap<String, Label>) -> Self {
-        Self { host, short_names, ..Self::default() }
+    pub(crate) fn new(
+        host: HostMachine,
+        short_names: BTreeMap<String, Label>,
+        registry: Registry,
+    ) -> Self {
+        Self { host, short_names, registry, ..Self::default() }
     }
 
     /// The declaration that a label leads to, through aliases.
@@ -346,8 +352,7 @@ impl Definitions {
                 self.needs(universe, &decl).map_err(|stop| about(stop, &decl))?
             }
             Some(NativeKind::ConstraintValue) => {
-                let (setting, value) = self.constraint_value(universe, label)?;
-                vec![(Setting::Constraint(setting), SettingValue::Label(value))]
+                vec![self.requirement(universe, label)?]
             }
             _ => {
                 let message = format!("`{label}` is no condition, but a `{}`", decl.rule.name());
@@ -387,8 +392,7 @@ impl Definitions {
             needs.push((Setting::Param(param.label.clone()), value));
         }
         for label in decl.attr("constraint_values").map(AttrValue::labels).unwrap_or_default() {
-            let (setting, value) = self.constraint_value(universe, label)?;
-            needs.push((Setting::Constraint(setting), SettingValue::Label(value)));
+            needs.push(self.requirement(universe, label)?);
         }
         if needs.is_empty() {
             let message = "it asks for nothing, so it would always hold";
@@ -456,6 +460,7 @@ impl Definitions {
                 let default = self.constraints.get(setting).cloned().flatten();
                 Ok(default.map_or(SettingValue::Unset, SettingValue::Label))
             }
+            Setting::Platform => Ok(SettingValue::Label(configuration.platform.clone())),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maestro_core::Label;
 
 use super::definitions::{Definitions, HostMachine, Stop};
+use super::toolchains::Registry;
 use super::{ConfigId, Configuration, Configurations, SettingValue, host_platform};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
@@ -20,6 +21,11 @@ pub struct ConfigurationRequest {
     pub platform: Option<String>,
     /// Names of params, and the labels that they stand for.
     pub short_names: BTreeMap<String, String>,
+    /// Registered toolchains: labels, and `//pkg:all`, in order. Those that ship with the rules
+    /// come after them.
+    pub toolchains: Vec<String>,
+    /// Registered platforms on which actions may run, in order. The machine comes after them.
+    pub execution_platforms: Vec<String>,
     /// The machine.
     pub host: HostMachine,
     /// The package where relative labels start.
@@ -43,7 +49,8 @@ pub(crate) fn configure(
         let label = parse(text, "").map_err(|error| fail(name, error))?;
         short_names.insert(name.clone(), label);
     }
-    let mut definitions = Definitions::new(request.host.clone(), short_names);
+    let registry = Registry::new(&request.toolchains, &request.execution_platforms);
+    let mut definitions = Definitions::new(request.host.clone(), short_names, registry);
     let configuration = settled(universe, |universe| target(universe, &mut definitions, request))?;
     let mut configurations = Configurations::new(host_platform());
     let target = configurations.intern(configuration);

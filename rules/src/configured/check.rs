@@ -21,7 +21,14 @@ impl ConfiguredGraph {
         for node in &self.nodes {
             let (NodeKind::Rule(user) | NodeKind::Alias(user)) = &node.kind else { continue };
             for edge in &node.edges {
-                let Via::Attribute(position) = edge.via else { continue };
+                let Via::Attribute(position) = edge.via else {
+                    let to = self.node(edge.to);
+                    if let (Via::Toolchain(_), NodeKind::Failed(Some(error))) = (edge.via, &to.kind)
+                    {
+                        found.push(in_attribute((**error).clone(), user, "toolchains"));
+                    }
+                    continue;
+                };
                 let Some((attribute, _)) = user.rule.attrs.get(usize::from(position)) else {
                     continue;
                 };

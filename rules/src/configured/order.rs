@@ -1,13 +1,17 @@
 //! Puts configured targets in order, dependencies first, and trims their configurations.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{ConfiguredGraph, Incompatible, NodeId, NodeKind};
+use super::incompatible::Incompatible;
+use super::{ConfiguredGraph, NodeId, NodeKind, Via};
+use crate::attr::DependencyConfig;
 use crate::config::reads::ReadsId;
 use crate::config::{ConfigId, TrimId};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::resolve::{Universe, location_of};
+use crate::values::transition::TransitionSpec;
 use maestro_core::Label;
 
 /// How far the walk is with a node.
@@ -29,6 +33,7 @@ struct Frame {
 struct Known {
     nodes: HashMap<(Label, TrimId), NodeId>,
     trims: HashMap<(ConfigId, ReadsId), TrimId>,
+    through: HashMap<(*const TransitionSpec, ReadsId), ReadsId>,
 }
 
 impl ConfiguredGraph {
@@ -94,21 +99,63 @@ impl ConfiguredGraph {
             self.incompatible.entry(id).or_insert(Incompatible::Through(to));
         }
         let node = self.node(id);
-        let below: Vec<ReadsId> = node.edges.iter().map(|edge| self.node(edge.to).reads).collect();
-        let reads = below.into_iter().fold(node.reads, |all, more| self.reads.union(all, more));
+        let own = node.reads;
+        let edges: Vec<(ReadsId, Via)> =
+            node.edges.iter().map(|edge| (self.node(edge.to).reads, edge.via)).collect();
+        let mut reads = own;
+        for (below, via) in edges {
+            let through = self.read_through(id, via, below, known);
+            reads = self.reads.union(reads, through);
+        }
         let trimmed = self.trim(config, reads, known, universe);
+        if let NodeKind::Alias(_) = self.node(id).kind {
+            let to = self.node(id).edges.first().map(|edge| edge.to);
+            let canonical = to.map_or(id, |to| self.node(to).canonical);
+            let node = self.node_mut(id);
+            node.reads = reads;
+            node.trimmed = trimmed;
+            node.canonical = canonical;
+            return;
+        }
         let canonical = *known.nodes.entry((label, trimmed)).or_insert(id);
         let node = self.node_mut(id);
         node.reads = reads;
         node.trimmed = trimmed;
         node.canonical = canonical;
-        if let NodeKind::Alias(_) = node.kind
-            && let Some(to) = node.edges.first().map(|edge| edge.to)
-        {
-            let canonical = self.node(to).canonical;
-            self.node_mut(id).canonical = canonical;
-        } else if canonical == id {
+        if canonical == id {
             self.order.push(id);
+        }
+    }
+
+    /// What a node reads because a dependency does: everything, but for what does not depend on
+    /// the node's own configuration.
+    fn read_through(&mut self, id: NodeId, via: Via, below: ReadsId, known: &mut Known) -> ReadsId {
+        if below == ReadsId::NONE {
+            return below;
+        }
+        let (NodeKind::Rule(decl) | NodeKind::Alias(decl)) = &self.node(id).kind else {
+            return below;
+        };
+        let cfg = match via {
+            Via::Attribute(at) => decl.rule.attrs.get(usize::from(at)).map(|(_, spec)| &spec.cfg),
+            Via::Owner => Some(&decl.rule.cfg),
+            Via::Toolchain(_) | Via::TestToolchain => None,
+        };
+        match cfg {
+            None | Some(DependencyConfig::Target) => below,
+            Some(DependencyConfig::Exec) => ReadsId::NONE,
+            Some(DependencyConfig::Transition(spec)) => {
+                let key = (Arc::as_ptr(spec), below);
+                if let Some(known) = known.through.get(&key) {
+                    return *known;
+                }
+                let spec = spec.clone();
+                let left = self.reads.get(below).iter().filter(|setting| !spec.hides(setting));
+                let left = left.cloned().collect();
+                let left = self.reads.intern(left);
+                known.through.insert(key, left);
+                left
+            }
         }
     }
 

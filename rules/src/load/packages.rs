@@ -23,6 +23,7 @@ use crate::native_rules::{self, is_native};
 use crate::package::Package;
 use crate::rule::{FrozenRule, RuleSpec};
 use crate::scope::PACKAGE_FILE;
+use crate::values::transition::{FrozenTransition, TransitionSpec};
 
 /// Every package that was asked for so far.
 pub(crate) struct Packages<'h> {
@@ -234,6 +235,15 @@ impl<'h> Packages<'h> {
         let rule = value.downcast::<FrozenRule>().ok()?;
         let implementation = rule.as_ref().implementation;
         Some(rule.to_owned_frozen_value().map(|_| implementation))
+    }
+
+    /// The function behind a transition, kept alive by the file that defines it.
+    pub(crate) fn transition(&self, spec: &TransitionSpec) -> Option<OwnedFrozenValue> {
+        let file: &Arc<Evaluated> = self.loader.get(&spec.file)?;
+        let (value, _) = file.module.get_any_visibility(spec.variable.get()?).ok()?;
+        let transition = value.downcast::<FrozenTransition>().ok()?;
+        let implementation = transition.as_ref().implementation;
+        Some(transition.to_owned_frozen_value().map(|_| implementation))
     }
 
     /// Whether a folder is a package.

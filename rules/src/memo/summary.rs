@@ -57,6 +57,7 @@ pub(super) fn write_setting(writer: &mut Writer, setting: &Setting) {
             writer.byte(2);
             write_name(writer, label);
         }
+        Setting::Platform => writer.byte(3),
     }
 }
 
@@ -64,6 +65,7 @@ pub(super) fn read_setting(reader: &mut Reader<'_>) -> Result<Setting, Damaged> 
     match reader.byte()? {
         1 => Ok(Setting::Param(read_name(reader)?)),
         2 => Ok(Setting::Constraint(read_name(reader)?)),
+        3 => Ok(Setting::Platform),
         _ => Err(Damaged),
     }
 }

@@ -162,7 +162,7 @@ fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, V
 /// Whether the target does not name an edge itself.
 fn is_implicit(node: &Node, via: Via) -> bool {
     match via {
-        Via::TestToolchain => true,
+        Via::TestToolchain | Via::Toolchain(_) => true,
         Via::Owner => false,
         Via::Attribute(position) => {
             let (NodeKind::Rule(decl) | NodeKind::Alias(decl)) = &node.kind else { return false };

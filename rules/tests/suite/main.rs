@@ -11,4 +11,5 @@ mod library;
 mod memory;
 mod packages;
 mod queries;
+mod toolchains;
 mod workspace;

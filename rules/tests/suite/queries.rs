@@ -410,7 +410,7 @@ fn json() {
     form(
         "//lib:made + //lib:in.txt",
         QueryForm::Json,
-        r#"[{"label":"//lib:in.txt","kind":"source file","location":null,"deps":[]},{"label":"//lib:made","kind":"genrule rule","location":"lib/maestro.star:3:1","deps":["//lib:in.txt","@maestro//toolchains:base"]}]
+        r#"[{"label":"//lib:in.txt","kind":"source file","location":null,"deps":[]},{"label":"//lib:made","kind":"genrule rule","location":"lib/maestro.star:3:1","deps":["//lib:in.txt","@maestro//toolchains:base_type"]}]
 "#,
     );
     form(
