@@ -34,12 +34,20 @@ use maestro_executor::sandbox::{SERVER_ARGUMENT, spawn_server_main};
 
 use args::{Cli, Command};
 
+/// The exit code of a program that SIGPIPE ended, as a shell tells it.
+const BROKEN_PIPE: u8 = 128 + 13;
+
 fn main() -> ExitCode {
     // The spawn server is this same binary; it must start small and single-threaded.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == SERVER_ARGUMENT) {
         spawn_server_main();
     }
     std::panic::set_hook(Box::new(|panic| {
+        // Whoever read our output has read enough, as `head` does: no fault of ours.
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(i32::from(BROKEN_PIPE));
+        }
         eprintln!("error: internal error: {panic}");
         eprintln!("hint: this is a bug in Maestro; please report it with the lines above");
     }));
@@ -54,9 +62,18 @@ fn main() -> ExitCode {
     let outcome = std::panic::catch_unwind(|| dispatch(&cli));
     match outcome {
         Ok(Ok(code)) => code,
+        Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Ok(Err(error)) => exit::report(&error),
         Err(_) => ExitCode::from(maestro_core::FailureKind::Internal.exit_code()),
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<std::io::Error>()?;
+        Some(error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(|cause| io(cause) == Some(true))
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {

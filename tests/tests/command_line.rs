@@ -71,6 +71,16 @@ fn help_is_as_documented() {
 }
 
 #[test]
+fn a_reader_that_has_read_enough_is_no_bug() {
+    let ws = shell_package();
+    let mut child = ws.spawn(&["build", "//:text", "--output", "json"]);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(141));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("internal error"));
+}
+
+#[test]
 fn usage_errors_are_as_documented() {
     let ws = shell_package();
     let mut text = String::new();
