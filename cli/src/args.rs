@@ -165,6 +165,9 @@ pub struct BuildArgs {
     /// `-NAME` not; `default` is what a target makes where nothing is said.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     pub output_groups: Vec<String>,
+    /// Builds again whenever something in the workspace changes, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
     /// How to build.
     #[command(flatten)]
     pub options: BuildOptions,

@@ -26,6 +26,7 @@ mod sinks;
 mod star_files;
 mod test_logs;
 mod verdicts;
+mod watch;
 
 use std::process::ExitCode;
 

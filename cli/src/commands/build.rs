@@ -15,12 +15,20 @@ use crate::output_groups::OutputGroups;
 
 /// Builds targets.
 pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
-    run(global, args, "build", false)
+    once_or_watching(global, args, || run(global, args, "build", false))
 }
 
 /// Builds targets and runs the tests among them.
 pub fn test(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
-    run(global, args, "test", true)
+    once_or_watching(global, args, || run(global, args, "test", true))
+}
+
+fn once_or_watching(
+    global: &Global,
+    args: &BuildArgs,
+    build: impl Fn() -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    if args.watch { crate::watch::run(global, build) } else { build() }
 }
 
 fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) -> Result<ExitCode> {
