@@ -3,12 +3,14 @@
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
 mod output;
+mod repos;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::output::OutputFormat;
+pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 
 /// Builds what can be described: code, images, answers of models, releases.
 #[derive(Parser, Debug)]
@@ -32,6 +34,9 @@ pub struct Global {
     /// The cache [env: MAESTRO_CACHE] [default: $XDG_CACHE_HOME/maestro].
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub cache: Option<PathBuf>,
+    /// Uses a folder of this machine in the place of repository `@NAME`; may be given again.
+    #[arg(long, global = true, value_name = "NAME=PATH", help_heading = "Global options")]
+    pub override_repo: Vec<String>,
     /// What standard output carries at the end: `text` or `json`; queries have further forms.
     #[arg(
         long,
@@ -74,6 +79,13 @@ pub enum Command {
     Lint(LintArgs),
     /// Keeps `maestro.lock`, the record of the outside world.
     Lock(LockArgs),
+    /// Downloads what targets need, so that they build without a network.
+    Fetch(FetchArgs),
+    /// Keeps what targets download in `vendor/maestro`.
+    Vendor(VendorArgs),
+    /// Looks after the other repositories of `maestro.toml`.
+    #[command(subcommand)]
+    Repo(RepoCommand),
     /// Removes `maestro-out`.
     Clean(CleanArgs),
     /// Looks after the cache.

@@ -12,9 +12,12 @@ use serde::Deserialize;
 use crate::args::Global;
 use crate::exit::Failure;
 use crate::profiles::Profile;
+use crate::repos::spec::RepoSpec;
 
 /// The name of the project file, which also marks a workspace's root.
 pub const PROJECT_FILE: &str = "maestro.toml";
+/// The folder of the workspace that holds vendored downloads.
+pub const VENDOR_FOLDER: &str = "vendor/maestro";
 
 /// The project file. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -22,6 +25,12 @@ pub const PROJECT_FILE: &str = "maestro.toml";
 pub struct Project {
     /// How many commands run at once, 1 to 1024.
     pub jobs: Option<u16>,
+    /// Other repositories, by the name that labels give them.
+    #[serde(default)]
+    pub repos: BTreeMap<String, RepoSpec>,
+    /// How downloads are made.
+    #[serde(default)]
+    pub fetch: FetchConfig,
     /// Base URL of an OpenAI-compatible API that `lock --update` asks.
     pub llm_endpoint: Option<String>,
     /// Short names of params, and the labels that they stand for.
@@ -47,6 +56,14 @@ pub struct WorkspaceSection {
     pub execution_platforms: Vec<String>,
 }
 
+/// The table `[fetch]` of the project file and of the user's configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FetchConfig {
+    /// The URL of a mirror that has files under the names of their digests.
+    pub mirror: Option<String>,
+}
+
 /// Paths and choices of one invocation.
 #[derive(Debug)]
 pub struct Config {
@@ -58,6 +75,10 @@ pub struct Config {
     pub cache: PathBuf,
     /// The project file.
     pub project: Project,
+    /// The mirror that is asked first: the user's, else the project's.
+    pub mirror: Option<String>,
+    /// Folders that take the place of repositories.
+    pub overrides: BTreeMap<String, PathBuf>,
     /// Whether this is a CI run.
     pub ci: bool,
     /// Whether colours are unwanted.
@@ -105,8 +126,17 @@ impl Config {
         if !package.is_empty() {
             RelPath::new(&package).map_err(|e| Failure::input(e.to_string()))?;
         }
+        let user = user_config()?;
+        let mut overrides = user.overrides;
+        for text in &global.override_repo {
+            let (name, path) = parse_override(text)?;
+            overrides.insert(name, here.join(path));
+        }
+        let project = read_project(&workspace)?;
         Ok(Self {
-            project: read_project(&workspace)?,
+            mirror: user.fetch.mirror.or_else(|| project.fetch.mirror.clone()),
+            project,
+            overrides,
             workspace,
             package,
             cache: cache_dir(global)?,
@@ -147,6 +177,57 @@ fn find_workspace(here: &Path) -> Option<PathBuf> {
     let marked = here.ancestors().find(|dir| dir.join(PROJECT_FILE).is_file());
     let packages = || here.ancestors().filter(|dir| dir.join("maestro.star").is_file()).last();
     marked.or_else(packages).map(Path::to_owned)
+}
+
+/// The user's own configuration, for all workspaces. Every key is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct UserConfig {
+    /// Absolute folders that take the place of repositories.
+    #[serde(default, rename = "override")]
+    overrides: BTreeMap<String, PathBuf>,
+    /// How downloads are made.
+    #[serde(default)]
+    fetch: FetchConfig,
+}
+
+/// Reads `maestro/config.toml` below the user's configuration folder.
+fn user_config() -> Result<UserConfig> {
+    let home = || non_empty("HOME").map(|home| Path::new(&home).join(".config"));
+    let Some(folder) = non_empty("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home) else {
+        return Ok(UserConfig::default());
+    };
+    let path = folder.join("maestro/config.toml");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(UserConfig::default());
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+        }
+    };
+    let bad = |why: String| Failure::input(format!("`{}` is not valid: {why}", path.display()));
+    let config: UserConfig = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    for (name, folder) in &config.overrides {
+        if !folder.is_absolute() {
+            let shown = folder.display();
+            return Err(bad(format!("the override `{shown}` of `@{name}` is not absolute")).into());
+        }
+    }
+    Ok(config)
+}
+
+/// Reads `NAME=PATH`.
+fn parse_override(text: &str) -> Result<(String, PathBuf)> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.trim_start_matches('@').to_owned(), PathBuf::from(path)))
+        }
+        _ => Err(Failure::input(format!("`{text}` overrides no repository"))
+            .hint("write `--override-repo NAME=PATH`")
+            .into()),
+    }
 }
 
 fn read_project(workspace: &Path) -> Result<Project> {

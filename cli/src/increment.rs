@@ -7,8 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use maestro_core::graph::{ActionSet, Plan};
+use maestro_core::host::Host;
 use maestro_core::{
     ActionClass, ActionGraph, ActionId, ArtifactId, Label, Node, Origin, RelPath, TargetId,
 };
@@ -17,6 +18,7 @@ use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::WrittenFile;
 use maestro_executor::records::{CONTENT_DIR, FoundIn, LOCK_FILE};
 use maestro_executor::workspace::facts::Fact;
+use maestro_executor::workspace::host::WorkspaceHost;
 use maestro_executor::workspace::snapshot::{
     self, Changes, EvaluationBytes, Left, RequestRecord, Results, SnapshotToolchain,
 };
@@ -25,7 +27,7 @@ use maestro_rules::Remember;
 use crate::config::PROJECT_FILE;
 use crate::evaluation::evaluation_bytes;
 use crate::exit::{Failure, chain};
-use crate::invocation::{Invocation, Request, Wanted, observe};
+use crate::invocation::{Invocation, Request, Wanted};
 use crate::null_build::{Memory, Remembered, keyed_options, snapshot_name};
 use crate::output_groups::OutputGroups;
 use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
@@ -101,6 +103,14 @@ impl Invocation {
         Ok(Work { evaluation, ..Work::whole(reloaded.loaded) })
     }
 
+    /// Whether a changed path makes other content of a repository: a file of a folder beside the
+    /// workspace, or an archive in it. Neither is a source of the graph by that path.
+    fn is_of_repository(&self, path: &str) -> bool {
+        let specs = &self.config.project.repos;
+        path.starts_with('/')
+            || specs.values().any(|spec| spec.archive_file().as_deref() == Some(path))
+    }
+
     /// What is left of an earlier build, or `None` where nothing can be built upon.
     fn known_work(&self) -> Result<Option<Work>> {
         let Some(Memory { snapshot, changes }) = &self.memory else { return Ok(None) };
@@ -113,7 +123,9 @@ impl Invocation {
         let (lock, evaluation): (Vec<&String>, Vec<&String>) =
             evaluation.iter().partition(|path| is_lock(path));
         let (graph, results) = opened;
-        if evaluation.iter().any(|path| *path == PROJECT_FILE) || is_mostly_retired(&graph) {
+        let seen_by_rules = |path: &&String| *path == PROJECT_FILE || self.is_of_repository(path);
+        let elsewhere = sources.iter().any(|path| self.is_of_repository(path));
+        if elsewhere || evaluation.iter().any(seen_by_rules) || is_mostly_retired(&graph) {
             return Ok(None);
         }
         let known_actions = graph.action_count();
@@ -443,4 +455,11 @@ pub fn count_known(
 /// Whether a path is part of the lock, which the records read and not the build files.
 fn is_lock(path: &str) -> bool {
     path == LOCK_FILE || path.strip_prefix(CONTENT_DIR).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Makes a file of the workspace a dependency of the snapshot.
+pub fn observe(host: &WorkspaceHost, file: &str) -> Result<()> {
+    let path = RelPath::new(file).context("the lock names odd files")?;
+    Host::read(host, &path)?;
+    Ok(())
 }

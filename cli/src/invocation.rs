@@ -13,33 +13,33 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
 use maestro_core::graph::{Executable, Plan};
-use maestro_core::host::Host;
-use maestro_core::key::SandboxProfile;
 use maestro_core::{
     ActionGraph, ArtifactId, DigestFunction, FailureKind, Label, RelPath, TargetId,
 };
+use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
 use maestro_executor::records::{Reach, Records};
 use maestro_executor::runner::{Cancel, Runner};
 use maestro_executor::workspace;
 use maestro_executor::workspace::facts::KnownFiles;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
+use maestro_executor::workspace::host::WorkspaceHost;
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
 
-use crate::args::{BuildOptions, Global, OutputFormat, SandboxChoice, StaleRecords};
+use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords};
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::{Failure, chain};
-use crate::increment::{self, Ended, Known, Work};
+use crate::increment::{self, Ended, Known, Work, observe};
 use crate::null_build::{self, Memory};
 use crate::report::{OutputSummary, Summary, TargetSummary};
-use crate::runners::{Runners, ToolchainFinder};
+use crate::repos::{self, Repos};
+use crate::runners::{Runners, ToolchainFinder, sandbox};
 use crate::sinks::Fanout;
 
 /// What the user asked for.
@@ -92,6 +92,8 @@ pub struct Invocation {
     pub store: Store,
     /// The workspace as evaluation sees it.
     pub host: WorkspaceHost,
+    /// Other repositories.
+    pub repos: Repos,
     /// The lock.
     pub records: Arc<Records>,
     /// Makes live calls where a command allows them.
@@ -150,13 +152,13 @@ impl Invocation {
         .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
         let store = open_store(&config)?;
         let lease = store.lease()?;
-        let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-        let host = WorkspaceHost::new(&config.workspace, markers)
-            .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+        let repos = repos::repos(&config, &store, request.options.offline, &cancel);
+        let host = repos::workspace_host(&config, repos.mounts.clone())?;
         let memory = null_build::latest_memory(&config, &request, &state_dir, memory);
         let known = memory.as_ref().map(|memory| memory.snapshot.clone() as Arc<dyn KnownFiles>);
         let sources = Sources::open(&config.workspace, known)
-            .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+            .map_err(|e| Failure::new(e.kind(), chain(&e)))?
+            .with_mounts(repos.mounts.clone());
         let records = Records::load(&config.workspace)
             .map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
         // What was read is what a later null build must find unchanged.
@@ -184,6 +186,7 @@ impl Invocation {
             request,
             store,
             host,
+            repos,
             cancel,
             events,
             sources,
@@ -253,6 +256,28 @@ impl Invocation {
         Ok(Built { report, wanted, files, executables })
     }
 
+    /// The engine over a graph.
+    pub fn engine<'e>(
+        &'e self,
+        graph: &'e ActionGraph,
+        runners: &'e [Arc<dyn Runner>],
+        before: Option<&'e Before<'e>>,
+    ) -> Engine<'e> {
+        Engine {
+            options: self.engine_options(),
+            graph,
+            store: &self.store,
+            sources: &self.sources,
+            toolchains: &self.toolchains,
+            records: &self.records,
+            runners,
+            events: &self.events,
+            cancel: &self.cancel,
+            started: self.started,
+            before,
+        }
+    }
+
     /// Runs the engine and writes outputs; `None` where only a look at all actions can help.
     fn make(&self, work: &Work, requested: &[ArtifactId]) -> Result<Option<Made>> {
         let graph = &work.graph;
@@ -263,19 +288,7 @@ impl Invocation {
         };
         let plan = plan.map_err(|e| Failure::input(e.to_string()))?;
         let runners = Runners::new(self)?.list(self.live.clone());
-        let engine = Engine {
-            options: self.engine_options(),
-            graph,
-            store: &self.store,
-            sources: &self.sources,
-            toolchains: &self.toolchains,
-            records: &self.records,
-            runners: &runners,
-            events: &self.events,
-            cancel: &self.cancel,
-            started: self.started,
-            before: before.as_ref(),
-        };
+        let engine = self.engine(graph, &runners, before.as_ref());
         let mut report = engine.build(&plan, requested);
         let known_files = self.memory.as_ref().map(|memory| &*memory.snapshot as &dyn KnownFiles);
         let writer = OutputWriter {
@@ -432,25 +445,10 @@ struct Made {
     written: HashMap<ArtifactId, Vec<WrittenFile>>,
 }
 
-/// Makes a file of the workspace a dependency of the snapshot.
-pub fn observe(host: &WorkspaceHost, file: &str) -> Result<()> {
-    let path = RelPath::new(file).context("the lock names odd files")?;
-    Host::read(host, &path)?;
-    Ok(())
-}
-
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config) -> Result<Store> {
     let root = config.cache.clone();
     Ok(Store::open(StoreOptions { root, function: DigestFunction::Blake3 })?)
-}
-
-/// The profile that a flag names.
-pub fn sandbox(options: &BuildOptions) -> SandboxProfile {
-    match options.sandbox {
-        SandboxChoice::Hermetic => SandboxProfile::Hermetic,
-        SandboxChoice::None => SandboxProfile::None,
-    }
 }
 
 fn executable(

@@ -98,6 +98,11 @@ impl Host for NoFiles {
     fn list(&self, _dir: Option<&RelPath>) -> std::result::Result<Vec<DirEntry>, HostError> {
         Ok(Vec::new())
     }
+
+    fn open_repository(&self, name: &str, _from: &str) -> std::result::Result<String, HostError> {
+        let (name, from) = (name.to_owned(), String::new());
+        Err(HostError::NoRepository { name, from, hints: Vec::new() })
+    }
 }
 
 /// Prints every problem; the last line counts them and says what did not happen.

@@ -4,11 +4,13 @@
 //! end (`maestro-rules`), the store (`maestro-cas`), the engine with its runners
 //! (`maestro-executor`) and the integrations.
 
+mod allocator;
 mod args;
 mod commands;
 mod config;
 mod console;
 mod diff;
+mod downloads;
 mod evaluation;
 mod exit;
 mod increment;
@@ -20,6 +22,7 @@ mod output_groups;
 mod profile;
 mod profiles;
 mod report;
+mod repos;
 mod runners;
 mod signals;
 mod sinks;
@@ -37,6 +40,9 @@ use args::{Cli, Command};
 
 /// The exit code of a program that SIGPIPE ended, as a shell tells it.
 const BROKEN_PIPE: u8 = 128 + 13;
+
+#[global_allocator]
+static ALLOCATOR: allocator::Bounded = allocator::Bounded;
 
 fn main() -> ExitCode {
     // The spawn server is this same binary; it must start small and single-threaded.
@@ -99,6 +105,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Fmt(args) => commands::fmt::fmt(global, args),
         Command::Lint(args) => commands::lint::run(global, args),
         Command::Lock(args) => commands::lock::lock(global, args),
+        Command::Fetch(args) => commands::fetch::fetch(global, args),
+        Command::Vendor(args) => commands::vendor::vendor(global, args),
+        Command::Repo(command) => commands::repo::repo(global, command),
         Command::Clean(args) => commands::clean::clean(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),
         Command::Doctor(args) => commands::doctor::doctor(global, args),

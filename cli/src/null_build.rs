@@ -173,6 +173,7 @@ pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("platform={platform:?}"),
         format!("profiles={profiles:?}"),
         format!("host={:?}", host_machine()),
+        format!("overrides={:?}", config.overrides),
     ];
     let own = own.into_iter().chain([format!("output-groups={:?}", request.output_groups)]);
     own.chain(request.further.iter().cloned()).chain(request.patterns.iter().cloned()).collect()

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use maestro_cas::Store;
+use maestro_core::key::SandboxProfile;
 use maestro_core::{Digest, Toolchain};
 use maestro_executor::command::{CommandOptions, CommandRunner};
 use maestro_executor::engine::resolve::{ToolchainFailure, Toolchains as FindToolchains};
@@ -15,9 +16,10 @@ use maestro_executor::workspace::toolchain::{
 };
 use maestro_fetch::{FetchOptions, FetchRunner, NpmOptions, ProxyOptions, Variables};
 
-use crate::config::{cargo_downloads, non_empty, variables};
+use crate::args::{BuildOptions, SandboxChoice};
+use crate::config::{Config, VENDOR_FOLDER, cargo_downloads, non_empty, variables};
 use crate::exit::chain;
-use crate::invocation::{Invocation, sandbox};
+use crate::invocation::Invocation;
 
 /// The runners of one build.
 pub struct Runners {
@@ -38,22 +40,7 @@ impl Runners {
                 workspace: Some(invocation.config.workspace.clone()),
             },
         );
-        let variable = |names: [&str; 2]| names.into_iter().find_map(non_empty);
-        let fetch = FetchRunner::new(FetchOptions {
-            offline: options.offline,
-            crate_folders: cargo_downloads().into_iter().collect(),
-            npm: NpmOptions {
-                folder: Some(invocation.config.workspace.clone()),
-                variables: Variables(variables()),
-                ..NpmOptions::default()
-            },
-            proxy: ProxyOptions {
-                http: variable(["http_proxy", "HTTP_PROXY"]),
-                https: variable(["https_proxy", "HTTPS_PROXY"]),
-                no_proxy: variable(["no_proxy", "NO_PROXY"]),
-            },
-            ..FetchOptions::default()
-        });
+        let fetch = fetch_runner(&invocation.config, options.offline);
         Ok(Self { list: vec![Arc::new(command), Arc::new(NativeRunner), Arc::new(fetch)] })
     }
 
@@ -61,6 +48,36 @@ impl Runners {
     pub fn list(self, live: Option<Arc<dyn Runner>>) -> Vec<Arc<dyn Runner>> {
         self.list.into_iter().chain(live).collect()
     }
+}
+
+/// The profile that a flag names.
+pub fn sandbox(options: &BuildOptions) -> SandboxProfile {
+    match options.sandbox {
+        SandboxChoice::Hermetic => SandboxProfile::Hermetic,
+        SandboxChoice::None => SandboxProfile::None,
+    }
+}
+
+/// Makes downloads as the configuration says.
+pub fn fetch_runner(config: &Config, offline: bool) -> FetchRunner {
+    let variable = |names: [&str; 2]| names.into_iter().find_map(non_empty);
+    FetchRunner::new(FetchOptions {
+        offline,
+        vendor_folder: Some(config.workspace.join(VENDOR_FOLDER)),
+        mirror: config.mirror.clone(),
+        crate_folders: cargo_downloads().into_iter().collect(),
+        npm: NpmOptions {
+            folder: Some(config.workspace.clone()),
+            variables: Variables(variables()),
+            ..NpmOptions::default()
+        },
+        proxy: ProxyOptions {
+            http: variable(["http_proxy", "HTTP_PROXY"]),
+            https: variable(["https_proxy", "HTTPS_PROXY"]),
+            no_proxy: variable(["no_proxy", "NO_PROXY"]),
+        },
+        ..FetchOptions::default()
+    })
 }
 
 /// Finds toolchains and remembers which were used.

@@ -1,7 +1,8 @@
 //! Labels and the patterns that name several of them.
 //!
 //! `//pkg:name` is a target of this workspace, `@repo//pkg:name` one of another repository;
-//! `//pkg` is short for `//pkg:<last segment of pkg>`, `:name` is relative to a package.
+//! `//pkg` is short for `//pkg:<last segment of pkg>`, `@repo` for `@repo//:repo`, `:name` is
+//! relative to a package.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,9 +47,11 @@ impl Label {
         let error =
             |why| LabelError { text: text.escape_default().to_string(), what: "label", why };
         let (repo, rest) = match text.strip_prefix('@') {
-            Some(rest) => {
-                rest.split_once("//").ok_or_else(|| error("`//` is missing after `@`"))?
-            }
+            Some(rest) => match rest.split_once("//") {
+                Some(parts) => parts,
+                // `@repo` is short for `@repo//:repo`.
+                None => return Self::new(rest, "", rest).map_err(|e| error(e.why)),
+            },
             None => match text.strip_prefix("//") {
                 Some(rest) => (repo, rest),
                 None => {
@@ -177,11 +180,13 @@ impl TargetPattern {
             why,
         };
         let (repo, rest, absolute) = match text.strip_prefix('@') {
-            Some(rest) => {
-                let (repo, rest) =
-                    rest.split_once("//").ok_or_else(|| error("`//` is missing after `@`"))?;
-                (repo, rest, true)
-            }
+            Some(rest) => match rest.split_once("//") {
+                Some((repo, rest)) => (repo, rest, true),
+                None => {
+                    let label = Label::parse(text, "", "").map_err(|e| error(e.why))?;
+                    return Ok(Self::Single(label));
+                }
+            },
             None => match text.strip_prefix("//") {
                 Some(rest) => ("", rest, true),
                 None => ("", text, false),
@@ -261,7 +266,8 @@ mod tests {
         check(":x", "//here:x");
         check("x/y.c", "//here:x/y.c");
         check("@maestro//rules:cc.star", "@maestro//rules:cc.star");
-        for bad in ["", "//", "//a:", "a:b", "//a//b", "//a:../b", "@r", "//a/:b", "//a:b\n"] {
+        check("@r", "@r//:r");
+        for bad in ["", "//", "//a:", "a:b", "//a//b", "//a:../b", "@", "//a/:b", "//a:b\n"] {
             assert!(Label::parse(bad, "", "here").is_err(), "{bad:?}");
         }
     }

@@ -35,6 +35,14 @@ pub const BUILD_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub const STARLARK_TICKS_MAX: u64 = 1_000_000_000;
 /// Largest Starlark heap of one file, in bytes.
 pub const STARLARK_HEAP_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+/// Largest string, list or tuple that a product makes at once, in bytes.
+pub const STARLARK_PRODUCT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most numbers of one Starlark range.
+pub const STARLARK_RANGE_MAX: i64 = 100_000_000;
+/// Most memory that one step of a Starlark file may ask for at once, in bytes.
+pub const STARLARK_STEP_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Most entries of folders that the globs of one file look at.
+pub const GLOB_ENTRIES_MAX: usize = 10_000_000;
 /// Deepest Starlark call stack.
 pub const STARLARK_CALL_DEPTH_MAX: usize = 200;
 /// Files whose time stamps are this close to their hash are hashed again, in milliseconds.

@@ -21,6 +21,7 @@ mod framed_log;
 pub mod host;
 mod listing;
 pub mod lock;
+pub mod mounts;
 mod sealed_file;
 pub mod snapshot;
 pub mod sources;

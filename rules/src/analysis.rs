@@ -18,6 +18,7 @@ use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
 use self::memory::Outcome;
 use crate::attr::{AttrKind, AttrValue};
+use crate::bounded::Evaluating;
 use crate::configured::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Via};
 use crate::ctx::actions::declare;
 use crate::ctx::out_root;
@@ -29,6 +30,7 @@ use crate::load::file::{display, path_of};
 use crate::memo::session::Session;
 use crate::memo::value::Foreign;
 use crate::package::TargetDecl;
+use crate::repos::{file_path, is_library};
 use crate::resolve::{Universe, location_of};
 use crate::rule::RuleSpec;
 use crate::scope::{Current, Prints, RuleScope};
@@ -187,7 +189,9 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             Some(_) => None,
             None => Some(self.implementation(&decl.rule).map_err(at)?),
         };
-        let prints = Prints::new(&display(&decl.rule.file));
+        let file = display(&decl.rule.file);
+        let _evaluating = Evaluating::start(&file);
+        let prints = Prints::new(&file);
         let mut foreign = Foreign::default();
         let frozen = Module::with_temp_heap(|module| {
             {
@@ -292,15 +296,13 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     fn source(&self, label: &Label) -> Result<FileValue, RuleError> {
         let error = |message: String| RuleError::new(Code::NoTarget, message);
         let mut graph = self.scope.graph.borrow_mut();
-        let (path, id) = if label.is_main() {
-            let path = RelPath::new(&path_of(label)).map_err(|e| error(e.to_string()))?;
-            (path.clone(), graph.source(path))
-        } else {
+        let path = RelPath::new(&file_path(label)).map_err(|e| error(e.to_string()))?;
+        let id = if is_library(&label.repo) {
             let text = library::read(&path_of(label))
                 .ok_or_else(|| error(format!("there is no file `{label}`")))?;
-            let path = format!("external/{}/{}", label.repo, path_of(label));
-            let path = RelPath::new(&path).map_err(|e| error(e.to_string()))?;
-            (path.clone(), graph.builtin(path, text.as_bytes().into()))
+            graph.builtin(path.clone(), text.as_bytes().into())
+        } else {
+            graph.source(path.clone())
         };
         Ok(FileValue::new(id, path, ArtifactKind::File, FileOrigin::Source, label.clone()))
     }

@@ -129,6 +129,12 @@ codes! {
     /// Fix: give `sha256` or `integrity`; the message shows how to find the digest of what is there
     /// now.
     Unpinned = "MAE0132",
+    /// There is no such repository, or it cannot be had.
+    ///
+    /// Fix: declare it in `maestro.toml` of the workspace, as the message shows, and pin it with
+    /// `maestro repo pin NAME`; where it cannot be fetched, check its URL, or run `maestro fetch`
+    /// while there is a network.
+    Repository = "MAE0133",
     /// A query is malformed.
     ///
     /// Fix: quote the expression for the shell; functions and operators are listed in `maestro

@@ -4,17 +4,20 @@
 //! package of its own, nor `maestro-out` and `.git`. The result is sorted, so that it does not
 //! depend on the order of the disk.
 
+use std::cell::Cell;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use maestro_core::RelPath;
-use maestro_core::host::{DirEntry, FileType, Host};
+use maestro_core::host::{DirEntry, FileType, Host, HostError};
+use maestro_core::limits::GLOB_ENTRIES_MAX;
 
 use crate::error::{Code, RuleError};
 use crate::scope::PACKAGE_FILE;
 
 /// Folders that no glob enters.
 const SKIPPED: [&str; 2] = ["maestro-out", ".git"];
-/// Most files that one glob looks at.
-const FILES_MAX: usize = 1_000_000;
+/// Most patterns of one glob.
+const PATTERNS_MAX: usize = 10_000;
 
 /// What a glob asks for.
 pub(crate) struct Glob<'a> {
@@ -22,6 +25,8 @@ pub(crate) struct Glob<'a> {
     pub(crate) exclude: &'a [&'a str],
     pub(crate) allow_empty: bool,
     pub(crate) exclude_directories: bool,
+    /// How many entries the globs of the file looked at so far.
+    pub(crate) seen: &'a Cell<usize>,
 }
 
 /// The matching paths, relative to the package, sorted.
@@ -30,6 +35,10 @@ pub(crate) fn glob(
     package: &str,
     request: &Glob<'_>,
 ) -> Result<Vec<String>, RuleError> {
+    if request.include.len() + request.exclude.len() > PATTERNS_MAX {
+        let message = format!("the glob has more than {PATTERNS_MAX} patterns");
+        return Err(RuleError::new(Code::Limit, message).hint("name the files in a list"));
+    }
     let exclude = compile(request.exclude)?;
     let mut walk = Walk {
         host,
@@ -37,7 +46,7 @@ pub(crate) fn glob(
         reach: request.include.iter().map(|pattern| Reach::of(pattern)).collect(),
         files_only: request.exclude_directories,
         found: Vec::new(),
-        seen: 0,
+        seen: request.seen,
     };
     walk.folder(package)?;
     let mut found = walk.found;
@@ -119,7 +128,7 @@ struct Walk<'a> {
     reach: Vec<Reach>,
     files_only: bool,
     found: Vec<String>,
-    seen: usize,
+    seen: &'a Cell<usize>,
 }
 
 impl Walk<'_> {
@@ -132,10 +141,13 @@ impl Walk<'_> {
             if !inner.is_empty() && entries.iter().any(|e| e.name == PACKAGE_FILE) {
                 continue;
             }
-            self.seen += entries.len();
-            if self.seen > FILES_MAX {
-                let message = format!("the glob looks at more than {FILES_MAX} files");
-                return Err(RuleError::new(Code::Limit, message));
+            // A folder costs something even where it is empty.
+            self.seen.set(self.seen.get() + 1 + entries.len());
+            if self.seen.get() > GLOB_ENTRIES_MAX {
+                let message =
+                    format!("the globs of this file look at more than {GLOB_ENTRIES_MAX} entries");
+                return Err(RuleError::new(Code::Limit, message)
+                    .hint("glob once and pick from the list, or split the package"));
             }
             for entry in entries {
                 let path = join(&inner, &entry.name);
@@ -218,16 +230,23 @@ pub(crate) fn stat(host: &dyn Host, path: &str) -> Result<Option<FileType>, Rule
 }
 
 /// An error of the machine as one of ours.
-pub(crate) fn host_error(error: &maestro_core::host::HostError) -> RuleError {
+pub(crate) fn host_error(error: &HostError) -> RuleError {
     use std::error::Error;
     let message = match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
     match error {
-        maestro_core::host::HostError::Io { .. } => {
-            RuleError::new(Code::File, message).environment()
+        HostError::Io { .. } => RuleError::new(Code::File, message).environment(),
+        HostError::TooLarge { .. } => RuleError::new(Code::File, message),
+        HostError::NoRepository { hints, .. } => {
+            let error = RuleError::new(Code::Repository, message);
+            hints.iter().fold(error, |error, hint| error.hint(hint))
         }
-        maestro_core::host::HostError::TooLarge { .. } => RuleError::new(Code::File, message),
+        HostError::Repository { kind, hints, .. } => {
+            let mut error = RuleError::new(Code::Repository, message);
+            error.kind = *kind;
+            hints.iter().fold(error, |error, hint| error.hint(hint))
+        }
     }
 }

@@ -12,11 +12,13 @@ use starlark::values::none::NoneType;
 
 use crate::attr::LabelBase;
 use crate::attr::schema::attr_members;
+use crate::bounded::bounded_globals;
 use crate::build_setting::config_members;
 use crate::error::{Code, RuleError};
 use crate::glob::{Glob, glob as glob_files};
 use crate::native_rules::native_rules;
 use crate::read::read_globals;
+use crate::repos::is_library;
 use crate::rule::{rule_globals, unpack_visibility};
 use crate::scope::FileScope;
 use crate::values::depset::depset_globals;
@@ -50,6 +52,7 @@ pub(crate) fn globals() -> &'static Globals {
         builder.namespace("platform_common", |common| {
             common.set("ToolchainInfo", builtins().toolchain.clone());
         });
+        bounded_globals(&mut builder);
         builder.namespace("attr", attr_members);
         builder.namespace("config", config_members);
         builder.namespace("native", |native| {
@@ -116,8 +119,8 @@ fn package_globals(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<AllocList<Vec<String>>> {
         let scope = FileScope::of(eval)?;
         scope.package("glob")?;
-        if !scope.file.repo.is_empty() {
-            let message = "`glob` works only in packages of the workspace";
+        if is_library(&scope.file.repo) {
+            let message = "`glob` does not work in the library";
             return RuleError::new(Code::Glob, message).raise();
         }
         let include = strings(include, "include")?;
@@ -125,9 +128,14 @@ fn package_globals(builder: &mut GlobalsBuilder) {
             Some(value) if !value.is_none() => strings(value, "exclude")?,
             _ => Vec::new(),
         };
-        let request =
-            Glob { include: &include, exclude: &exclude, allow_empty, exclude_directories };
-        Ok(AllocList(glob_files(scope.host, &scope.file.package, &request)?))
+        let request = Glob {
+            include: &include,
+            exclude: &exclude,
+            allow_empty,
+            exclude_directories,
+            seen: &scope.globbed,
+        };
+        Ok(AllocList(glob_files(scope.host, &scope.file.package_dir(), &request)?))
     }
 
     /// Says what holds for the whole package; at most once, before any target.

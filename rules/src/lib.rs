@@ -15,6 +15,7 @@
 
 mod analysis;
 mod attr;
+mod bounded;
 mod build_setting;
 mod config;
 mod configured;
@@ -37,6 +38,7 @@ mod query;
 mod read;
 mod recalled;
 mod reference;
+mod repos;
 mod resolve;
 mod rule;
 mod scope;
@@ -51,6 +53,7 @@ use maestro_core::{ActionGraph, TargetId, TargetPattern};
 use crate::evaluation::evaluate;
 use crate::load::loader::STACK_BYTES;
 
+pub use bounded::evaluated_file;
 pub use config::definitions::HostMachine;
 pub use config::request::ConfigurationRequest;
 pub use config::toolchains::{Resolution, ToolchainChoice, Verdict};

@@ -26,6 +26,7 @@ embedded! {
     "rules/npm.star" => "npm.star",
     "rules/pip.star" => "pip.star",
     "rules/proto.star" => "proto.star",
+    "rules/repositories.star" => "repositories.star",
     "rules/oci.star" => "oci.star",
     "rules/release.star" => "release.star",
     "rules/llm.star" => "llm.star",

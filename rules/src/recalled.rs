@@ -188,7 +188,7 @@ impl<'a> Again<'_, 'a> {
                 if !repo.is_empty() {
                     return None;
                 }
-                folders.insert(package.clone(), self.universe.packages.below(package).ok()?);
+                folders.insert(package.clone(), self.universe.packages.below(repo, package).ok()?);
             }
         }
         let names = |key: &&PackageKey| {
@@ -440,7 +440,7 @@ impl<'a> Again<'_, 'a> {
                     needed.insert((repo.as_str().into(), package.as_str().into()));
                 }
                 TargetPattern::Recursive { repo, package } => {
-                    let found = self.universe.packages.below(package).unwrap_or_default();
+                    let found = self.universe.packages.below(repo, package).unwrap_or_default();
                     let key = |folder: &String| (repo.as_str().into(), folder.as_str().into());
                     needed.extend(found.iter().map(key));
                 }

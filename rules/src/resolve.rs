@@ -14,6 +14,7 @@ use crate::library;
 use crate::load::file::{border_inside, crosses, path_of};
 use crate::load::packages::Packages;
 use crate::package::TargetDecl;
+use crate::repos::{file_path, is_library};
 use crate::visibility::{Visibility, entry_for};
 
 /// What a label names.
@@ -101,12 +102,12 @@ impl<'h> Universe<'h> {
                 (repo.as_str(), vec![package.clone()])
             }
             TargetPattern::Recursive { repo, package } => {
-                if !repo.is_empty() {
+                if is_library(repo) {
                     let message = format!("`{pattern}` cannot be listed");
                     return Err(RuleError::new(Code::Label, message)
                         .hint("name one package of the repository"));
                 }
-                let below = self.packages.below(package)?;
+                let below = self.packages.below(repo, package)?;
                 if below.is_empty() {
                     let message = format!("there is no package at or below `{pattern}`");
                     return Err(RuleError::new(Code::NoPackage, message));
@@ -167,15 +168,15 @@ impl<'h> Universe<'h> {
             return Ok(Some(Node::Output(owner.clone())));
         }
         let path = path_of(label);
-        if &*label.repo == library::REPO && library::read(&path).is_some() {
+        if is_library(&label.repo) && library::read(&path).is_some() {
             return Ok(Some(Node::Source));
         }
-        if label.is_main() {
+        if !is_library(&label.repo) {
             let host = self.packages.host();
             if let Some(inner) = border_inside(host, label)? {
                 return Err(crosses(label, &inner));
             }
-            match stat(host, &path)? {
+            match stat(host, &file_path(label))? {
                 Some(FileType::File) => return Ok(Some(Node::Source)),
                 Some(FileType::Directory) => {
                     let message = format!("`{label}` is a folder, not a file or target");
@@ -199,19 +200,23 @@ impl<'h> Universe<'h> {
             names.extend(package.targets.keys().map(ToString::to_string));
             names.extend(package.outputs.keys().map(ToString::to_string));
         }
-        if label.is_main() {
+        if !is_library(&label.repo) {
             let (folder, _) = label.name.rsplit_once('/').unwrap_or(("", &label.name));
             let join = |a: &str, b: &str| match (a.is_empty(), b.is_empty()) {
                 (true, _) => b.to_owned(),
                 (_, true) => a.to_owned(),
                 _ => format!("{a}/{b}"),
             };
-            let entries = list(self.packages.host(), &join(&label.package, folder));
+            let entries = list(self.packages.host(), &join(&label.package_dir(), folder));
             let files = entries.unwrap_or_default().into_iter().filter(|e| e.valid);
             names.extend(files.map(|entry| join(folder, &entry.name)));
         }
         match nearest(&label.name, names.iter().map(String::as_str)) {
-            Some(near) => error.hint(format!("did you mean `:{near}`?")),
+            Some(near) if near.is_ascii() => error.hint(format!("did you mean `:{near}`?")),
+            // Two forms of one letter look the same; their code points do not.
+            Some(near) => {
+                error.hint(format!("did you mean `:{near}`, that is `{}`?", code_points(near)))
+            }
             None => error,
         }
     }
@@ -234,7 +239,7 @@ impl<'h> Universe<'h> {
                 export = package.and_then(|package| package.exports.get(&label.name));
                 match export {
                     Some(visibility) => visibility,
-                    None if label.repo.is_empty() => return Err(not_exported(label)),
+                    None if !is_library(&label.repo) => return Err(not_exported(label)),
                     None => &Visibility::Public,
                 }
             }
@@ -266,10 +271,20 @@ impl<'h> Universe<'h> {
     }
 }
 
+/// A name with the code points of all that is not ASCII.
+fn code_points(name: &str) -> String {
+    let escaped =
+        |c: char| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() };
+    name.chars().map(escaped).collect()
+}
+
 fn not_exported(label: &Label) -> RuleError {
+    let at = if label.is_main() { String::new() } else { format!("@{}", label.repo) };
     let message = format!("the file `{label}` exists, but its package does not export it");
-    RuleError::new(Code::Visibility, message)
-        .hint(format!("add `exports_files([\"{}\"])` to package `//{}`", label.name, label.package))
+    RuleError::new(Code::Visibility, message).hint(format!(
+        "add `exports_files([\"{}\"])` to package `{at}//{}`",
+        label.name, label.package
+    ))
 }
 
 /// The label of the toolchain that starts tests.

@@ -3,7 +3,7 @@
 //! The interpreter carries exactly one of the two in `Evaluator::extra`; a function that needs the
 //! other says so in its error.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub(crate) struct FileScope<'e> {
     pub(crate) visibility: RefCell<Option<Visibility>>,
     /// The workspace.
     pub(crate) host: &'e dyn Host,
+    /// How many entries of folders its globs looked at.
+    pub(crate) globbed: Cell<usize>,
 }
 
 impl<'e> FileScope<'e> {

@@ -2,6 +2,8 @@
 //!
 //! Tests of the binary take it from `MAESTRO_BIN`, which `cargo xtask test` sets.
 
+pub mod file_server;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

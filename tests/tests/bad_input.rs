@@ -154,6 +154,190 @@ fn unpinned_downloads_do_not_load() {
     check(&ws, 2, &["build", "//:x"], &["sha256", "maestro.star:2:1"]);
 }
 
+// --- too much
+
+#[test]
+fn build_files_that_never_end_or_take_all_memory_are_stopped_with_their_place() {
+    let check_text =
+        |text: &str, parts: &[&str]| check(&package(text), 2, &["build", "//..."], parts);
+    check_text(
+        "def f(n):\n    return g(n)\ndef g(n):\n    return f(n + 1)\nf(0)\n",
+        &["error[MAE0103]: calls nest too deeply", "maestro.star:"],
+    );
+    let place = "maestro.star:2:5";
+    check_text("x = \"x\" * 1000000000\n", &["error[MAE0103]: 1 bytes times 1000000000", place]);
+    // No step shows the size beforehand here: the allocator refuses.
+    let parts = ["error[MAE0103]: one step of `maestro.star` asks for", "the limit is 1073741824"];
+    check_text("x = \"\".join([\"x\" * 10000000] * 1000)\n", &parts);
+    check_text("x = list(range(1000000000))\n", &["error[MAE0103]: a range of 1000000000 numbers"]);
+    check_text("x = (\"x\" * 1000000).replace(\"x\", \"y\" * 1000000)\n", &parts);
+    let rules = "visibility([\"//...\"])\ndef _impl(ctx):\n    \"\".join([\"x\" * 10000000] * 1000)\n\
+                 r = rule(implementation = _impl)\n";
+    let ws = package("load(\":defs.star\", \"r\")\nr(name = \"x\")\n");
+    ws.write("defs.star", rules);
+    check(&ws, 2, &["build", "//:x"], &["error[MAE0103]: one step of `defs.star` asks for"]);
+}
+
+// --- names
+
+/// The targets that a pattern names, in the order of the query.
+fn query(ws: &Workspace, expression: &str) -> Vec<String> {
+    let run = ws.run(&["query", expression]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    run.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn names_that_differ_only_in_case_are_different_names() {
+    let ws = package(
+        "genrule(name = \"a\", srcs = [\"in.txt\", \"IN.txt\"], outs = [\"o.txt\"], cmd = \"cat $(SRCS) > $@\")\n\
+         genrule(name = \"A\", outs = [\"O.txt\"], cmd = \"echo A > $@\")\n",
+    );
+    ws.write("in.txt", "small\n");
+    ws.write("IN.txt", "LARGE\n");
+    ws.ok(&["build", "//..."]);
+    assert_eq!(ws.read("maestro-out/shared/o.txt"), "small\nLARGE\n");
+    assert_eq!(ws.read("maestro-out/shared/O.txt"), "A\n");
+}
+
+#[test]
+fn names_in_two_unicode_forms_are_different_names_and_told_apart() {
+    // One letter, and a letter with an accent of its own.
+    let (composed, decomposed) = ("caf\u{e9}.txt", "cafe\u{301}.txt");
+    let ws = package("filegroup(name = \"x\", srcs = glob([\"*.txt\"]))\n");
+    ws.write(composed, "1");
+    ws.write(decomposed, "2");
+    assert_eq!(query(&ws, "deps(//:x)").iter().filter(|l| l.contains("caf")).count(), 2);
+    let ws = package(&format!("filegroup(name = \"x\", srcs = [\"{composed}\"])\n"));
+    ws.write(decomposed, "2");
+    check(&ws, 2, &["build", "//:x"], &["there is no target or file", "cafe\\u{301}.txt"]);
+}
+
+// --- things that change under a build
+
+const COPY: &str = "genrule(name = \"x\", srcs = [\"f\"], outs = [\"o\"], cmd = \"cp $< $@\")\n";
+const COPIED: &str = "maestro-out/shared/o";
+
+#[test]
+fn a_file_that_becomes_a_folder_and_back_is_noticed() {
+    let ws = package(COPY);
+    ws.write("f", "file");
+    ws.ok(&["build", "//:x"]);
+    std::fs::remove_file(ws.root.join("f")).expect("there");
+    ws.write("f/inner", "");
+    check(&ws, 2, &["build", "//:x"], &["`//:f` is a folder, not a file or target"]);
+    std::fs::remove_dir_all(ws.root.join("f")).expect("there");
+    ws.write("f", "file again");
+    ws.ok(&["build", "//:x"]);
+    assert_eq!(ws.read(COPIED), "file again");
+    // The same at the place of an output.
+    std::fs::remove_file(ws.root.join(COPIED)).expect("there");
+    ws.write(&format!("{COPIED}/mine"), "");
+    ws.ok(&["build", "//:x"]);
+    assert_eq!(ws.read(COPIED), "file again");
+}
+
+#[test]
+fn a_clock_that_goes_backwards_hides_no_edit() {
+    use std::time::{Duration, SystemTime};
+    let ws = package(COPY);
+    let edit = |text: &str, time: SystemTime| {
+        ws.write("f", text);
+        let file = std::fs::File::options().write(true).open(ws.root.join("f")).expect("there");
+        file.set_modified(time).expect("it can be set");
+        ws.ok(&["build", "//:x"]);
+        assert_eq!(ws.read(COPIED), text);
+    };
+    let now = SystemTime::now();
+    let day = Duration::from_secs(24 * 60 * 60);
+    edit("one", now + 365 * day);
+    edit("two", now - 365 * day);
+    edit("six", now - 365 * day);
+    edit("ten", SystemTime::UNIX_EPOCH);
+    edit("old", now);
+}
+
+#[test]
+fn inodes_that_change_cost_a_look_and_no_more() {
+    let ws = package(COPY);
+    ws.write("f", "text");
+    ws.ok(&["build", "//:x"]);
+    // As on file systems that number files anew: another inode, the same bytes.
+    std::fs::copy(ws.root.join("f"), ws.root.join("g")).expect("it can be copied");
+    std::fs::rename(ws.root.join("g"), ws.root.join("f")).expect("it can be moved");
+    let summary = ws.ok(&["build", "//:x"]);
+    assert_eq!(summary["actions"]["executed"], 0);
+    assert_eq!(ws.read(COPIED), "text");
+}
+
+#[test]
+fn whatever_lies_damaged_in_the_state_is_made_anew() {
+    let ws = package(COPY);
+    ws.write("f", "text");
+    ws.ok(&["build", "//:x"]);
+    let folder = ws.cache.join("workspaces");
+    let files: Vec<_> = maestro_tests::files_below(&folder);
+    assert!(files.len() >= 3, "{files:?}");
+    let state = std::fs::read_dir(&folder).expect("there").next().expect("one").expect("readable");
+    for (name, bytes) in files {
+        let name = name.file_name().expect("a file").to_owned();
+        let Some(path) = find(&state.path(), &name) else { continue };
+        for keep in [0, 1, 7, bytes.len() / 3, bytes.len().saturating_sub(1)] {
+            std::fs::write(&path, &bytes[..keep.min(bytes.len())]).expect("writable");
+            let summary = ws.ok(&["build", "//:x"]);
+            assert_eq!(summary["actions"]["executed"], 0, "{name:?} cut to {keep} bytes");
+            ws.write("f", format!("text {keep} {name:?}"));
+            ws.ok(&["build", "//:x"]);
+            assert_eq!(ws.read(COPIED), format!("text {keep} {name:?}"));
+            ws.write("f", "text");
+            ws.ok(&["build", "//:x"]);
+        }
+        let noise: Vec<u8> = (0..4096_u32).map(|n| (n * 131 % 251) as u8).collect();
+        std::fs::write(&path, noise).expect("writable");
+        ws.ok(&["build", "//:x"]);
+        assert_eq!(ws.read(COPIED), "text");
+    }
+}
+
+/// The file of this name below a folder.
+fn find(folder: &std::path::Path, name: &std::ffi::OsStr) -> Option<std::path::PathBuf> {
+    let mut stack = vec![folder.to_owned()];
+    while let Some(folder) = stack.pop() {
+        for entry in std::fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            match path.is_dir() {
+                true => stack.push(path),
+                false if path.file_name() == Some(name) => return Some(path),
+                false => {}
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn an_edit_while_a_build_runs_is_built_by_the_next() {
+    let ws = package(
+        "genrule(name = \"slow\", srcs = [\"f\"], outs = [\"s\"], cmd = \"cp $< $@; sleep 1\")\n\
+         genrule(name = \"x\", srcs = [\":slow\", \"f\"], outs = [\"o\"], cmd = \"cat $(SRCS) > $@\")\n",
+    );
+    ws.write("f", "one\n");
+    let events = ws.outside().join("events.jsonl");
+    let build = ws.spawn(&["build", "//:x", &format!("--events={}", events.display())]);
+    let started = maestro_tests::poll(std::time::Duration::from_secs(60), || {
+        std::fs::read_to_string(&events).is_ok_and(|text| text.contains("action-started"))
+    });
+    assert!(started, "no action was started");
+    ws.write("f", "two\n");
+    let first = maestro_tests::Run::of(build.wait_with_output().expect("it ends"));
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    // Either state of the file, never a mixture.
+    let text = ws.read(COPIED);
+    assert!(["one\none\n", "two\ntwo\n"].contains(&text.as_str()), "{text}");
+    ws.ok(&["build", "//:x"]);
+    assert_eq!(ws.read(COPIED), "two\ntwo\n");
+}
+
 // --- the lock
 
 const PLAN: &str = "//intelgraph:test_plan";

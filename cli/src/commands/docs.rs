@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use maestro_core::Label;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_rules::{error_page, error_pages, reference};
 use serde_json::json;
 
 use crate::args::{DocsArgs, Global, OutputFormat};
-use crate::config::{Config, PROJECT_FILE};
+use crate::config::Config;
 use crate::exit::Failure;
+use crate::repos;
 
 /// Runs the command.
 pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
@@ -20,9 +20,7 @@ pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
     }
     let config = Config::load(global)?;
     let label = file_label(&config, &args.what)?;
-    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-    let host = WorkspaceHost::new(&config.workspace, markers)
-        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let host = repos::unlocked_host(&config)?;
     match reference(&host, &label) {
         Ok(found) if json => println!("{}", serde_json::to_string(&found)?),
         Ok(found) => print!("{}", found.to_markdown()),

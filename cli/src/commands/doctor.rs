@@ -1,5 +1,7 @@
 //! `maestro doctor`: checks this machine and says what to install or change.
 
+mod file_system;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -7,13 +9,14 @@ use anyhow::{Context, Result};
 use maestro_cas::{Store, StoreOptions};
 use maestro_core::{DigestFunction, Label};
 use maestro_executor::sandbox;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_rules::{Resolution, ToolchainChoice, Verdict};
 use serde::Serialize;
 
 use crate::args::{DoctorArgs, Global, OutputFormat};
-use crate::config::{Config, PROJECT_FILE, cache_dir};
+use crate::config::{Config, cache_dir};
 use crate::exit::chain;
+use crate::repos;
+use file_system::Weak;
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -38,6 +41,7 @@ pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<ExitCode> {
     let options = StoreOptions { root: cache.clone(), function: DigestFunction::Blake3 };
     let store = Store::open(options)?;
     let mut checks = vec![namespaces(&store)?, disk(&cache)];
+    checks.extend(Config::load(global).ok().map(|config| workspace(&config.workspace)));
     checks.extend(toolchains(&store));
     let ok = checks.iter().all(|check| check.ok);
     if global.output == OutputFormat::Json {
@@ -56,9 +60,7 @@ pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<ExitCode> {
 /// Says which toolchains a target gets, and why.
 fn explain_toolchains(global: &Global, label: &str, args: &DoctorArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
-    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-    let host = WorkspaceHost::new(&config.workspace, markers)
-        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let host = repos::unlocked_host(&config)?;
     let configuration = crate::profiles::configuration(&config, &args.configuration)?;
     let found = crate::load::resolve_toolchains(&config, &host, label, configuration)?;
     if global.output == OutputFormat::Json {
@@ -141,6 +143,21 @@ fn disk(cache: &Path) -> Check {
             hints: vec!["name another folder with `--cache DIR` or `MAESTRO_CACHE`".into()],
         },
     }
+}
+
+/// A weak file system is no error: what is not known for sure is read again.
+fn workspace(root: &Path) -> Check {
+    let (found, hints) = match file_system::weak(root) {
+        None => (format!("`{}`", root.display()), Vec::new()),
+        Some(Weak { name, lack }) => (
+            format!("`{}` lies on {name}, where {lack}", root.display()),
+            vec![
+                "files with odd time stamps are read again by every build; a local disk is faster"
+                    .into(),
+            ],
+        ),
+    };
+    Check { name: "workspace", ok: true, found, hints }
 }
 
 /// The toolchains that ship with the rules: are their packages installed?

@@ -4,21 +4,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use maestro_core::event::Severity;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_rules::{Diagnostic, LINTS, fix, lint, lint_of};
 use serde_json::{Value, json};
 
 use crate::args::{Global, LintArgs, OutputFormat};
-use crate::config::{Config, PROJECT_FILE};
+use crate::config::Config;
+use crate::repos;
 use crate::star_files::{StarFile, find, replace};
 
 /// Runs the command.
 pub fn run(global: &Global, args: &LintArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let files = find(&config.workspace, &args.paths)?;
-    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-    let host = WorkspaceHost::new(&config.workspace, markers)
-        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let host = repos::unlocked_host(&config)?;
     let (mut findings, mut fixed, mut failed) = (Vec::new(), Vec::new(), 0_usize);
     for file in &files {
         let result = read(file).and_then(|text| {

@@ -12,13 +12,13 @@ use maestro_executor::provenance::walk::Walk;
 use maestro_executor::provenance::{GitCommit, statement};
 use maestro_executor::records::Records;
 use maestro_executor::workspace;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::toolchain::ToolchainList;
 
 use crate::args::{ConfigurationOptions, Global, ProvenanceArgs};
-use crate::config::{Config, PROJECT_FILE};
+use crate::config::Config;
 use crate::exit::{Failure, chain};
 use crate::invocation::open_store;
+use crate::repos;
 
 /// Runs the command.
 pub fn provenance(global: &Global, args: &ProvenanceArgs) -> Result<ExitCode> {
@@ -60,9 +60,7 @@ pub fn provenance(global: &Global, args: &ProvenanceArgs) -> Result<ExitCode> {
 
 /// The execution paths of a target's files.
 fn outputs_of(config: &Config, label: &str, options: &ConfigurationOptions) -> Result<Vec<String>> {
-    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-    let host = WorkspaceHost::new(&config.workspace, markers)
-        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let host = repos::unlocked_host(config)?;
     let configuration = crate::profiles::configuration(config, options)?;
     let loaded = crate::load::load(config, &host, &[label.to_owned()], configuration)?;
     let [target] = loaded.requested.as_slice() else {

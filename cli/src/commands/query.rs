@@ -7,16 +7,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use maestro_core::limits::QUERY_BYTES_MAX;
-use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_rules::{ActionForm, EdgeFilter, OutputOptions, QueryForm, QueryOptions, QueryOrder};
 
 use crate::args::{
     AqueryArgs, ConfigurationOptions, CqueryArgs, Global, OrderOutput, OutputFormat, QueryArgs,
     Question, TargetLayout,
 };
-use crate::config::{Config, PROJECT_FILE};
+use crate::config::Config;
 use crate::exit::Failure;
 use crate::load::{answered, print_remarks};
+use crate::repos;
 
 /// Answers a question about targets.
 pub fn query(global: &Global, args: &QueryArgs) -> Result<ExitCode> {
@@ -76,9 +76,7 @@ fn asked(
     ask: impl FnOnce(QueryOptions<'_>) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
     let config = Config::load(global)?;
-    let markers = HostOptions { workspace_markers: vec![PROJECT_FILE.to_owned()] };
-    let host = WorkspaceHost::new(&config.workspace, markers)
-        .with_context(|| format!("cannot open `{}`", config.workspace.display()))?;
+    let host = repos::unlocked_host(&config)?;
     let configuration = configuration.map(|flags| crate::profiles::configuration(&config, flags));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     ask(QueryOptions {

@@ -243,6 +243,8 @@ impl FactTable {
             std::collections::BTreeMap::new();
         for (path, mut fact) in facts {
             let (folder, name) = match path.rsplit_once('/') {
+                // Absolute paths are facts about folders beside the workspace.
+                Some(("", name)) => ("/".to_owned(), name.to_owned()),
                 Some((folder, name)) => (folder.to_owned(), name.to_owned()),
                 None => (String::new(), path),
             };

@@ -6,22 +6,25 @@
 //! Signatures are taken before content is read. What changes in between makes the observation
 //! wrong, so that it is noticed the next time; it cannot make a stale answer look current.
 //! `maestro-out`, `.git` and folders that are workspaces of their own are invisible in listings.
+//! Files of other repositories stand at `external/NAME/…`; observations name them by the absolute
+//! path of their folder, and there are none for repositories that a digest pins.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use maestro_cas::StatSignature;
+use maestro_cas::{StatSignature, StoreError};
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
-use maestro_core::{DigestFunction, RelPath, limits};
+use maestro_core::{DigestFunction, Node, RelPath, limits};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::facts::{Content, Fact, Listing, file_type, now_ns};
 use super::listing::{listing_digest, open_folder, read_listing, type_code};
+use super::mounts::{Located, Mount, Mounts, TreeMount};
 
 const SHARDS: usize = 32;
 
@@ -43,6 +46,7 @@ impl Default for HostOptions {
 pub struct WorkspaceHost {
     root: OwnedFd,
     options: HostOptions,
+    mounts: Arc<Mounts>,
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -59,7 +63,14 @@ impl WorkspaceHost {
     pub fn new(root: &Path, options: HostOptions) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
-        Ok(Self { root, options, shards: std::array::from_fn(|_| Mutex::default()) })
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Ok(Self { root, options, mounts: Arc::default(), shards })
+    }
+
+    /// The same host with other repositories.
+    pub fn with_mounts(mut self, mounts: Arc<Mounts>) -> Self {
+        self.mounts = mounts;
+        self
     }
 
     /// All that was seen since the last call, sorted by path.
@@ -82,6 +93,13 @@ impl WorkspaceHost {
                     .filter_map(|(path, (seen, _))| Some((path, Fact::Listing(seen?)))),
             );
         }
+        let named = |(path, fact): (String, Fact)| match self.mounts.opened(&path) {
+            None => Some((path, fact)),
+            // A tree that a digest pins needs no fact.
+            Some(located) => Some((located.absolute()?, fact)),
+        };
+        let mut facts: Vec<_> = facts.into_iter().filter_map(named).collect();
+        facts.extend(self.mounts.facts());
         facts.sort_by(|a, b| a.0.cmp(&b.0));
         facts
     }
@@ -98,12 +116,55 @@ impl WorkspaceHost {
         if let Some(seen) = self.shard(path).stats.get(path) {
             return Ok(*seen);
         }
-        let seen = match rustix::fs::statat(&self.root, or_dot(path), AtFlags::empty()) {
-            Ok(stat) => Some(file_type(&stat)),
-            Err(Errno::NOENT | Errno::NOTDIR) => None,
-            Err(error) => return Err(io_error(path, error.into())),
+        let located = self.mounts.locate(path)?;
+        let seen = match self.place(path, located.as_ref()) {
+            Place::Tree(tree, inner) => tree.stat(inner).map_err(|e| store_error(path, e))?,
+            Place::Disk(root, inner) => {
+                match rustix::fs::statat(root, or_dot(inner), AtFlags::empty()) {
+                    Ok(stat) => Some(file_type(&stat)),
+                    Err(Errno::NOENT | Errno::NOTDIR) => None,
+                    Err(error) => return Err(io_error(path, error.into())),
+                }
+            }
         };
         Ok(*self.shard(path).stats.entry(path.to_owned()).or_insert(seen))
+    }
+
+    /// Where a path is looked for.
+    fn place<'a>(&'a self, path: &'a str, located: Option<&'a Located<'a>>) -> Place<'a> {
+        match located {
+            None => Place::Disk(self.root.as_fd(), path),
+            Some(Located { mount, inner, .. }) => match mount {
+                Mount::Folder(folder) => Place::Disk(folder.fd(), inner),
+                Mount::Tree(tree) => Place::Tree(tree, inner),
+            },
+        }
+    }
+
+    /// Reads a small file on disk.
+    fn read_disk(
+        &self,
+        root: BorrowedFd<'_>,
+        inner: &str,
+        text: &str,
+    ) -> Result<Vec<u8>, HostError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let seen_at_ns = now_ns();
+        let file = rustix::fs::openat2(root, inner, flags, Mode::empty(), resolve)
+            .map_err(|error| io_error(text, link_error(error)))?;
+        let mut file = File::from(file);
+        let stat = rustix::fs::fstat(&file).map_err(|error| io_error(text, error.into()))?;
+        let signature = StatSignature::of_stat(&stat);
+        check_size(text, signature.size)?;
+        let mut bytes = Vec::with_capacity(signature.size as usize);
+        let mut bounded = (&mut file).take(limits::BUILD_FILE_BYTES_MAX + 1);
+        bounded.read_to_end(&mut bytes).map_err(|error| io_error(text, error))?;
+        check_size(text, bytes.len() as u64)?;
+        let digest = DigestFunction::Blake3.digest(&bytes);
+        let content = Content::new(&signature, seen_at_ns, digest).evaluated();
+        self.shard(text).contents.insert(text.to_owned(), content);
+        Ok(bytes)
     }
 
     /// Lists a folder that exists.
@@ -167,29 +228,16 @@ impl Host for WorkspaceHost {
                 return Err(io_error(text, error));
             }
         }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let seen_at_ns = now_ns();
-        let file = rustix::fs::openat2(&self.root, text, flags, Mode::empty(), resolve)
-            .map_err(|error| io_error(text, link_error(error)))?;
-        let mut file = File::from(file);
-        let stat = rustix::fs::fstat(&file).map_err(|error| io_error(text, error.into()))?;
-        let signature = StatSignature::of_stat(&stat);
-        let limit = limits::BUILD_FILE_BYTES_MAX;
-        let too_large = |size| HostError::TooLarge { path: text.to_owned(), size, limit };
-        if signature.size > limit {
-            return Err(too_large(signature.size));
+        let located = self.mounts.locate(text)?;
+        match self.place(text, located.as_ref()) {
+            Place::Disk(root, inner) => self.read_disk(root, inner, text).map(Some),
+            Place::Tree(tree, inner) => {
+                let found = tree.find(inner).map_err(|error| store_error(text, error))?;
+                let Some(Node::File { digest, .. }) = found else { return Ok(None) };
+                check_size(text, digest.size)?;
+                tree.read(&digest).map(Some).map_err(|error| store_error(text, error))
+            }
         }
-        let mut bytes = Vec::with_capacity(signature.size as usize);
-        let mut bounded = (&mut file).take(limit + 1);
-        bounded.read_to_end(&mut bytes).map_err(|error| io_error(text, error))?;
-        if bytes.len() as u64 > limit {
-            return Err(too_large(bytes.len() as u64));
-        }
-        let digest = DigestFunction::Blake3.digest(&bytes);
-        let content = Content::new(&signature, seen_at_ns, digest).evaluated();
-        self.shard(text).contents.insert(text.to_owned(), content);
-        Ok(Some(bytes))
     }
 
     fn list(&self, dir: Option<&RelPath>) -> Result<Vec<DirEntry>, HostError> {
@@ -197,20 +245,48 @@ impl Host for WorkspaceHost {
         if let Some((_, entries)) = self.shard(path).listings.get(path) {
             return Ok(entries.clone());
         }
-        let (listing, entries) = match open_folder(self.root.as_fd(), path) {
-            Ok(folder) => self.list_open(path, folder)?,
-            Err(error) if is_absent(&error) => {
-                // What stands there instead, if anything, is the observation.
-                self.stat_text(path)?;
-                (None, Vec::new())
+        let located = self.mounts.locate(path)?;
+        let (listing, entries) = match self.place(path, located.as_ref()) {
+            Place::Tree(tree, inner) => {
+                (None, tree.list(inner).map_err(|error| store_error(path, error))?)
             }
-            Err(error) => return Err(io_error(path, error)),
+            Place::Disk(root, inner) => match open_folder(root, inner) {
+                Ok(folder) => self.list_open(path, folder)?,
+                Err(error) if is_absent(&error) => {
+                    // What stands there instead, if anything, is the observation.
+                    self.stat_text(path)?;
+                    (None, Vec::new())
+                }
+                Err(error) => return Err(io_error(path, error)),
+            },
         };
         let entries = self.without_nested(path, entries)?;
         let mut shard = self.shard(path);
         let seen = shard.listings.entry(path.to_owned()).or_insert((listing, entries));
         Ok(seen.1.clone())
     }
+
+    fn open_repository(&self, name: &str, from: &str) -> Result<String, HostError> {
+        self.mounts.open(name, from)
+    }
+}
+
+/// Where a path is looked for: below a folder of this machine, or in a tree of the store.
+enum Place<'a> {
+    Disk(BorrowedFd<'a>, &'a str),
+    Tree(&'a TreeMount, &'a str),
+}
+
+fn check_size(path: &str, size: u64) -> Result<(), HostError> {
+    let limit = limits::BUILD_FILE_BYTES_MAX;
+    if size > limit {
+        return Err(HostError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    Ok(())
+}
+
+fn store_error(path: &str, error: StoreError) -> HostError {
+    io_error(path, io::Error::other(error))
 }
 
 fn or_dot(path: &str) -> &str {

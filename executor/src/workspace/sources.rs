@@ -4,6 +4,9 @@
 //! signature was racy: taken so soon after the file's last change that a further change could hide
 //! behind it. What earlier builds saw is asked from [`KnownFiles`], which is the snapshot.
 //! A source may be reached through symbolic links as long as they stay inside the workspace.
+//! Files of other repositories stand at `external/NAME/…`; pinned ones are known, and no facts.
+
+mod place;
 
 use std::collections::HashMap;
 use std::io;
@@ -12,13 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use maestro_cas::{StatSignature, Store, StoreError};
-use maestro_core::host::FileType;
 use maestro_core::{FailureKind, Node, RelPath};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
-use super::facts::{Content, Fact, KnownFiles, file_type, now_ns};
-use super::listing::{open_folder, read_listing};
+use super::facts::{Content, Fact, KnownFiles, now_ns};
+use super::mounts::{Located, Mount, Mounts};
+use place::{DiskPlace, Place, Root};
 
 /// Independent locks over the table.
 const SHARDS: usize = 32;
@@ -88,6 +90,16 @@ pub enum SourceError {
         #[source]
         source: StoreError,
     },
+    /// A repository cannot be had.
+    #[error("{message}")]
+    Repository {
+        /// What happened.
+        message: String,
+        /// Whose fault it is.
+        kind: FailureKind,
+        /// What can be done.
+        hints: Vec<String>,
+    },
     /// The workspace itself could not be opened.
     #[error("cannot open `{}`", .path.display())]
     Workspace {
@@ -113,6 +125,7 @@ impl SourceError {
             | Self::Io { .. }
             | Self::Workspace { .. } => FailureKind::Environment,
             Self::Store { source, .. } => source.kind(),
+            Self::Repository { kind, .. } => *kind,
         }
     }
 
@@ -130,6 +143,7 @@ impl SourceError {
                 )]
             }
             Self::Store { source, .. } => source.hint().into_iter().collect(),
+            Self::Repository { hints, .. } => hints.clone(),
             _ => Vec::new(),
         }
     }
@@ -144,6 +158,7 @@ fn suggestion(similar: Option<&RelPath>) -> String {
 pub struct Sources {
     root: OwnedFd,
     root_path: PathBuf,
+    mounts: Arc<Mounts>,
     known: Option<Arc<dyn KnownFiles>>,
     shards: [Mutex<HashMap<RelPath, Content>>; SHARDS],
 }
@@ -158,27 +173,46 @@ impl Sources {
         Ok(Self {
             root: root_fd,
             root_path: root.to_owned(),
+            mounts: Arc::default(),
             known,
             shards: std::array::from_fn(|_| Mutex::default()),
         })
+    }
+
+    /// The same table with other repositories.
+    pub fn with_mounts(mut self, mounts: Arc<Mounts>) -> Self {
+        self.mounts = mounts;
+        self
     }
 
     /// The content of a source file, which is in the store when this returns for the first time.
     ///
     /// A blob that was removed from the store since then is not noticed: see [`Sources::ensure`].
     pub fn digest(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
-        if let Some(signature) = self.stat(path)?
-            && let Some(node) = self.remembered(path, &signature)
+        let place = match self.place(path)? {
+            Place::Disk(place) => place,
+            Place::Known(node) => return Ok(node),
+        };
+        if let Some(signature) = place.stat(path)?
+            && let Some(node) = self.remembered(path, &place, &signature)
         {
             return Ok(node);
         }
-        self.read(path, store)
+        self.read(path, &place, store)
     }
 
     /// Like [`Sources::digest`], and reads the file again where its blob is gone.
     pub fn ensure(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
         match self.digest(path, store)? {
-            Node::File { digest, .. } if !store.contains(&digest) => self.read(path, store),
+            Node::File { digest, .. } if !store.contains(&digest) => match self.place(path)? {
+                Place::Disk(place) => self.read(path, &place, store),
+                Place::Known(node) => {
+                    if let Some(Located { name, .. }) = self.mounts.opened(path.as_str()) {
+                        self.mounts.restore(name)?;
+                    }
+                    Ok(node)
+                }
+            },
             node => Ok(node),
         }
     }
@@ -207,29 +241,49 @@ impl Sources {
         let mut facts = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let seen = shard.iter().map(|(path, content)| (path.to_string(), content.clone()));
+            let named = |path: &RelPath| {
+                let located = self.mounts.opened(path.as_str());
+                located.and_then(|located| located.absolute()).unwrap_or_else(|| path.to_string())
+            };
+            let seen = shard.iter().map(|(path, content)| (named(path), content.clone()));
             facts.extend(seen.map(|(path, content)| (path, Fact::Content(content))));
         }
         facts
     }
 
-    /// The signature of a regular file, or `None` where reading will say what is wrong.
-    fn stat(&self, path: &RelPath) -> Result<Option<StatSignature>, SourceError> {
-        match rustix::fs::statat(&self.root, path.as_str(), AtFlags::empty()) {
-            Ok(stat) if file_type(&stat) == FileType::File => {
-                Ok(Some(StatSignature::of_stat(&stat)))
+    /// Where a path is looked for, or what is known of it by the digest of its repository.
+    fn place<'a>(&'a self, path: &'a RelPath) -> Result<Place<'a>, SourceError> {
+        let Some(Located { mount, inner, .. }) = self.mounts.locate(path.as_str())? else {
+            return Ok(Place::Disk(DiskPlace {
+                root: Root::Workspace(self.root.as_fd()),
+                inner: path.as_str(),
+                absolute: self.root_path.join(path.as_str()),
+            }));
+        };
+        match mount {
+            Mount::Folder(folder) => {
+                let absolute = folder.absolute(inner).into();
+                Ok(Place::Disk(DiskPlace { root: Root::Repository(folder), inner, absolute }))
             }
-            Ok(_) => Ok(None),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => Ok(None),
-            Err(error) => Err(SourceError::Io { path: path.clone(), source: error.into() }),
+            Mount::Tree(tree) => match tree.find(inner) {
+                Ok(Some(node @ Node::File { .. })) => Ok(Place::Known(node)),
+                Ok(Some(_)) => Err(SourceError::Folder { path: path.clone() }),
+                Ok(None) => Err(SourceError::Missing { path: path.clone(), similar: None }),
+                Err(source) => Err(SourceError::Store { path: path.clone(), source }),
+            },
         }
     }
 
-    fn remembered(&self, path: &RelPath, signature: &StatSignature) -> Option<Node> {
+    fn remembered(
+        &self,
+        path: &RelPath,
+        place: &DiskPlace<'_>,
+        signature: &StatSignature,
+    ) -> Option<Node> {
         let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
         let content = match shard.get(path) {
             Some(content) => content.clone(),
-            None => self.known.as_ref()?.content(path.as_str())?,
+            None => self.known.as_ref()?.content(place.fact_path(path))?,
         };
         if content.racy || content.stat_signature() != *signature {
             return None;
@@ -240,62 +294,21 @@ impl Sources {
     }
 
     /// Reads the file into the store and remembers it.
-    fn read(&self, path: &RelPath, store: &Store) -> Result<Node, SourceError> {
-        self.check_kind(path)?;
+    fn read(
+        &self,
+        path: &RelPath,
+        place: &DiskPlace<'_>,
+        store: &Store,
+    ) -> Result<Node, SourceError> {
+        place.check_kind(path)?;
         let hashed_at_ns = now_ns();
-        let ingested = store
-            .ingest_source(&self.root_path.join(path.as_str()))
-            .map_err(|error| read_error(path, error))?;
+        let ingested =
+            store.ingest_source(&place.absolute).map_err(|error| read_error(path, error))?;
         let content = Content::new(&ingested.signature, hashed_at_ns, ingested.digest);
         let node = Node::File { digest: ingested.digest, executable: ingested.executable };
         let mut shard = self.shard(path).lock().unwrap_or_else(PoisonError::into_inner);
         shard.insert(path.clone(), content);
         Ok(node)
-    }
-
-    /// Finds out, without opening it for reading, whether the path is a file of the workspace.
-    fn check_kind(&self, path: &RelPath) -> Result<(), SourceError> {
-        let path = path.clone();
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let open = rustix::fs::openat2(&self.root, path.as_str(), flags, Mode::empty(), resolve);
-        let file = match open {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                let similar = self.similar(&path);
-                return Err(SourceError::Missing { path, similar });
-            }
-            Err(Errno::XDEV) => return Err(SourceError::LeavesWorkspace { path }),
-            Err(Errno::LOOP) => return Err(SourceError::LinkLoop { path }),
-            Err(Errno::ACCESS | Errno::PERM) => return Err(SourceError::Permission { path }),
-            Err(error) => return Err(SourceError::Io { path, source: error.into() }),
-        };
-        let stat = rustix::fs::fstat(&file)
-            .map_err(|error| SourceError::Io { path: path.clone(), source: error.into() })?;
-        match file_type(&stat) {
-            FileType::File => Ok(()),
-            FileType::Directory => Err(SourceError::Folder { path }),
-            FileType::Symlink | FileType::Other => Err(SourceError::NotRegular { path }),
-        }
-    }
-
-    /// The file of the same folder whose name is most like that of `path`.
-    fn similar(&self, path: &RelPath) -> Option<RelPath> {
-        const LIKENESS_MIN: f64 = 0.8;
-        let parent = path.parent();
-        let folder = parent.as_ref().map_or("", RelPath::as_str);
-        let entries = read_listing(open_folder(self.root.as_fd(), folder).ok()?).ok()?;
-        let (_, name) = entries
-            .into_iter()
-            .filter(|entry| entry.valid && entry.file_type != FileType::Directory)
-            .filter(|entry| entry.name != path.name())
-            .map(|entry| (strsim::jaro_winkler(&entry.name, path.name()), entry.name))
-            .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-            .max_by(|a, b| a.0.total_cmp(&b.0))?;
-        match parent {
-            Some(parent) => parent.join(&name).ok(),
-            None => RelPath::new(&name).ok(),
-        }
     }
 
     fn shard(&self, path: &RelPath) -> &Mutex<HashMap<RelPath, Content>> {

@@ -102,6 +102,18 @@ pub enum FetchError {
         /// What is asked for.
         url: String,
     },
+    /// A vendored file is another one than its name says.
+    #[error("`{}` is not the file that its name says", .path.display())]
+    Vendored {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configured mirror is no URL that can be asked.
+    #[error("the mirror `{mirror}` is no `http:` or `https:` URL")]
+    Mirror {
+        /// Its text.
+        mirror: String,
+    },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
     Client {
@@ -247,9 +259,11 @@ impl FetchError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Shape { .. } => FailureKind::Internal,
-            Self::Field { .. } | Self::Offline { .. } | Self::CrateAbsent { .. } => {
-                FailureKind::Input
-            }
+            Self::Field { .. }
+            | Self::Offline { .. }
+            | Self::CrateAbsent { .. }
+            | Self::Vendored { .. }
+            | Self::Mirror { .. } => FailureKind::Input,
             Self::ClientFailed { messages, .. } if messages.contains(PIP_MISMATCH) => {
                 FailureKind::Build
             }
@@ -284,7 +298,15 @@ impl FetchError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Offline { .. } => {
-                vec!["run once without `--offline`, or import a cache that has it".to_owned()]
+                vec![
+                    "`maestro fetch` downloads all that targets need; `maestro vendor` keeps it in \
+                     the workspace"
+                        .to_owned(),
+                ]
+            }
+            Self::Vendored { .. } => vec!["`maestro vendor` writes it anew".to_owned()],
+            Self::Mirror { .. } => {
+                vec!["set `mirror` of `[fetch]` in maestro.toml to a URL".to_owned()]
             }
             Self::CrateAbsent { .. } => {
                 vec![

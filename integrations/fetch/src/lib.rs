@@ -19,18 +19,21 @@ mod npm;
 mod options;
 mod pin;
 pub mod request;
+mod vendored;
 pub mod wheel;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use maestro_cas::Store;
 use maestro_core::{Digest, How};
 use maestro_executor::native::{Made, one_output};
-use maestro_executor::runner::{Job, Outcome, RunError, Runner};
+use maestro_executor::runner::{Cancel, Job, Outcome, RunError, Runner};
 
 pub use error::FetchError;
 pub use options::{FetchOptions, NpmOptions, ProxyOptions, Variables};
 pub use pin::Mismatch;
+pub use vendored::{is_file_of_name, is_pinned_name, pinned_name};
 
 use download::{Access, Downloader};
 use npm::Npm;
@@ -73,10 +76,45 @@ impl FetchRunner {
         }
     }
 
+    /// The SHA-256 of what lies at a URL now, in hex, so that it can be pinned.
+    pub fn sha256_of(
+        &self,
+        url: &str,
+        store: &Store,
+        cancel: &Cancel,
+    ) -> Result<String, FetchError> {
+        // Pinned to a digest that no file has: the error tells the one that it has.
+        let request = serde_json::json!({"urls": [url], "sha256": "0".repeat(64)});
+        let download = Download::parse(&request)?;
+        let taken = match download.places.first() {
+            Some(Place::Http(url)) => {
+                self.downloader()?.run(url, &Access::default(), &download, store, cancel)
+            }
+            Some(Place::Git(commit)) => commit.take(&download, &self.options, store, cancel),
+            _ => {
+                let why = format!("`{url}` is pinned by those who publish it");
+                return Err(FetchError::Field { field: "urls", why });
+            }
+        };
+        match taken {
+            Err(FetchError::Mismatch { mismatch, .. }) => Ok(mismatch.actual_hex()),
+            Err(error) => Err(error),
+            Ok(_) => Ok("0".repeat(64)),
+        }
+    }
+
     /// The file from the first place that has it.
     fn first(&self, download: &Download, job: &Job<'_>) -> Result<Digest, FetchError> {
+        let FetchOptions { vendor_folder, mirror, offline, .. } = &self.options;
+        if let Some(folder) = vendor_folder
+            && let Some(digest) = vendored::take(folder, download, job.store, job.cancel)?
+        {
+            return Ok(digest);
+        }
+        let mirror = mirror.as_ref().filter(|_| !offline);
+        let mirror = mirror.map(|mirror| vendored::on_mirror(mirror, download)).transpose()?;
         let mut failures = Vec::new();
-        for place in &download.places {
+        for place in mirror.map(Place::Http).iter().chain(&download.places) {
             match self.take(place, download, job) {
                 Ok(digest) => return Ok(digest),
                 Err(error) if error.is_of_the_mirror() => {

@@ -11,6 +11,10 @@ use maestro_core::limits;
 pub struct FetchOptions {
     /// Whether to refuse instead of asking the network.
     pub offline: bool,
+    /// A folder of vendored files, which is looked at before anything is asked of the network.
+    pub vendor_folder: Option<PathBuf>,
+    /// The URL of a mirror that has files under the names of their digests; it is asked first.
+    pub mirror: Option<String>,
     /// Where the cargo client keeps downloaded crates, in a folder for each registry.
     pub crate_folders: Vec<PathBuf>,
     /// The npm client, whose configuration says where packages are.
@@ -84,6 +88,8 @@ impl Default for FetchOptions {
     fn default() -> Self {
         Self {
             offline: false,
+            vendor_folder: None,
+            mirror: None,
             crate_folders: Vec::new(),
             npm: NpmOptions::default(),
             pip: "pip3".into(),

@@ -24,6 +24,14 @@ impl Function {
         }
     }
 
+    /// As it stands in file names.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
     fn bytes(self) -> usize {
         match self {
             Self::Sha256 => 32,
@@ -77,6 +85,29 @@ impl Pin {
             (Function::Sha512, [hash]) => Some(hex(hash)),
             _ => None,
         }
+    }
+
+    /// The name of the file where files stand under their digests: that of the first that it may
+    /// have.
+    pub(crate) fn name(&self) -> String {
+        let hash = self.allowed.first().map(|hash| hex(hash)).unwrap_or_default();
+        format!("{}-{hash}", self.function.word())
+    }
+
+    /// The pin that such a name stands for.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        let parse = |function: Function| {
+            let digits = name.strip_prefix(function.word())?.strip_prefix('-')?;
+            let digit =
+                |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+            let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+                [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
+                _ => None,
+            });
+            let bytes: Vec<u8> = pairs.collect::<Option<_>>()?;
+            (bytes.len() == function.bytes()).then(|| Self { function, allowed: vec![bytes] })
+        };
+        parse(Function::Sha256).or_else(|| parse(Function::Sha512))
     }
 
     /// Hashes a file that is compared with this pin.
@@ -138,6 +169,11 @@ impl Mismatch {
                     .to_owned()
             }
         }
+    }
+
+    /// The digest of the file that came, in hex.
+    pub(crate) fn actual_hex(&self) -> String {
+        hex(&self.actual)
     }
 
     fn text(&self, hash: &[u8]) -> String {

@@ -6,6 +6,7 @@ use super::{ConfiguredGraph, NodeId, NodeKind, Via};
 use crate::diagnostic::Diagnostic;
 use crate::error::RuleError;
 use crate::package::TargetDecl;
+use crate::repos;
 use crate::resolve::{Node as Named, Universe};
 
 impl ConfiguredGraph {
@@ -38,7 +39,11 @@ impl ConfiguredGraph {
                     NodeKind::Output(decl) => Named::Output(decl.clone()),
                     NodeKind::Source => Named::Source,
                     NodeKind::Failed(Some(error)) => {
-                        found.push(in_attribute((**error).clone(), user, attribute));
+                        // A repository that cannot be had is told with the one that uses it.
+                        let host = universe.packages.host();
+                        let opened = repos::open(host, &to.label.repo, &user.label.repo);
+                        let error = opened.err().unwrap_or_else(|| (**error).clone());
+                        found.push(in_attribute(error, user, attribute));
                         continue;
                     }
                     NodeKind::Failed(None) | NodeKind::Unknown => continue,

@@ -22,6 +22,11 @@ impl Host for Files {
     fn list(&self, _: Option<&RelPath>) -> Result<Vec<DirEntry>, HostError> {
         Ok(Vec::new())
     }
+
+    fn open_repository(&self, name: &str, from: &str) -> Result<String, HostError> {
+        let (name, from) = (name.to_owned(), from.to_owned());
+        Err(HostError::NoRepository { name, from, hints: Vec::new() })
+    }
 }
 
 fn workspace() -> Files {

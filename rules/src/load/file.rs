@@ -1,6 +1,6 @@
 //! One `.star` file: where it is, its text, and its evaluation.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use maestro_core::host::{FileType, Host};
@@ -12,6 +12,7 @@ use starlark::eval::{Evaluator, FileLoader};
 use starlark::syntax::{AstModule, Dialect};
 use starlark::values::FrozenHeapName;
 
+use crate::bounded::{Evaluating, bound_products};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::glob::{host_error, list, stat};
@@ -23,6 +24,7 @@ use crate::memo::imprint::Imprint;
 use crate::memo::trace::{Observation, Tracer};
 use crate::nesting;
 use crate::package::Package;
+use crate::repos::{self, file_path, host_path, is_library};
 use crate::scope::{FileScope, PACKAGE_FILE, Prints};
 use crate::visibility::Visibility;
 
@@ -69,15 +71,11 @@ pub(crate) struct Evaluated {
 /// The text of a file; `None` if there is none.
 pub(crate) fn read(host: &dyn Host, file: &Label) -> Result<Option<String>, RuleError> {
     let path = path_of(file);
-    if &*file.repo == library::REPO {
+    if is_library(&file.repo) {
         return Ok(library::read(&path).map(str::to_owned));
     }
-    if !file.repo.is_empty() {
-        let message = format!("there is no repository `@{}`", file.repo);
-        return Err(RuleError::new(Code::NoPackage, message)
-            .hint(format!("the only other repository is `@{}`", library::REPO)));
-    }
-    let path = RelPath::new(&path).map_err(|e| RuleError::new(Code::File, e.to_string()))?;
+    let path =
+        RelPath::new(&file_path(file)).map_err(|e| RuleError::new(Code::File, e.to_string()))?;
     if host.stat(&path).map_err(|e| host_error(&e))? == Some(FileType::Directory) {
         return Err(RuleError::new(Code::File, format!("`{path}` is a folder")));
     }
@@ -111,9 +109,9 @@ pub(crate) fn path_of(file: &Label) -> String {
 pub(crate) fn missing(host: &dyn Host, file: &Label) -> RuleError {
     let path = path_of(file);
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-    let names: Vec<String> = match &*file.repo {
-        library::REPO => library::list(folder).map(str::to_owned).collect(),
-        _ => list(host, folder)
+    let names: Vec<String> = match is_library(&file.repo) {
+        true => library::list(folder).map(str::to_owned).collect(),
+        false => list(host, &host_path(&file.repo, folder))
             .unwrap_or_default()
             .into_iter()
             .map(|entry| entry.name)
@@ -124,16 +122,26 @@ pub(crate) fn missing(host: &dyn Host, file: &Label) -> RuleError {
         .hint_opt(did_you_mean(name, names.iter().map(String::as_str)))
 }
 
-/// Reads and parses a file; `None` if there is none.
-pub(crate) fn open(host: &dyn Host, file: &Label) -> Result<Option<Parsed>, Box<Diagnostic>> {
+/// Why a file could not be read.
+pub(crate) enum Unread {
+    /// The error belongs to those who load the file.
+    AtLoad(RuleError),
+    /// The error is in the file.
+    Broken(Box<Diagnostic>),
+}
+
+/// Reads and parses a file that repository `from` names; `None` if there is none.
+pub(crate) fn open(host: &dyn Host, file: &Label, from: &str) -> Result<Option<Parsed>, Unread> {
     let tracer = Tracer::new(host);
+    repos::open(&tracer, &file.repo, from).map_err(Unread::AtLoad)?;
+    let broken = |error| Unread::Broken(Box::new(error));
     let text = read(&tracer, file).map_err(|error| {
         let start = Location::start_of(&display(file));
-        Box::new(Diagnostic::of(error, Some(start)))
+        broken(Diagnostic::of(error, Some(start)))
     })?;
     let Some(text) = text else { return Ok(None) };
-    let mut parsed = parse(file, text).map_err(Box::new)?;
-    check_borders(&tracer, &parsed)?;
+    let mut parsed = parse(file, text).map_err(broken)?;
+    check_borders(&tracer, &parsed).map_err(broken)?;
     parsed.seen = tracer.finish();
     Ok(Some(parsed))
 }
@@ -150,8 +158,9 @@ fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
     nesting::check(&text).map_err(at_start)?;
     let imprint = Imprint::of(text.as_bytes());
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-    let ast = AstModule::parse(&name, text, &dialect())
+    let mut ast = AstModule::parse(&name, text, &dialect())
         .map_err(|e| Diagnostic::from_starlark(&e, None))?;
+    bound_products(&mut ast);
     let mut loads = Vec::new();
     for load in ast.loads() {
         let text = load.module_id.to_owned();
@@ -164,8 +173,9 @@ fn parse(file: &Label, text: String) -> Result<Parsed, Diagnostic> {
 /// Checks that the files that `parsed` loads belong to the packages that their labels say.
 fn check_borders(host: &dyn Host, parsed: &Parsed) -> Result<(), Diagnostic> {
     for load in &parsed.loads {
-        if !load.target.repo.is_empty() {
-            continue;
+        let Label { repo, .. } = &load.target;
+        if is_library(repo) || repos::open(host, repo, &parsed.file.repo).is_err() {
+            continue; // one that cannot be had is reported where its file is read
         }
         let border =
             border_inside(host, &load.target).map_err(|error| Diagnostic::at(error, &load.span))?;
@@ -183,7 +193,8 @@ pub(crate) fn border_inside(host: &dyn Host, label: &Label) -> Result<Option<Str
         if parent.len() <= label.package.len() {
             break;
         }
-        if stat(host, &format!("{parent}/{PACKAGE_FILE}"))? == Some(FileType::File) {
+        let file = host_path(&label.repo, &format!("{parent}/{PACKAGE_FILE}"));
+        if stat(host, &file)? == Some(FileType::File) {
             return Ok(Some(parent.to_owned()));
         }
         folder = parent.to_owned();
@@ -195,8 +206,9 @@ pub(crate) fn border_inside(host: &dyn Host, label: &Label) -> Result<Option<Str
 pub(crate) fn crosses(label: &Label, inner: &str) -> RuleError {
     let path = path_of(label);
     let name = path.strip_prefix(inner).unwrap_or(&path).trim_start_matches('/');
-    let message = format!("`{label}` reaches into package `//{inner}`");
-    RuleError::new(Code::Label, message).hint(format!("did you mean `//{inner}:{name}`?"))
+    let at = if label.is_main() { String::new() } else { format!("@{}", label.repo) };
+    let message = format!("`{label}` reaches into package `{at}//{inner}`");
+    RuleError::new(Code::Label, message).hint(format!("did you mean `{at}//{inner}:{name}`?"))
 }
 
 struct Modules<'a>(HashMap<&'a str, &'a FrozenModule>);
@@ -229,8 +241,10 @@ pub(crate) fn evaluate<'m>(
     let is_package = &*file.name == PACKAGE_FILE;
     let package = is_package.then(|| RefCell::new(Package::new(&file.package)));
     let default = Visibility::subtree(&file.repo, &file.package);
-    let scope = FileScope { file, package, visibility: RefCell::new(None), host };
+    let (visibility, globbed) = (RefCell::new(None), Cell::new(0));
+    let scope = FileScope { file, package, visibility, host, globbed };
     let prints = Prints::new(&name);
+    let _evaluating = Evaluating::start(&name);
     let module = Module::with_temp_heap(|module| {
         {
             let mut eval = Evaluator::new(&module);

@@ -5,12 +5,13 @@
 //! *done* or *failed*. [`State::settle`] is the only place that moves a file to its last state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use maestro_core::Label;
 use maestro_core::host::Host;
 
-use super::file::{self, Evaluated, Load, Parsed, display};
+use super::file::{self, Evaluated, Load, Parsed, Unread, display};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::limits::EvaluationLimits;
@@ -41,12 +42,13 @@ enum FileState {
 }
 
 enum Task {
-    Read(Label),
+    /// A file, and the repository whose file names it.
+    Read(Label, Arc<str>),
     Evaluate(Parsed, BTreeMap<Label, Arc<Evaluated>>),
 }
 
 enum Outcome {
-    Read(Label, Result<Option<Parsed>, Box<Diagnostic>>),
+    Read(Label, Result<Option<Parsed>, Unread>),
     Evaluated(Label, Result<Evaluated, Vec<Diagnostic>>),
 }
 
@@ -98,7 +100,7 @@ impl<'h> Loader<'h> {
             diagnostics: Vec::new(),
         };
         for root in roots {
-            state.request(root);
+            state.request(root, "");
         }
         if state.tasks.is_empty() {
             return;
@@ -143,18 +145,27 @@ fn work(host: &dyn Host, limits: EvaluationLimits, shared: &Mutex<State<'_>>, wa
         };
         state.running += 1;
         drop(state);
-        let outcome = perform(host, limits, task);
+        let outcome = catch_unwind(AssertUnwindSafe(|| perform(host, limits, task)));
         state = lock();
         state.running -= 1;
-        state.apply(outcome);
+        match outcome {
+            Ok(outcome) => state.apply(outcome),
+            Err(panic) => {
+                // The others must not wait for what will never be done.
+                state.tasks.clear();
+                wake.notify_all();
+                drop(state);
+                resume_unwind(panic);
+            }
+        }
         wake.notify_all();
     }
 }
 
 fn perform(host: &dyn Host, limits: EvaluationLimits, task: Task) -> Outcome {
     match task {
-        Task::Read(label) => {
-            let parsed = file::open(host, &label);
+        Task::Read(label, from) => {
+            let parsed = file::open(host, &label, &from);
             Outcome::Read(label, parsed)
         }
         Task::Evaluate(parsed, loaded) => {
@@ -197,10 +208,10 @@ fn refuse(
 
 impl State<'_> {
     /// Asks for a file; the first time, it is queued.
-    fn request(&mut self, label: &Label) {
+    fn request(&mut self, label: &Label, from: &str) {
         if !self.files.contains_key(label) {
             self.files.insert(label.clone(), FileState::Queued);
-            self.tasks.push_back(Task::Read(label.clone()));
+            self.tasks.push_back(Task::Read(label.clone(), from.into()));
         }
     }
 
@@ -211,7 +222,10 @@ impl State<'_> {
                 let error = file::missing(self.host, &label);
                 self.settle(&label, FileState::Failed(Some(error)));
             }
-            Outcome::Read(label, Err(error)) => {
+            Outcome::Read(label, Err(Unread::AtLoad(error))) => {
+                self.settle(&label, FileState::Failed(Some(error)));
+            }
+            Outcome::Read(label, Err(Unread::Broken(error))) => {
                 self.diagnostics.push(*error);
                 self.settle(&label, FileState::Failed(None));
             }
@@ -231,7 +245,7 @@ impl State<'_> {
         let targets: BTreeSet<Label> = parsed.loads.iter().map(|l| l.target.clone()).collect();
         let mut missing = 0;
         for target in &targets {
-            self.request(target);
+            self.request(target, &label.repo);
             match self.files.get(target) {
                 Some(FileState::Done(_)) => {}
                 Some(FileState::Failed(_)) => {

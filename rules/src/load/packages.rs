@@ -21,6 +21,7 @@ use crate::memo::request::Folder;
 use crate::memo::{Recall, decls};
 use crate::native_rules::{self, is_native};
 use crate::package::Package;
+use crate::repos::{self, host_path, is_library};
 use crate::rule::{FrozenRule, RuleSpec};
 use crate::scope::PACKAGE_FILE;
 use crate::values::transition::{FrozenTransition, TransitionSpec};
@@ -114,8 +115,13 @@ impl<'h> Packages<'h> {
             }
             match self.remembered(&file) {
                 Some(bytes) => clean.push((file, bytes)),
-                None if self.exists(repo, package)? => files.push(file),
-                None => {}
+                None => match self.exists(repo, package) {
+                    Ok(true) => files.push(file),
+                    Ok(false) => {}
+                    // Whoever names a label of the repository reports why it cannot be had.
+                    Err(error) if error.code == Code::Repository && !repo.is_empty() => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
         self.loader.load(&files);
@@ -252,19 +258,25 @@ impl<'h> Packages<'h> {
             "" => PACKAGE_FILE.to_owned(),
             _ => format!("{package}/{PACKAGE_FILE}"),
         };
-        match repo {
-            "" => Ok(stat(self.host, &path)? == Some(FileType::File)),
-            library::REPO => Ok(library::read(&path).is_some()),
-            _ => Ok(false),
+        if is_library(repo) {
+            return Ok(library::read(&path).is_some());
         }
+        repos::open(self.host, repo, "")?;
+        repos::check_folder(self.host, repo, package)?;
+        Ok(stat(self.host, &host_path(repo, &path))? == Some(FileType::File))
     }
 
-    /// The packages of the workspace at or below a folder, sorted.
-    pub(crate) fn below(&self, folder: &str) -> Result<Vec<String>, RuleError> {
+    /// The packages of a repository at or below a folder, sorted.
+    pub(crate) fn below(&self, repo: &str, folder: &str) -> Result<Vec<String>, RuleError> {
+        repos::open(self.host, repo, "")?;
         let mut found = Vec::new();
         let mut pending = vec![folder.to_owned()];
         while let Some(path) = pending.pop() {
-            let folder = self.folder(&path)?;
+            let folder = match repo {
+                "" => self.folder(&path)?,
+                // What was remembered may be of another tree in the same place.
+                _ => self.list_folder(&host_path(repo, &path))?,
+            };
             for name in &folder.inner {
                 pending.push(match path.is_empty() {
                     true => name.clone(),
@@ -322,22 +334,28 @@ impl<'h> Packages<'h> {
 
     /// The error for a package that does not exist.
     pub(crate) fn no_package(&self, repo: &str, package: &str) -> RuleError {
+        let opened = repos::open(self.host, repo, "");
+        let placed = opened.and_then(|()| repos::check_folder(self.host, repo, package));
+        if let Err(error) = placed {
+            return error;
+        }
         let at = if repo.is_empty() { String::new() } else { format!("@{repo}") };
         let error =
             RuleError::new(Code::NoPackage, format!("there is no package `{at}//{package}`"));
-        if !repo.is_empty() {
+        if is_library(repo) {
             return error;
         }
-        if matches!(stat(self.host, package), Ok(Some(FileType::Directory))) || package.is_empty() {
+        let folder = host_path(repo, package);
+        if matches!(stat(self.host, &folder), Ok(Some(FileType::Directory))) || package.is_empty() {
             let file = match package {
                 "" => PACKAGE_FILE.to_owned(),
                 _ => format!("{package}/{PACKAGE_FILE}"),
             };
             return error.hint(format!("the folder exists, but has no file `{file}`"));
         }
-        let known = self.below("").unwrap_or_default();
+        let known = self.below(repo, "").unwrap_or_default();
         match nearest(package, known.iter().map(String::as_str)) {
-            Some(near) => error.hint(format!("did you mean `//{near}`?")),
+            Some(near) => error.hint(format!("did you mean `{at}//{near}`?")),
             None => error,
         }
     }

@@ -72,12 +72,14 @@ enum Asked {
     Stat,
     Read,
     List,
+    /// The repository of a path was opened.
+    Open,
 }
 
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observation {
-    /// Relative to the workspace; empty for its root.
+    /// Relative to the workspace, empty for its root; or the name of a repository.
     path: String,
     asked: Asked,
     /// `None` where the machine had none, which is asked again each time.
@@ -90,6 +92,8 @@ impl Observation {
         match self.asked {
             Asked::List => changed.may_show_in(&self.path),
             Asked::Stat | Asked::Read => changed.may_include(&self.path),
+            // No change of a file tells that a repository is another one.
+            Asked::Open => true,
         }
     }
 
@@ -104,7 +108,10 @@ impl Observation {
             (Asked::List, path) => host.list(path.as_ref()).map(|entries| of_listing(&entries)),
             (Asked::Stat, Some(path)) => host.stat(&path).map(of_stat),
             (Asked::Read, Some(path)) => host.read(&path).map(|bytes| of_read(bytes.as_deref())),
-            (Asked::Stat | Asked::Read, None) => return false,
+            (Asked::Open, Some(path)) => {
+                host.open_repository(path.as_str(), "").map(|identity| of_repository(&identity))
+            }
+            (Asked::Stat | Asked::Read | Asked::Open, None) => return false,
         };
         now.is_ok_and(|now| now == answer)
     }
@@ -132,7 +139,7 @@ impl Observation {
             0 => Asked::Stat,
             1 => Asked::Read,
             2 => Asked::List,
-            _ => return Err(Damaged),
+            _ => Asked::Open,
         };
         let answer = if kind & 4 == 4 { Some(reader.imprint()?) } else { None };
         Ok(Self { path, asked, answer })
@@ -162,6 +169,10 @@ fn of_listing(entries: &[DirEntry]) -> Imprint {
         writer.imprint(of_stat(Some(entry.file_type)));
     }
     Imprint::of(&writer.bytes)
+}
+
+fn of_repository(identity: &str) -> Imprint {
+    Imprint::of(identity.as_bytes())
 }
 
 /// A [`Host`] that notes every answer.
@@ -212,6 +223,12 @@ impl Host for Tracer<'_> {
         let answer = self.host.list(dir);
         let path = dir.map_or("", RelPath::as_str);
         self.note(path, Asked::List, &answer, |entries| of_listing(entries));
+        answer
+    }
+
+    fn open_repository(&self, name: &str, from: &str) -> Result<String, HostError> {
+        let answer = self.host.open_repository(name, from);
+        self.note(name, Asked::Open, &answer, |identity| of_repository(identity));
         answer
     }
 }

@@ -49,6 +49,11 @@ impl Host for Disk {
         out.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(out)
     }
+
+    fn open_repository(&self, name: &str, from: &str) -> Result<String, HostError> {
+        let (name, from) = (name.to_owned(), from.to_owned());
+        Err(HostError::NoRepository { name, from, hints: Vec::new() })
+    }
 }
 
 fn product() -> Loaded {

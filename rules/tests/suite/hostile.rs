@@ -24,7 +24,7 @@ fn limited(files: &[(&str, &str)]) -> String {
 
 #[test]
 fn endless_loops_hit_the_step_limit() {
-    let body = "def f():\n    for i in range(1000000000):\n        pass\n";
+    let body = "def f():\n    for i in range(100000000):\n        pass\n";
     let got = limited(&[("maestro.star", &format!("{body}f()\n"))]);
     assert!(got.starts_with("error[MAE0103]: execution duration limit of 100000 ticks"), "{got}");
     let rules = format!("{body}def _impl(ctx):\n    f()\nr = rule(implementation = _impl)\n");
@@ -38,6 +38,50 @@ fn endless_loops_hit_the_step_limit() {
 fn huge_lists_hit_the_heap_limit() {
     let got = limited(&[("maestro.star", "x = [\"%d\" % i * 1000 for i in range(90000)]\n")]);
     assert!(got.starts_with("error[MAE0103]: heap memory limit of 8388608 bytes"), "{got}");
+}
+
+#[test]
+fn huge_products_are_refused_before_they_are_made() {
+    for text in ["x = \"x\" * 1000000000\n", "x = 1000000000 * [0]\n", "x = (0,) * 2147483647\n"] {
+        let expect = "error[MAE0103]: ";
+        let got = errors_of(&Memory::new(&[("maestro.star", text)]), &["//..."]);
+        assert!(got.starts_with(expect), "{text}: {got}");
+        assert!(got.contains("is more than 67108864 bytes"), "{text}: {got}");
+        assert!(got.contains(" --> maestro.star:1:"), "{text}: {got}");
+    }
+    let fine = "def f(x, y = 2 * 3):\n    return x * y\nif f(\"ab\") * 2 != \"ab\" * 12 or 2 * 3 * 4 != 24 or [1] * -1 != [] or 1.5 * 2 != 3:\n    fail(\"wrong\")\n";
+    let loaded = load_memory(&Memory::new(&[("maestro.star", fine)]), &["//..."]);
+    assert!(loaded.is_ok(), "{}", render(&loaded.err().unwrap_or_default()));
+    starts(
+        &[("maestro.star", "x = \"a\" * \"b\"\n")],
+        "error[MAE0101]: operation `*` not supported",
+    );
+}
+
+#[test]
+fn ranges_are_bounded_and_else_as_everywhere() {
+    for text in
+        ["list(range(1000000000))", "range(-2147483648, 2147483647)", "range(2147483647, 0, -1)"]
+    {
+        let text = format!("x = {text}\n");
+        starts(&[("maestro.star", &text)], "error[MAE0103]: a range of ");
+    }
+    let fine = "if list(range(3)) != [0, 1, 2] or list(range(1, 3)) != [1, 2] or list(range(5, 0, -2)) != [5, 3, 1] or len(range(2147483647, 0)) != 0:\n    fail(\"wrong\")\n";
+    let loaded = load_memory(&Memory::new(&[("maestro.star", fine)]), &["//..."]);
+    assert!(loaded.is_ok(), "{}", render(&loaded.err().unwrap_or_default()));
+    starts(&[("maestro.star", "range()\n")], "error[MAE0101]: ");
+    starts(&[("maestro.star", "range(1, 2, 0)\n")], "error[MAE0101]: ");
+}
+
+#[test]
+fn globs_without_end_are_refused() {
+    let text = "def f():\n    for i in range(100000000):\n        glob([\"*\"], allow_empty = True)\nf()\n";
+    let files: Vec<String> = (0..5000).map(|n| format!("f{n}.c")).collect();
+    let mut all: Vec<(&str, &str)> = files.iter().map(|name| (name.as_str(), "")).collect();
+    all.push(("maestro.star", text));
+    starts(&all, "error[MAE0103]: the globs of this file look at more than 10000000 entries");
+    let text = "glob([\"x%d\" % i for i in range(20000)], allow_empty = True)\n";
+    starts(&[("maestro.star", text)], "error[MAE0103]: the glob has more than 10000 patterns");
 }
 
 #[test]

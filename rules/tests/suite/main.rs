@@ -11,5 +11,6 @@ mod library;
 mod memory;
 mod packages;
 mod queries;
+mod repositories;
 mod toolchains;
 mod workspace;

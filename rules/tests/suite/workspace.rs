@@ -75,6 +75,16 @@ impl Host for Memory {
         }));
         Ok(out)
     }
+
+    fn open_repository(&self, name: &str, from: &str) -> Result<String, HostError> {
+        match self.is_folder(&format!("external/{name}")) {
+            true => Ok(name.to_owned()),
+            false => {
+                let (name, from) = (name.to_owned(), from.to_owned());
+                Err(HostError::NoRepository { name, from, hints: Vec::new() })
+            }
+        }
+    }
 }
 
 /// Patterns from texts; a leading `-` makes one negative.
