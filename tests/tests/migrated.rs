@@ -24,25 +24,23 @@ fn maestro_builds_and_tests_it() {
     assert_eq!(run.stdout, "Hello, you (version 7)\n");
 }
 
-/// Bazel is no part of Maestro's set-up: where `bazel` is not installed, this says so and proves
-/// nothing.
+/// Not run by default: Bazel downloads its own rules before it builds anything, and its launcher of
+/// Python programs wants a `python` on the `PATH`.
 #[test]
+#[ignore = "needs Bazel with its rule repositories, and `python`"]
 fn bazel_builds_the_same() {
     let ws = Workspace::new();
     copy_tree(&source(), &ws.root);
     let user_root = format!("--output_user_root={}", ws.outside().join("bazel").display());
     let bazel = |args: &[&str]| {
         let mut command = Command::new("bazel");
-        command.current_dir(&ws.root).arg(&user_root).args(args).output()
+        command.current_dir(&ws.root).arg(&user_root).args(args);
+        command.output().expect("Bazel is installed")
     };
-    if bazel(&["version"]).is_err() {
-        eprintln!("bazel is not installed: only Maestro's half was tested");
-        return;
-    }
-    let built = bazel(&["build", "//app:loud"]).expect("it starts");
+    let built = bazel(&["build", "//app:loud"]);
     let shutdown = bazel(&["shutdown"]);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    assert!(shutdown.is_ok_and(|output| output.status.success()));
+    assert!(shutdown.status.success());
     assert_eq!(ws.read("bazel-bin/app/loud.txt"), LOUD);
 }
 
