@@ -198,6 +198,12 @@ fn user_config() -> Result<UserConfig> {
         return Ok(UserConfig::default());
     };
     let path = folder.join("maestro/config.toml");
+    // A folder that may not even be entered is that of another user, whose home this process was
+    // started with; a file of our own that may not be read is an error below.
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    if std::fs::metadata(&path).is_err_and(|error| denied(&error)) {
+        return Ok(UserConfig::default());
+    }
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
