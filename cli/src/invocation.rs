@@ -216,6 +216,9 @@ impl Invocation {
         requested.sort_unstable();
         requested.dedup();
         let made = self.make(&work, &requested)?;
+        // What this build has seen is then less than what it depends on: the former snapshot stays,
+        // and the next build finds the same changes.
+        let started_over = made.is_none();
         let Made { mut report, plan, written } = match made {
             Some(made) => made,
             None => {
@@ -239,7 +242,7 @@ impl Invocation {
         if self.store.was_written() {
             self.store.seal_epoch()?;
         }
-        if self.remembers {
+        if self.remembers && !started_over {
             let written: Vec<WrittenFile> = written.into_values().flatten().collect();
             self.leave(&Ended {
                 work: &work,

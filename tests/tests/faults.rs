@@ -86,6 +86,35 @@ fn lost_blobs_are_made_again_even_where_the_producer_varies() {
     assert!(ws.exec().0.is_empty(), "nothing that is of use was taken away");
 }
 
+#[test]
+fn an_edit_after_a_build_that_started_over_is_noticed() {
+    let ws = Workspace::new();
+    let package = |command: &str| {
+        let text = format!(
+            "load(\"@maestro//rules:basics.star\", \"genrule\")\n\
+             genrule(name = \"a\", srcs = [\"a.txt\"], outs = [\"a.out\"], cmd = \"{command}\")\n\
+             genrule(name = \"b\", srcs = [\"b.txt\", \":a\"], outs = [\"b.out\"], \
+             cmd = \"cat $(SRCS) > $@\")\n"
+        );
+        ws.write("maestro.star", &text);
+    };
+    let executed = || ws.ok(&["build", "//:b"])["actions"]["executed"].as_u64();
+    package("cat $(SRCS) > $@");
+    ws.write("a.txt", "what is lost\n");
+    ws.write("b.txt", "1\n");
+    assert_eq!(executed(), Some(2));
+    for blob in blobs_where(&ws.cache, |bytes| bytes == b"what is lost\n") {
+        std::fs::remove_file(blob).expect("ours");
+    }
+    ws.write("b.txt", "2\n");
+    executed();
+    assert_eq!(ws.read("maestro-out/shared/b.out"), "2\nwhat is lost\n");
+    package("cat $(SRCS) > $@; echo edited >> $@");
+    assert_eq!(executed(), Some(2));
+    assert_eq!(ws.read("maestro-out/shared/b.out"), "2\nwhat is lost\nedited\n");
+    assert_eq!(executed(), Some(0));
+}
+
 /// What is done to a blob while a build that needs it runs.
 fn harm_while_building(harm: impl Fn(&Path)) {
     let ws = Workspace::new();
