@@ -100,6 +100,7 @@ impl Invocation {
         }
         let reloaded = self.reload(&self.request.patterns, None, Remember::Base)?;
         let evaluation = evaluation_bytes(reloaded.remembered);
+        crate::allocator::give_back();
         Ok(Work { evaluation, ..Work::whole(reloaded.loaded) })
     }
 
@@ -335,7 +336,7 @@ fn new_results(work: &Work, report: &Report) -> (Results, bool) {
         }
     }
     for finished in &report.finished {
-        if let Some((key, _)) = &finished.key
+        if let Some(key) = &finished.key
             && results.key(finished.action) != Some(key.0.hash)
         {
             results.set_key(finished.action, key.0.hash);

@@ -230,7 +230,11 @@ impl Invocation {
                 })?
             }
         };
-        let log_bytes = crate::memory::remember(self, &work, &report, self.exit_code(&report))?;
+        let exit = self.exit_code(&report);
+        let log_bytes = crate::memory::remember(self, &work, &mut report, exit)?;
+        if work.known.is_none() {
+            crate::allocator::give_back();
+        }
         if let (Some(_), Some(memory)) = (&work.known, &self.memory) {
             increment::count_known(&mut report, &work.graph, memory, &plan, &requested);
         }
@@ -461,7 +465,7 @@ fn executable(
 ) -> Option<(Executable, PathBuf)> {
     let executable = graph.target(want.target).executable.clone()?;
     let path = config.workspace.join(&graph.artifact(executable.file).path);
-    Some((executable, path))
+    Some((*executable, path))
 }
 
 /// Tells people on standard error, and scripts on standard output.

@@ -24,46 +24,46 @@ pub fn open_log(state_dir: &Path) -> Result<BuildLog> {
 }
 
 /// Appends what a build did to the log: changed actions and the build itself. Returns the length
-/// of the log.
+/// of the log. What only the log needs of a report is taken out of it.
 pub fn remember(
     invocation: &Invocation,
     work: &Work,
-    report: &Report,
+    report: &mut Report,
     exit_code: u8,
 ) -> Result<u64> {
     let graph = &work.graph;
-    let news = report.finished.iter().filter(|finished| match &work.known {
+    let counts = report.counts;
+    let news = report.finished.iter_mut().filter(|finished| match &work.known {
         Some(known) => is_news(&known.results, finished),
         None => true,
     });
-    let mut entries: Vec<Entry> = news
-        .filter_map(|finished| action_record(invocation, graph, finished))
-        .map(Entry::Action)
-        .collect();
-    entries.push(Entry::Invocation(InvocationRecord {
+    let actions = news.filter_map(|finished| action_record(invocation, graph, finished));
+    let last = Entry::Invocation(InvocationRecord {
         id: invocation.id().to_owned(),
         command: invocation.request.command.to_owned(),
         patterns: invocation.request.patterns.clone(),
         start_unix_ms: invocation.started_unix_ms(),
         end_unix_ms: unix_ms(),
         exit_code,
-        counts: report.counts,
-    }));
+        counts,
+    });
+    let mut entries = actions.map(Entry::Action).chain([last]);
     let fail = |e: BuildLogError| Failure::new(e.kind(), chain(&e));
     if let (Some(_), Some(memory)) = (&work.known, &invocation.memory) {
         let end = memory.snapshot.log_bytes();
-        if let Some(bytes) = append_news(invocation.state_dir(), end, &entries).map_err(fail)? {
+        if let Some(bytes) =
+            append_news(invocation.state_dir(), end, entries.by_ref()).map_err(fail)?
+        {
             return Ok(bytes);
         }
     }
-    let mut log = open_log(invocation.state_dir())?;
-    log.append(&entries).map_err(fail)?;
-    Ok(log.bytes())
+    let log = open_log(invocation.state_dir())?;
+    Ok(log.append(entries).map_err(fail)?.bytes)
 }
 
 /// Whether something about an action is not as an earlier build knew it.
 fn is_news(before: &Results, finished: &FinishedAction) -> bool {
-    let Some((key, _)) = &finished.key else { return false };
+    let Some(key) = &finished.key else { return false };
     let same = |(id, node): &(ArtifactId, Node)| before.node(*id).as_ref() == Some(node);
     before.key(finished.action) != Some(key.0.hash) || !finished.outputs.iter().all(same)
 }
@@ -71,10 +71,10 @@ fn is_news(before: &Results, finished: &FinishedAction) -> bool {
 fn action_record(
     invocation: &Invocation,
     graph: &ActionGraph,
-    finished: &FinishedAction,
+    finished: &mut FinishedAction,
 ) -> Option<ActionRecord> {
     let spec = graph.action(finished.action);
-    let (key, parts) = finished.key.clone()?;
+    let (key, parts) = (finished.key?, finished.parts.take()?.unpack());
     let first = spec.outputs.first()?;
     let outputs = finished.outputs.iter().map(|(id, node)| {
         let path = graph.artifact(*id).path.to_string();
@@ -112,7 +112,7 @@ fn action_record(
             Outcome::Executed => "local".to_owned(),
             _ => "cache".to_owned(),
         },
-        record: finished.record.as_ref().and_then(record_ref),
+        record: finished.record.as_deref().and_then(record_ref),
     })
 }
 

@@ -13,6 +13,7 @@ mod check;
 pub mod columns;
 mod delta;
 pub(crate) mod layer;
+mod packed;
 mod plan;
 pub(crate) mod stored;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::layer::Layer;
+use self::packed::Packed;
 use self::stored::Stored;
 use crate::action::{ActionSpec, Arg, Artifact, ArtifactKind, How, Item, Origin, Toolchain};
 use crate::depset::SetArena;
@@ -74,7 +76,7 @@ pub struct Target {
     /// Its label.
     pub label: Label,
     /// The name of the rule that made it.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// `file:line:column` of the call that declared it.
     pub location: String,
     /// Targets it depends on directly.
@@ -84,9 +86,9 @@ pub struct Target {
     /// Further files that are made where their group is asked for, by the name of the group.
     pub groups: Vec<(String, Vec<ArtifactId>)>,
     /// What `run` starts, if it can be run.
-    pub executable: Option<Executable>,
+    pub executable: Option<Box<Executable>>,
     /// The action whose success is the test's, if it is a test.
-    pub test: Option<TestTarget>,
+    pub test: Option<Box<TestTarget>>,
     /// Its `tags` attribute.
     pub tags: Vec<String>,
 }
@@ -125,7 +127,7 @@ pub(crate) struct Declared {
 pub struct ActionGraph {
     stored: Option<Stored>,
     artifacts: Layer<Declared>,
-    actions: Layer<ActionSpec>,
+    actions: Packed,
     targets: Layer<Target>,
     /// Actions that no longer count.
     retired: ActionSet,
@@ -252,7 +254,7 @@ impl ActionGraph {
                 declared.artifact.origin = Origin::Action(Some(id));
             }
         }
-        self.actions.push(spec);
+        self.actions.push(&spec);
         Ok(id)
     }
 
@@ -268,10 +270,18 @@ impl ActionGraph {
         &declared.expect("an artifact id comes from this graph").artifact
     }
 
-    /// The action of an id.
-    pub fn action(&self, id: ActionId) -> &ActionSpec {
-        let decode = || self.base().action(id.index());
-        self.actions.get(id.index(), decode).expect("an action id comes from this graph")
+    /// The action of an id, made from the bytes that the graph keeps of it.
+    pub fn action(&self, id: ActionId) -> ActionSpec {
+        match id.index() < self.actions.base_len() {
+            true => self.base().action(id.index()),
+            false => self.actions.get(id.index()).expect("an action id comes from this graph"),
+        }
+    }
+
+    /// What is kept of an action.
+    fn action_bytes(&self, id: ActionId) -> &[u8] {
+        let added = self.actions.bytes(id.index());
+        added.unwrap_or_else(|| self.base().action_bytes(id.index()))
     }
 
     /// The target of an id.

@@ -28,12 +28,14 @@
 //! compiler then makes the same object file, everything after it keeps its key: early cutoff.
 
 mod arguments;
+mod parts;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::arguments::shell_quote;
+pub use self::parts::{InputPart, KeyParts, PackedParts};
 use crate::action::{ActionClass, ActionSpec, How, Origin, Output};
 use crate::digest::{Digest, DigestFunction};
 use crate::graph::{ActionGraph, ArtifactId};
@@ -107,45 +109,6 @@ pub struct Prepared {
     /// the input root, which are in `tree`: they follow from its entries, and only who sends an
     /// action elsewhere needs them as blobs.
     pub blobs: Vec<(Digest, Vec<u8>)>,
-}
-
-/// What a key is made of. Stored in the build log; compared by [`explain`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyParts {
-    /// `Command.arguments`.
-    pub arguments: Vec<String>,
-    /// `Command.environment_variables`.
-    pub environment: Vec<(String, String)>,
-    /// `Command.output_paths`.
-    pub outputs: Vec<String>,
-    /// `Command.platform` and `Action.platform`.
-    pub platform: Vec<(String, String)>,
-    /// `Action.timeout` in milliseconds.
-    pub timeout_ms: Option<u64>,
-    /// `Action.do_not_cache`.
-    pub do_not_cache: bool,
-    /// `Action.salt` as text.
-    pub salt: String,
-    /// Paths and content of the input root; trees as one entry.
-    pub inputs: Vec<(String, InputPart)>,
-    /// Names and tree digests of toolchains; only the digests count.
-    pub toolchains: Vec<(String, Digest)>,
-}
-
-/// The content of one input in [`KeyParts`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InputPart {
-    /// A regular file.
-    File {
-        /// The content.
-        digest: Digest,
-        /// The execute bit.
-        executable: bool,
-    },
-    /// A link and its text.
-    Symlink(String),
-    /// A tree and its root directory.
-    Tree(Digest),
 }
 
 /// Why an action has no key.

@@ -42,6 +42,19 @@ impl Label {
         Ok(Self { repo: repo.into(), package: package.into(), name: name.into() })
     }
 
+    /// Parses `text` as it stands in a build file of package `package` of `repo`, whose names the
+    /// label shares where they are its own.
+    pub fn parse_in(text: &str, repo: &Arc<str>, package: &Arc<str>) -> Result<Self, LabelError> {
+        let mut label = Self::parse(text, repo, package)?;
+        if label.repo == *repo {
+            label.repo.clone_from(repo);
+        }
+        if label.package == *package {
+            label.package.clone_from(package);
+        }
+        Ok(label)
+    }
+
     /// Parses `text` as it stands in a build file of package `package` of `repo`.
     pub fn parse(text: &str, repo: &str, package: &str) -> Result<Self, LabelError> {
         let error =

@@ -110,7 +110,7 @@ fn key_of(small: &Small) -> Prepared {
     let id = graph.add_action(spec).expect("well formed");
     let inputs = graph.inputs_of(id);
     let function = DigestFunction::Blake3;
-    prepare(&graph, function, sandbox, graph.action(id), &inputs, &Contents(contents))
+    prepare(&graph, function, sandbox, &graph.action(id), &inputs, &Contents(contents))
         .expect("inputs are known")
 }
 
@@ -243,7 +243,7 @@ fn expand(argv: impl FnOnce(ArtifactId, ArtifactId) -> Vec<Arg>) -> Prepared {
     let id = graph.add_action(spec).expect("well formed");
     let inputs = graph.inputs_of(id);
     let (function, sandbox) = (DigestFunction::Blake3, SandboxProfile::Hermetic);
-    prepare(&graph, function, sandbox, graph.action(id), &inputs, &Contents(contents))
+    prepare(&graph, function, sandbox, &graph.action(id), &inputs, &Contents(contents))
         .expect("inputs are known")
 }
 
@@ -366,5 +366,5 @@ fn key_of_how(how: How) -> maestro_core::ActionKey {
     let id = graph.add_action(spec).expect("well formed");
     let (function, sandbox) = (DigestFunction::Blake3, SandboxProfile::Hermetic);
     let nothing = Contents(Default::default());
-    prepare(&graph, function, sandbox, graph.action(id), &[], &nothing).expect("no inputs").key
+    prepare(&graph, function, sandbox, &graph.action(id), &[], &nothing).expect("no inputs").key
 }

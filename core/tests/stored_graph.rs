@@ -74,7 +74,8 @@ impl World {
     /// The first outputs of some actions.
     fn names(&self, actions: &ActionSet) -> Vec<String> {
         let name = |action| {
-            let first = self.graph.action(action).outputs.first().expect("has one");
+            let spec = self.graph.action(action);
+            let first = spec.outputs.first().expect("has one");
             self.graph.artifact(first.artifact).path.to_string()
         };
         actions.iter().map(name).collect()
@@ -136,7 +137,7 @@ fn what_was_stored_comes_back() {
     }
     assert_eq!(after.graph.targets_named(&label("//q:q")), [TargetId::from_index(1)]);
     assert_eq!(after.graph.targets_named(&label("//q:r")), []);
-    assert_eq!(after.graph.delta().len(), 0);
+    assert_eq!(after.graph.change_count(), 0);
 }
 
 #[test]

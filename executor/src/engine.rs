@@ -24,7 +24,7 @@ use std::time::Instant;
 use maestro_cas::Store;
 use maestro_core::event::{ActionCounts, Event, EventSink, Outcome};
 use maestro_core::graph::Plan;
-use maestro_core::key::{KeyParts, SandboxProfile};
+use maestro_core::key::{PackedParts, SandboxProfile};
 use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, limits};
 
 use crate::records::{Reach, Records};
@@ -85,8 +85,10 @@ pub struct FinishedAction {
     pub action: ActionId,
     /// How it ended.
     pub outcome: Outcome,
-    /// Its key and what the key was made of, where one could be made.
-    pub key: Option<(ActionKey, KeyParts)>,
+    /// Its key, where one was made.
+    pub key: Option<ActionKey>,
+    /// What the key was made of.
+    pub parts: Option<PackedParts>,
     /// Its outputs.
     pub outputs: Vec<(ArtifactId, Node)>,
     /// When it began, in milliseconds since the invocation started.
@@ -102,7 +104,7 @@ pub struct FinishedAction {
     /// What reuse saved.
     pub saved_usd_micros: u64,
     /// The record it came from.
-    pub record: Option<crate::records::RecordUse>,
+    pub record: Option<Box<crate::records::RecordUse>>,
     /// Standard output and error of the run that made the result, if any.
     pub logs: Vec<Digest>,
 }
@@ -114,6 +116,7 @@ impl FinishedAction {
             action,
             outcome: Outcome::Cached,
             key: None,
+            parts: None,
             outputs: Vec::new(),
             start_ms,
             end_ms: start_ms,
@@ -321,7 +324,7 @@ impl Engine<'_> {
             mnemonic: spec.mnemonic.clone(),
             class: spec.class,
             outcome: finished.outcome,
-            key: finished.key.as_ref().map(|(key, _)| key.0),
+            key: finished.key.map(|key| key.0),
             start_ms: finished.start_ms,
             at_ms: finished.end_ms,
             slot,
@@ -371,7 +374,7 @@ impl Engine<'_> {
             };
             let below = plan.producers(*action).filter_map(|p| chains.get(&p)).max();
             chains.insert(*action, own + below.copied().unwrap_or(0));
-            finished.push(done);
+            finished.push(*done);
         }
         counts.failed = ended.failed.len() as u32;
         counts.skipped =

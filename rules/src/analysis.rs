@@ -151,14 +151,14 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             NodeKind::Output(decl) => {
                 let owner = self.owner(id)?;
                 let file = self.outputs.get(&(owner, label.name.clone()))?;
-                let mut target = plain_target(label, "generated file", location_of(decl));
+                let mut target = plain_target(label, "generated file".into(), location_of(decl));
                 target.deps = vec![self.target_id(owner)?];
                 target.files = vec![file.artifact()];
                 Some(self.scope.graph.borrow_mut().add_target(target))
             }
             NodeKind::Source => {
                 let file = self.source(label).ok()?;
-                let mut target = plain_target(label, "source file", file.path().to_string());
+                let mut target = plain_target(label, "source file".into(), file.path().to_string());
                 target.files = vec![file.artifact()];
                 Some(self.scope.graph.borrow_mut().add_target(target))
             }
@@ -252,7 +252,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     }
 
     fn add_target(&mut self, node: &Node, decl: &TargetDecl) -> TargetId {
-        let mut target = plain_target(&decl.label, decl.rule.name(), location_of(decl));
+        let mut target = plain_target(&decl.label, decl.rule.shared_name(), location_of(decl));
         let mut seen = HashSet::new();
         for edge in node.edges.iter().filter(|edge| edge.via != Via::TestToolchain) {
             if let Some(owner) = self.owner(self.configured.target(edge))
@@ -308,10 +308,10 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     }
 }
 
-fn plain_target(label: &Label, rule: &str, location: String) -> GraphTarget {
+fn plain_target(label: &Label, rule: Arc<str>, location: String) -> GraphTarget {
     GraphTarget {
         label: label.clone(),
-        rule: rule.to_owned(),
+        rule,
         location,
         deps: Vec::new(),
         files: Vec::new(),

@@ -118,19 +118,20 @@ impl AttrSpec {
     }
 }
 
-/// What a target says about one attribute.
+/// What a target says about one attribute. There is one for each attribute of each target, so it
+/// is kept small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AttrValue {
     None,
     Bool(bool),
     Int(i32),
     String(Arc<str>),
-    Strings(Vec<Arc<str>>),
-    Ints(Vec<i32>),
-    Dict(Vec<(Arc<str>, Arc<str>)>),
-    Label(Label),
-    Labels(Vec<Label>),
-    LabelDict(Vec<(Label, Arc<str>)>),
+    Strings(Box<[Arc<str>]>),
+    Ints(Box<[i32]>),
+    Dict(Box<[(Arc<str>, Arc<str>)]>),
+    Label(Box<Label>),
+    Labels(Box<[Label]>),
+    LabelDict(Box<[(Label, Arc<str>)]>),
     /// It depends on the configuration. Configured targets have none of these.
     Configurable(Arc<Configurable>),
 }
@@ -142,12 +143,12 @@ impl AttrValue {
             AttrKind::String => Self::String("".into()),
             AttrKind::Bool => Self::Bool(false),
             AttrKind::Int => Self::Int(0),
-            AttrKind::StringList => Self::Strings(Vec::new()),
-            AttrKind::IntList => Self::Ints(Vec::new()),
-            AttrKind::StringDict => Self::Dict(Vec::new()),
+            AttrKind::StringList => Self::Strings(Box::default()),
+            AttrKind::IntList => Self::Ints(Box::default()),
+            AttrKind::StringDict => Self::Dict(Box::default()),
             AttrKind::Label | AttrKind::Output => Self::None,
-            AttrKind::LabelList | AttrKind::OutputList => Self::Labels(Vec::new()),
-            AttrKind::LabelKeyedStringDict => Self::LabelDict(Vec::new()),
+            AttrKind::LabelList | AttrKind::OutputList => Self::Labels(Box::default()),
+            AttrKind::LabelKeyedStringDict => Self::LabelDict(Box::default()),
         }
     }
 
@@ -205,7 +206,7 @@ impl AttrValue {
             Self::Strings(list) => heap.alloc(AllocList(list.iter().map(|s| &**s))),
             Self::Ints(list) => heap.alloc(AllocList(list.iter().copied())),
             Self::Dict(entries) => heap.alloc(AllocDict(entries.iter().map(|(k, v)| (&**k, &**v)))),
-            Self::Label(label) => heap.alloc(LabelValue { label: label.clone() }),
+            Self::Label(label) => heap.alloc(LabelValue { label: Label::clone(label) }),
             Self::Labels(labels) => {
                 heap.alloc(AllocList(labels.iter().map(|l| LabelValue { label: l.clone() })))
             }
@@ -219,14 +220,14 @@ impl AttrValue {
 /// Where relative labels start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LabelBase<'a> {
-    pub(crate) repo: &'a str,
-    pub(crate) package: &'a str,
+    pub(crate) repo: &'a Arc<str>,
+    pub(crate) package: &'a Arc<str>,
 }
 
 impl LabelBase<'_> {
     /// Parses a label as it stands in this package.
     pub(crate) fn parse(self, text: &str) -> Result<Label, RuleError> {
-        Label::parse(text, self.repo, self.package)
+        Label::parse_in(text, self.repo, self.package)
             .map_err(|e| RuleError::new(Code::Label, e.to_string()))
     }
 }
@@ -267,23 +268,23 @@ fn take(
         })?),
         AttrKind::StringDict => {
             let dict = DictRef::from_value(value).ok_or_else(wrong)?;
-            let pairs: Option<Vec<_>> =
+            let pairs: Option<Box<[_]>> =
                 dict.iter().map(|(k, v)| Some((text(k)?, text(v)?))).collect();
             AttrValue::Dict(pairs.ok_or_else(wrong)?)
         }
-        AttrKind::Label => AttrValue::Label(label(name, value, base)?),
+        AttrKind::Label => AttrValue::Label(label(name, value, base)?.into()),
         AttrKind::LabelList => {
             AttrValue::Labels(list(name, spec, value, |item| label(name, item, base))?)
         }
         AttrKind::LabelKeyedStringDict => {
             let dict = DictRef::from_value(value).ok_or_else(wrong)?;
-            let pairs: Result<Vec<_>, RuleError> = dict
+            let pairs: Result<Box<[_]>, RuleError> = dict
                 .iter()
                 .map(|(k, v)| Ok((label(name, k, base)?, text(v).ok_or_else(wrong)?)))
                 .collect();
             AttrValue::LabelDict(pairs?)
         }
-        AttrKind::Output => AttrValue::Label(output(name, value, base)?),
+        AttrKind::Output => AttrValue::Label(output(name, value, base)?.into()),
         AttrKind::OutputList => {
             AttrValue::Labels(list(name, spec, value, |item| output(name, item, base))?)
         }
@@ -296,7 +297,7 @@ fn list<T>(
     spec: &AttrSpec,
     value: Value<'_>,
     item: impl Fn(Value<'_>) -> Result<T, RuleError>,
-) -> Result<Vec<T>, RuleError> {
+) -> Result<Box<[T]>, RuleError> {
     let items = sequence(value).ok_or_else(|| {
         let error = wrong_value(name, spec.kind.noun(), value);
         match value.unpack_str() {
@@ -325,7 +326,7 @@ fn output(name: &str, value: Value<'_>, base: LabelBase<'_>) -> Result<Label, Ru
         return Err(wrong_value(name, "the name of an output", value));
     };
     let label = label(name, value, base)?;
-    if *label.package != *base.package || *label.repo != *base.repo {
+    if label.package != *base.package || label.repo != *base.repo {
         let message = format!("attribute `{name}`: output `{text}` lies in another package");
         return Err(RuleError::new(Code::Attribute, message));
     }

@@ -64,7 +64,7 @@ impl ParamType {
             (Self::Bool, AttrValue::Bool(value)) => SettingValue::Bool(*value),
             (Self::Int, AttrValue::Int(value)) => SettingValue::Int(*value),
             (Self::String, AttrValue::String(text)) => SettingValue::String(text.clone()),
-            (Self::StringList, AttrValue::Strings(list)) => SettingValue::Strings(list.clone()),
+            (Self::StringList, AttrValue::Strings(list)) => SettingValue::Strings(list.to_vec()),
             _ => return None,
         })
     }

@@ -30,6 +30,7 @@ use crate::error::RuleError;
 use crate::package::TargetDecl;
 use crate::resolve::Universe;
 use crate::rule::PARAM_DEFAULT;
+use crate::values::toolchains::ToolchainNeed;
 
 pub(crate) use self::check::in_attribute;
 
@@ -107,6 +108,9 @@ pub(crate) struct Node {
     pub(crate) remembered: bool,
 }
 
+/// Toolchains, and what finding them read of the configuration.
+type Resolved = (Arc<Resolution>, BTreeSet<Setting>);
+
 /// What a label in a configuration is known to read, with all below it, if it is as it was in an
 /// earlier build.
 pub(crate) type Recall<'a> = &'a dyn Fn(&Label, ConfigId) -> Option<BTreeSet<Setting>>;
@@ -125,7 +129,9 @@ pub(crate) struct ConfiguredGraph {
     definitions: Definitions,
     reads: ReadsTable,
     /// The toolchains that were found for nodes whose rules need some.
-    resolutions: HashMap<NodeId, Resolution>,
+    resolutions: HashMap<NodeId, Arc<Resolution>>,
+    /// The same by what was asked for, with what that read: targets of one rule get the same.
+    resolved: HashMap<ConfigId, HashMap<Box<[ToolchainNeed]>, Resolved>>,
     /// The names of the configurations to which the transition of an attribute leads.
     splits: HashMap<(NodeId, u16), Box<[Arc<str>]>>,
     /// Nodes that cannot be built for their platform, and why.
@@ -153,6 +159,7 @@ impl ConfiguredGraph {
             definitions,
             reads: ReadsTable::new(),
             resolutions: HashMap::new(),
+            resolved: HashMap::new(),
             splits: HashMap::new(),
             incompatible: HashMap::new(),
             trims: TrimTable::new(),
@@ -198,7 +205,7 @@ impl ConfiguredGraph {
 
     /// The toolchains that were found for a node, if its rule needs some.
     pub(crate) fn resolution(&self, id: NodeId) -> Option<&Resolution> {
-        self.resolutions.get(&id)
+        self.resolutions.get(&id).map(|found| &**found)
     }
 
     /// The names of the configurations to which the transition of an attribute leads: `None`

@@ -89,9 +89,8 @@ fn label_globals(builder: &mut GlobalsBuilder) {
             Ok(scope) => {
                 LabelBase { repo: &scope.file.repo, package: &scope.file.package }.parse(text)?
             }
-            Err(_) if text.starts_with("//") || text.starts_with('@') => {
-                LabelBase { repo: "", package: "" }.parse(text)?
-            }
+            Err(_) if text.starts_with("//") || text.starts_with('@') => Label::parse(text, "", "")
+                .map_err(|e| RuleError::new(Code::Label, e.to_string()))?,
             Err(_) => {
                 let message = "in an implementation, `Label` takes an absolute label";
                 return RuleError::new(Code::Label, message).raise();

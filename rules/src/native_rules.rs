@@ -133,7 +133,7 @@ fn native(name: &str, kind: NativeKind) -> NativeRule {
     attrs.extend(common_attributes(false, false, kind == NativeKind::Alias));
     let spec = RuleSpec {
         file: native_file(),
-        variable: OnceLock::from(name.to_owned()),
+        variable: OnceLock::from(Arc::from(name)),
         attrs,
         executable: false,
         test: false,

@@ -43,7 +43,7 @@ pub(crate) struct RuleSpec {
     /// The file that defines it.
     pub(crate) file: Label,
     /// The variable that it is assigned to; known once it is.
-    pub(crate) variable: OnceLock<String>,
+    pub(crate) variable: OnceLock<Arc<str>>,
     /// Its own attributes, then those that every rule has.
     pub(crate) attrs: Vec<(String, Arc<AttrSpec>)>,
     pub(crate) executable: bool,
@@ -64,7 +64,12 @@ pub(crate) struct RuleSpec {
 impl RuleSpec {
     /// The name for people.
     pub(crate) fn name(&self) -> &str {
-        self.variable.get().map_or("rule", String::as_str)
+        self.variable.get().map_or("rule", |name| name)
+    }
+
+    /// The name for people, to be kept.
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.variable.get().cloned().unwrap_or_else(|| self.name().into())
     }
 
     fn attribute_names(&self) -> impl Iterator<Item = &str> {
@@ -113,7 +118,7 @@ where
         variable_name: &str,
         _eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<()> {
-        self.spec.variable.get_or_init(|| variable_name.to_owned());
+        self.spec.variable.get_or_init(|| variable_name.into());
         Ok(())
     }
 

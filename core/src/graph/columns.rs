@@ -51,6 +51,13 @@ pub struct ColumnWriter {
     sections: Vec<Range<usize>>,
 }
 
+/// Lists of numbers under construction, one after the other.
+#[derive(Clone, Debug)]
+pub struct ListWriter {
+    ends: Vec<u32>,
+    numbers: Vec<u32>,
+}
+
 /// Columns as they were written.
 #[derive(Clone, Debug)]
 pub struct Columns {
@@ -105,14 +112,17 @@ impl ColumnWriter {
 
     /// Adds a column of lists.
     pub fn lists<L: IntoIterator<Item = u32>>(&mut self, lists: impl IntoIterator<Item = L>) {
-        let mut ends = vec![0];
-        let mut numbers = Vec::new();
+        let mut writer = ListWriter::default();
         for list in lists {
-            numbers.extend(list);
-            ends.push(position(numbers.len()));
+            writer.push(list);
         }
-        self.numbers(ends);
-        self.numbers(numbers);
+        self.list_column(&writer);
+    }
+
+    /// Adds a column of lists.
+    pub fn list_column(&mut self, ListWriter { ends, numbers }: &ListWriter) {
+        self.numbers(ends.iter().copied());
+        self.numbers(numbers.iter().copied());
     }
 
     /// Adds bytes that have a meaning of their own.
@@ -130,6 +140,29 @@ impl ColumnWriter {
         }
         self.bytes.extend_from_slice(&(self.sections.len() as u64).to_le_bytes());
         self.bytes
+    }
+}
+
+impl Default for ListWriter {
+    fn default() -> Self {
+        Self { ends: vec![0], numbers: Vec::new() }
+    }
+}
+
+impl ListWriter {
+    /// Adds a list.
+    pub fn push(&mut self, list: impl IntoIterator<Item = u32>) {
+        self.numbers.extend(list);
+        self.ends.push(position(self.numbers.len()));
+    }
+
+    /// All lists.
+    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        let ranges = self.ends.windows(2).map(|ends| match ends {
+            [start, end] => *start as usize..*end as usize,
+            _ => 0..0,
+        });
+        ranges.map(|range| self.numbers.get(range).unwrap_or_default())
     }
 }
 

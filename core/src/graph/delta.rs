@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::SharedBytes;
 use super::layer::Layer;
+use super::packed::Packed;
 use super::stored::{self, Stored};
 use super::{ActionGraph, ActionId, ActionSet, ArtifactId, Declared, Target, TargetId};
 use crate::action::{ActionSpec, Artifact, Origin};
@@ -21,19 +22,6 @@ pub struct GraphDelta {
     sets: Vec<SetNode>,
 }
 
-impl GraphDelta {
-    /// How many nodes it has.
-    pub fn len(&self) -> usize {
-        let Self { artifacts, actions, targets, retired, sets } = self;
-        artifacts.len() + actions.len() + targets.len() + retired.len() + sets.len()
-    }
-
-    /// Whether nothing was changed.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 impl ActionGraph {
     /// The whole graph as bytes, to be opened later.
     pub fn store(&self) -> Vec<u8> {
@@ -47,7 +35,7 @@ impl ActionGraph {
         let GraphDelta { artifacts, actions, targets, retired, sets } = delta;
         let mut graph = Self {
             artifacts: Layer::over(stored.artifact_count()),
-            actions: Layer::over(stored.action_count()),
+            actions: Packed::over(stored.action_count()),
             targets: Layer::over(stored.target_count()),
             retired: stored.retired().map(ActionId::from_index).collect(),
             by_path: HashMap::new(),
@@ -63,7 +51,7 @@ impl ActionGraph {
             graph.index_artifact(ArtifactId::from_index(index));
         }
         for action in actions {
-            graph.actions.push(action);
+            graph.actions.push(&action);
         }
         for (index, target) in targets {
             graph.targets.put(index as usize, target);
@@ -88,7 +76,7 @@ impl ActionGraph {
                 .changes()
                 .filter_map(|index| Some((id(index), self.artifacts.changed(index)?.clone())))
                 .collect(),
-            actions: self.added_actions().map(|action| self.action(action).clone()).collect(),
+            actions: self.added_actions().map(|action| self.action(action)).collect(),
             targets: self
                 .targets
                 .changes()
@@ -102,6 +90,16 @@ impl ActionGraph {
                 .collect(),
             sets: self.sets.added().map(|(_, node)| node.clone()).collect(),
         }
+    }
+
+    /// How many nodes were changed since the graph was stored.
+    pub fn change_count(&self) -> usize {
+        let stored_retired = self.stored.iter().map(|stored| stored.retired().count()).sum();
+        self.artifacts.changes().count()
+            + self.added_actions().count()
+            + self.targets.changes().count()
+            + self.retired.len().saturating_sub(stored_retired)
+            + self.sets.added().count()
     }
 
     /// Takes a target's actions out of the graph, and lets its outputs be declared again.

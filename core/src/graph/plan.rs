@@ -233,7 +233,7 @@ impl ActionGraph {
             Some(stored) if action.index() < stored.action_count() => {
                 stored.reads(action.index()).for_each(visit);
             }
-            _ => reads_of(self.action(action)).for_each(visit),
+            _ => reads_of(&self.action(action)).for_each(visit),
         }
     }
 
@@ -261,7 +261,7 @@ impl AddedUsers {
         }
         for id in graph.added_actions() {
             let user = Edge::Leaf(id.index() as u32);
-            reads_of(graph.action(id)).for_each(|read| users.add(read, user));
+            reads_of(&graph.action(id)).for_each(|read| users.add(read, user));
         }
         users
     }

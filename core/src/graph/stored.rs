@@ -9,7 +9,7 @@
 use postcard::to_extend;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{ColumnWriter, Columns, Numbers, Records, SharedBytes};
+use super::columns::{ColumnWriter, Columns, ListWriter, Numbers, Records, SharedBytes};
 use super::{ActionGraph, Declared, Target};
 use crate::action::{ActionSpec, Artifact, ArtifactKind, Item, Origin};
 use crate::depset::{Order, SetId, SetNode};
@@ -107,7 +107,7 @@ impl Stored {
 
     pub(super) fn artifact(&self, id: usize) -> Declared {
         let path = RelPath::new(self.paths().text(id)).expect(WRITTEN);
-        let StoredArtifact { kind, origin } = decode(self.columns.records(ARTIFACTS), id);
+        let StoredArtifact { kind, origin } = decode(get(self.columns.records(ARTIFACTS), id));
         let owner = self.owner(id);
         Declared { artifact: Artifact { path, kind, origin }, owner }
     }
@@ -121,11 +121,16 @@ impl Stored {
     }
 
     pub(super) fn action(&self, id: usize) -> ActionSpec {
-        decode(self.columns.records(ACTIONS), id)
+        decode(self.action_bytes(id))
+    }
+
+    /// What is kept of an action.
+    pub(super) fn action_bytes(&self, id: usize) -> &[u8] {
+        get(self.columns.records(ACTIONS), id)
     }
 
     pub(super) fn target(&self, id: usize) -> Target {
-        decode(self.columns.records(TARGETS), id)
+        decode(get(self.columns.records(TARGETS), id))
     }
 
     /// The label of a target as text.
@@ -244,8 +249,13 @@ impl Stored {
 
 const WRITTEN: &str = "checked bytes hold what this version of the code wrote";
 
-fn decode<'a, T: Deserialize<'a>>(records: Records<'a>, index: usize) -> T {
-    postcard::from_bytes(records.get(index).unwrap_or_default()).expect(WRITTEN)
+/// What [`record`] wrote.
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
+    postcard::from_bytes(bytes).expect(WRITTEN)
+}
+
+fn get(records: Records<'_>, index: usize) -> &[u8] {
+    records.get(index).unwrap_or_default()
 }
 
 fn id_at(numbers: Numbers<'_>, index: usize) -> Option<usize> {
@@ -277,7 +287,8 @@ fn number(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^31 nodes fit in memory")
 }
 
-fn record<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+/// Appends a value.
+pub(super) fn record<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     let all = to_extend(value, std::mem::take(out)).expect("plain data serializes");
     *out = all;
 }
@@ -285,10 +296,11 @@ fn record<T: Serialize>(value: &T, out: &mut Vec<u8>) {
 /// Writes a whole graph.
 pub(super) fn write(graph: &ActionGraph) -> Vec<u8> {
     let mut out = ColumnWriter::default();
-    write_artifacts(graph, &mut out);
-    write_sets(graph, &mut out);
-    write_actions(graph, &mut out);
-    write_targets(graph, &mut out);
+    let edges = ActionEdges::of(graph);
+    write_artifacts(graph, &edges, &mut out);
+    write_sets(graph, &edges, &mut out);
+    write_actions(graph, &edges, &mut out);
+    write_targets(graph, &edges, &mut out);
     let toolchain = |id: &usize| {
         matches!(graph.artifact(ArtifactId::from_index(*id)).origin, Origin::Toolchain(_))
     };
@@ -296,7 +308,40 @@ pub(super) fn write(graph: &ActionGraph) -> Vec<u8> {
     out.finish()
 }
 
-fn write_artifacts(graph: &ActionGraph, out: &mut ColumnWriter) {
+/// What actions name, so that each of them is decoded once.
+#[derive(Default)]
+struct ActionEdges {
+    inputs: Vec<SetId>,
+    toolchains: ListWriter,
+    makes: ListWriter,
+    owners: Vec<TargetId>,
+}
+
+impl ActionEdges {
+    fn of(graph: &ActionGraph) -> Self {
+        let mut edges = Self::default();
+        for id in (0..graph.action_count()).map(ActionId::from_index) {
+            let spec = graph.action(id);
+            edges.inputs.push(spec.inputs);
+            edges.toolchains.push(spec.toolchains.iter().map(|id| number(id.index())));
+            edges.makes.push(spec.outputs.iter().map(|output| number(output.artifact.index())));
+            edges.owners.push(spec.owner);
+        }
+        edges
+    }
+
+    /// What is given of each action that counts, with its number.
+    fn live<'a, T: 'a>(
+        graph: &'a ActionGraph,
+        all: impl Iterator<Item = T> + 'a,
+    ) -> impl Iterator<Item = (u32, T)> + 'a {
+        let numbered = all.enumerate();
+        let live = numbered.filter(|(index, _)| !graph.is_retired(ActionId::from_index(*index)));
+        live.map(|(index, item)| (number(index), item))
+    }
+}
+
+fn write_artifacts(graph: &ActionGraph, edges: &ActionEdges, out: &mut ColumnWriter) {
     let ids = || (0..graph.artifact_count()).map(ArtifactId::from_index);
     out.records(ids(), |id, out| {
         out.extend_from_slice(graph.artifact(id).path.as_str().as_bytes())
@@ -319,10 +364,8 @@ fn write_artifacts(graph: &ActionGraph, out: &mut ColumnWriter) {
             }
         }
     }
-    for action in graph.live_actions() {
-        for toolchain in &graph.action(action).toolchains {
-            users.push((number(toolchain.index()), number(action.index())));
-        }
+    for (action, toolchains) in ActionEdges::live(graph, edges.toolchains.iter()) {
+        users.extend(toolchains.iter().map(|toolchain| (*toolchain, action)));
     }
     write_grouped(graph.artifact_count(), users, out);
 }
@@ -340,7 +383,7 @@ fn write_grouped(count: usize, mut pairs: Vec<(u32, u32)>, out: &mut ColumnWrite
     }));
 }
 
-fn write_sets(graph: &ActionGraph, out: &mut ColumnWriter) {
+fn write_sets(graph: &ActionGraph, edges: &ActionEdges, out: &mut ColumnWriter) {
     let sets = || (0..graph.sets.count()).map(SetId::from_index);
     let mut texts: Vec<&str> = Vec::new();
     let lists: Vec<Vec<u32>> = sets()
@@ -370,29 +413,25 @@ fn write_sets(graph: &ActionGraph, out: &mut ColumnWriter) {
             users.push((number(member.index()), Edge::Set(set).number()));
         }
     }
-    for action in graph.live_actions() {
-        users.push((number(graph.action(action).inputs.index()), number(action.index())));
-    }
+    let inputs = ActionEdges::live(graph, edges.inputs.iter());
+    users.extend(inputs.map(|(action, set)| (number(set.index()), action)));
     write_grouped(graph.sets.count(), users, out);
     out.records(texts, |text, out| out.extend_from_slice(text.as_bytes()));
 }
 
-fn write_actions(graph: &ActionGraph, out: &mut ColumnWriter) {
+fn write_actions(graph: &ActionGraph, edges: &ActionEdges, out: &mut ColumnWriter) {
     let actions = || (0..graph.action_count()).map(ActionId::from_index);
-    out.records(actions(), |id, out| record(graph.action(id), out));
-    out.lists(actions().map(|id| {
-        let spec = graph.action(id);
-        let tools = spec.toolchains.iter().map(|id| number(id.index()));
-        tools.chain([Edge::Set(spec.inputs).number()]).collect::<Vec<u32>>()
-    }));
-    out.lists(actions().map(|id| {
-        let outputs = graph.action(id).outputs.iter();
-        outputs.map(|output| number(output.artifact.index())).collect::<Vec<u32>>()
-    }));
+    out.records(actions(), |id, out| out.extend_from_slice(graph.action_bytes(id)));
+    let mut reads = ListWriter::default();
+    for (toolchains, inputs) in edges.toolchains.iter().zip(&edges.inputs) {
+        reads.push(toolchains.iter().copied().chain([Edge::Set(*inputs).number()]));
+    }
+    out.list_column(&reads);
+    out.list_column(&edges.makes);
     out.numbers(actions().filter(|id| graph.is_retired(*id)).map(|id| number(id.index())));
 }
 
-fn write_targets(graph: &ActionGraph, out: &mut ColumnWriter) {
+fn write_targets(graph: &ActionGraph, edges: &ActionEdges, out: &mut ColumnWriter) {
     let count = graph.target_count();
     let targets = || (0..count).map(TargetId::from_index);
     out.records(targets(), |id, out| record(graph.target(id), out));
@@ -401,8 +440,8 @@ fn write_targets(graph: &ActionGraph, out: &mut ColumnWriter) {
     let mut by_label: Vec<usize> = (0..count).collect();
     by_label.sort_by_key(|index| (labels.get(*index), *index));
     out.numbers(by_label.into_iter().map(number));
-    let actions = graph.live_actions();
-    let pairs = actions.map(|id| (number(graph.action(id).owner.index()), number(id.index())));
+    let owners = ActionEdges::live(graph, edges.owners.iter());
+    let pairs = owners.map(|(action, owner)| (number(owner.index()), action));
     write_grouped(count, pairs.collect(), out);
     let outputs = (0..graph.artifact_count()).filter_map(|index| {
         let owner = graph.owner(ArtifactId::from_index(index))?;

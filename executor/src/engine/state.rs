@@ -61,7 +61,7 @@ pub enum Turn {
 /// What is left when all threads have ended.
 pub struct Ended {
     /// Results by action.
-    pub finished: HashMap<ActionId, FinishedAction>,
+    pub finished: HashMap<ActionId, Box<FinishedAction>>,
     /// Failures in order.
     pub failed: Vec<FailedAction>,
     /// Whether the build was ended from outside.
@@ -92,7 +92,7 @@ pub struct Scheduler<'e> {
     stopping: bool,
     cancelled: bool,
     needs_whole_plan: bool,
-    finished: HashMap<ActionId, FinishedAction>,
+    finished: HashMap<ActionId, Box<FinishedAction>>,
     failed: Vec<FailedAction>,
     jobs: usize,
 }
@@ -177,7 +177,7 @@ impl<'e> Scheduler<'e> {
         if let Some(entry) = self.entries.get_mut(&action) {
             entry.skip_cache = false;
         }
-        self.finished.insert(action, finished);
+        self.finished.insert(action, Box::new(finished));
         self.enter(action, ActionState::Done);
         if changed {
             let consumers: Vec<ActionId> = self.plan.consumers(action).collect();
@@ -249,12 +249,13 @@ impl<'e> Scheduler<'e> {
     }
 
     /// What is left at the end.
-    pub fn end(self) -> Ended {
-        let finished = self.finished.into_iter().filter(|(action, _)| {
-            self.entries.get(action).is_some_and(|e| e.state == ActionState::Done)
+    pub fn end(mut self) -> Ended {
+        let Self { finished, entries, .. } = &mut self;
+        finished.retain(|action, _| {
+            entries.get(action).is_some_and(|entry| entry.state == ActionState::Done)
         });
         Ended {
-            finished: finished.collect(),
+            finished: self.finished,
             failed: self.failed,
             cancelled: self.cancelled,
             needs_whole_plan: self.needs_whole_plan,

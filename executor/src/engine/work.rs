@@ -8,7 +8,7 @@
 use maestro_cas::StoreError;
 use maestro_core::event::{Event, Outcome, Severity, TestStatus};
 use maestro_core::graph::Plan;
-use maestro_core::key::{PrepareError, Prepared, prepare};
+use maestro_core::key::{PackedParts, PrepareError, Prepared, prepare};
 use maestro_core::wire::ActionResult;
 use maestro_core::{
     ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, Node,
@@ -135,7 +135,7 @@ impl Worker<'_, '_> {
         skip_cache: bool,
         start_ms: u64,
     ) -> Result<Done, WorkError> {
-        let spec = self.engine.graph.action(action);
+        let spec = &self.engine.graph.action(action);
         let inputs = self.plan.inputs(action);
         // Toolchains come later: an action that turns out unchanged needs none on disk.
         for input in inputs.iter().filter(|input| !spec.toolchains.contains(input)) {
@@ -169,7 +169,7 @@ impl Worker<'_, '_> {
                     finished.outcome = Outcome::Locked;
                 }
                 finished.saved_usd_micros = found.saved_usd_micros;
-                finished.record = Some(found.record);
+                finished.record = Some(Box::new(found.record));
                 found.result
             }
             None => {
@@ -180,7 +180,8 @@ impl Worker<'_, '_> {
         finished.outputs = self.outputs(spec, &result)?;
         finished.logs = result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
         finished.end_ms = self.engine.now_ms();
-        finished.key = Some((prepared.key, prepared.parts));
+        (finished.key, finished.parts) =
+            (Some(prepared.key), Some(PackedParts::new(&prepared.parts)));
         Ok(Done { finished, inputs: inputs.to_vec(), inputs_version, slot })
     }
 

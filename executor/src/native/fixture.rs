@@ -120,7 +120,7 @@ impl Fixture {
         let (graph, prepared) = self.prepare(how, output);
         let job = Job {
             graph: &graph,
-            spec: graph.action(maestro_core::ActionId::from_index(0)),
+            spec: &graph.action(maestro_core::ActionId::from_index(0)),
             prepared: &prepared,
             store: &self.store,
             slot: 0,
@@ -143,7 +143,7 @@ impl Fixture {
         let mut graph = ActionGraph::default();
         let owner = graph.add_target(Target {
             label: Label::parse("//p:t", "", "").expect("a label"),
-            rule: "rule".to_owned(),
+            rule: "rule".into(),
             location: "maestro.star:1:1".to_owned(),
             deps: Vec::new(),
             files: Vec::new(),

@@ -156,6 +156,15 @@ struct Slot {
     invocation_id: String,
 }
 
+/// What an append did.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended {
+    /// How many entries were news.
+    pub entries: usize,
+    /// How long the log is now, to be given to [`append_news`] later.
+    pub bytes: u64,
+}
+
 /// The log of one workspace.
 #[derive(Debug)]
 pub struct BuildLog {
@@ -180,40 +189,42 @@ impl BuildLog {
         Ok(this)
     }
 
-    /// Appends what differs from the last record of the same action, and every invocation.
-    /// Returns how many entries were written.
-    pub fn append(&mut self, entries: &[Entry]) -> Result<usize, BuildLogError> {
-        let mut payloads: Vec<Vec<u8>> = Vec::new();
-        let mut newest: HashMap<&str, [u8; 16]> = HashMap::new();
-        for entry in entries {
-            match entry {
+    /// Appends what differs from the last record of the same action, and every invocation; returns
+    /// how many entries were written. Entries are taken one by one, since those of a large build
+    /// fill much memory; what was appended is seen by who opens the log after that.
+    pub fn append(
+        mut self,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Result<Appended, BuildLogError> {
+        let (mut newest, mut written) = (HashMap::new(), 0);
+        let Self { path, log, actions, .. } = &mut self;
+        let payloads = entries.into_iter().filter_map(|entry| {
+            let payload = match entry {
                 Entry::Action(record) => {
-                    let fingerprint = fingerprint(record);
+                    let fingerprint = fingerprint(&record);
                     let identity = record.identity.as_str();
                     let last = newest
                         .get(identity)
-                        .or_else(|| self.actions.get(identity).map(|slot| &slot.fingerprint));
-                    if last != Some(&fingerprint) {
-                        newest.insert(identity, fingerprint);
-                        payloads.push(encode_action(record, fingerprint));
+                        .or_else(|| actions.get(identity).map(|slot| &slot.fingerprint));
+                    if last == Some(&fingerprint) {
+                        return None;
                     }
+                    newest.insert(record.identity.clone(), fingerprint);
+                    encode_action(&record, fingerprint)
                 }
-                Entry::Invocation(record) => payloads.push(encode(&Head::Invocation, record)),
-            }
+                Entry::Invocation(record) => encode(&Head::Invocation, &record),
+            };
+            written += 1;
+            Some(payload)
+        });
+        let before = log.bytes();
+        log.append(payloads).map_err(|source| BuildLogError { path: path.clone(), source })?;
+        if before > 0 && log.bytes() >= COMPACT_BYTES_MIN {
+            let state_dir = path.parent().map(Path::to_owned).unwrap_or_default();
+            self = Self::open(&state_dir)?;
+            self.compact_if_bloated()?;
         }
-        let fail = |source| BuildLogError { path: self.path.clone(), source };
-        self.log.append(payloads.iter().map(Vec::as_slice)).map_err(fail)?;
-        for payload in &payloads {
-            let range = self.frames.push(payload);
-            self.index(range);
-        }
-        self.compact_if_bloated()?;
-        Ok(payloads.len())
-    }
-
-    /// How long the log is, to be given to [`append_news`] later.
-    pub fn bytes(&self) -> u64 {
-        self.log.bytes()
+        Ok(Appended { entries: written, bytes: self.log.bytes() })
     }
 
     /// What is known of an action now.
@@ -277,9 +288,6 @@ impl BuildLog {
 
     /// Rewrites the log when most of it is no longer reachable.
     fn compact_if_bloated(&mut self) -> Result<(), BuildLogError> {
-        if self.log.bytes() < COMPACT_BYTES_MIN {
-            return Ok(());
-        }
         let surplus = self.invocations.len().saturating_sub(INVOCATIONS_MAX);
         let mut live: Vec<Range<usize>> = self.invocations.iter().skip(surplus).cloned().collect();
         for slot in self.actions.values() {
@@ -291,12 +299,9 @@ impl BuildLog {
             return Ok(());
         }
         live.sort_unstable_by_key(|range| range.start);
-        let state_dir = self.path.parent().map(Path::to_owned).unwrap_or_default();
         self.log
             .rewrite(live.iter().map(|range| self.frames.get(range)))
-            .map_err(|source| BuildLogError { path: self.path.clone(), source })?;
-        *self = Self::open(&state_dir)?;
-        Ok(())
+            .map_err(|source| BuildLogError { path: self.path.clone(), source })
     }
 }
 
@@ -305,21 +310,18 @@ impl BuildLog {
 pub fn append_news(
     state_dir: &Path,
     end: u64,
-    entries: &[Entry],
+    entries: impl IntoIterator<Item = Entry>,
 ) -> Result<Option<u64>, BuildLogError> {
     let path = state_dir.join(FILE);
     let fail = |source| BuildLogError { path: path.clone(), source };
     let Some(mut log) = FramedLog::at_end(&path, FORMAT, end).map_err(fail)? else {
         return Ok(None);
     };
-    let payloads: Vec<Vec<u8>> = entries
-        .iter()
-        .map(|entry| match entry {
-            Entry::Action(record) => encode_action(record, fingerprint(record)),
-            Entry::Invocation(record) => encode(&Head::Invocation, record),
-        })
-        .collect();
-    log.append(payloads.iter().map(Vec::as_slice)).map_err(fail)?;
+    let payloads = entries.into_iter().map(|entry| match entry {
+        Entry::Action(record) => encode_action(&record, fingerprint(&record)),
+        Entry::Invocation(record) => encode(&Head::Invocation, &record),
+    });
+    log.append(payloads).map_err(fail)?;
     Ok(Some(log.bytes()))
 }
 

@@ -536,17 +536,16 @@ mod tests {
 
     fn check(builds: &[&[Step<'_>]], expect: &[&str]) {
         let folder = tempfile::tempdir().expect("a temp dir");
-        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
+        let open = || BuildLog::open(folder.path()).expect("absent is no error");
         for (number, build) in builds.iter().enumerate() {
-            let entries: Vec<Entry> = build
+            let entries = build
                 .iter()
                 .map(|(id, inputs, made)| action(id, &number.to_string(), inputs, made))
-                .map(Entry::Action)
-                .collect();
-            log.append(&entries).expect("writable");
+                .map(Entry::Action);
+            open().append(entries).expect("writable");
         }
-        let label = Label::new("", "p", "t").expect("valid");
-        let all = actions_below(&log, &[label]);
+        let log = open();
+        let all = actions_below(&log, &[Label::new("", "p", "t").expect("valid")]);
         let lines: Vec<String> = explain(&log, &all).iter().map(Explanation::render).collect();
         assert_eq!(lines, expect);
     }
@@ -630,14 +629,15 @@ mod tests {
     fn chains_of_any_length_are_followed() {
         let name = |n: usize| format!("maestro-out/shared/{n}");
         let folder = tempfile::tempdir().expect("a temp dir");
-        let mut log = BuildLog::open(folder.path()).expect("absent is no error");
+        let open = || BuildLog::open(folder.path()).expect("absent is no error");
         for round in ["0", "1"] {
             let record = |n: usize| {
                 let above = if n == 0 { "src".to_owned() } else { name(n - 1) };
                 Entry::Action(action(&name(n), round, &[(&above, round)], round))
             };
-            log.append(&(0..2000).map(record).collect::<Vec<_>>()).expect("writable");
+            open().append((0..2000).map(record)).expect("writable");
         }
+        let log = open();
         let last = explain(&log, &[name(1999)]);
         let line = "1999  CppCompile re-ran: src changed (through 0 … 1998)";
         assert_eq!(last.iter().map(Explanation::render).collect::<Vec<_>>(), [line]);

@@ -8,7 +8,7 @@
 //! Invariant: one writer at a time (the workspace's lock); readers may come and go.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use super::sealed_file::{Format, temporary_beside};
 
 const HEADER_BYTES: usize = 12;
 const FRAME_HEADER_BYTES: usize = 12;
+/// How many bytes are written at once.
+const WRITE_BYTES: usize = 1 << 20;
 /// Largest payload of one frame, in bytes.
 pub(super) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -44,14 +46,6 @@ impl Frames {
     /// The payload at a range that this value gave out.
     pub(super) fn get(&self, range: &Range<usize>) -> &[u8] {
         self.bytes.get(range.clone()).unwrap_or_default()
-    }
-
-    /// Adds a payload that was appended to the file, and says where it stands.
-    pub(super) fn push(&mut self, payload: &[u8]) -> Range<usize> {
-        let range = self.bytes.len()..self.bytes.len() + payload.len();
-        self.bytes.extend_from_slice(payload);
-        self.payloads.push(range.clone());
-        range
     }
 }
 
@@ -92,26 +86,28 @@ impl FramedLog {
         self.end
     }
 
-    /// Appends frames in one write, after cutting off what does not count.
-    pub(super) fn append<'a>(
+    /// Appends frames, after cutting off what does not count. They count when all are written.
+    pub(super) fn append<P: AsRef<[u8]>>(
         &mut self,
-        payloads: impl IntoIterator<Item = &'a [u8]>,
+        payloads: impl IntoIterator<Item = P>,
     ) -> io::Result<()> {
-        let mut buffer = Vec::new();
-        if self.end == 0 {
-            buffer.extend_from_slice(&header(self.format));
-        }
-        let empty = buffer.len();
-        write_frames(&mut buffer, payloads)?;
-        if buffer.len() == empty {
+        let mut payloads = payloads.into_iter().peekable();
+        if payloads.peek().is_none() {
             return Ok(());
         }
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
         file.set_len(self.end)?;
         file.seek(SeekFrom::Start(self.end))?;
-        file.write_all(&buffer)?;
-        self.end += buffer.len() as u64;
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, file);
+        let mut bytes = 0;
+        if self.end == 0 {
+            out.write_all(&header(self.format))?;
+            bytes += HEADER_BYTES;
+        }
+        bytes += write_frames(&mut out, payloads)?;
+        out.flush()?;
+        self.end += bytes as u64;
         Ok(())
     }
 
@@ -143,21 +139,25 @@ fn header(format: Format) -> [u8; HEADER_BYTES] {
     out
 }
 
-fn write_frames<'a>(
-    out: &mut Vec<u8>,
-    payloads: impl IntoIterator<Item = &'a [u8]>,
-) -> io::Result<()> {
+/// Writes frames, and says how many bytes that makes.
+fn write_frames<P: AsRef<[u8]>>(
+    out: &mut impl Write,
+    payloads: impl IntoIterator<Item = P>,
+) -> io::Result<usize> {
+    let mut bytes = 0;
     for payload in payloads {
+        let payload = payload.as_ref();
         if payload.len() > FRAME_BYTES_MAX {
             let text = format!("a record of {} bytes is too large", payload.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let length = u32::try_from(payload.len()).expect("the limit is below 4 GiB");
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&checksum(payload));
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(&checksum(payload))?;
         out.write_all(payload)?;
+        bytes += FRAME_HEADER_BYTES + payload.len();
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn whole_frames(bytes: &[u8]) -> Vec<Range<usize>> {
@@ -231,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temp dir");
         let path = folder.path().join("log");
         let (mut log, _) = FramedLog::open(&path, FORMAT).expect("absent is no error");
-        log.append([]).expect("no work");
+        log.append([b""; 0]).expect("no work");
         assert!(!path.exists());
         log.append([b"a".as_slice(), b"b"]).expect("writable");
         log.rewrite([b"b".as_slice()]).expect("writable");

@@ -296,7 +296,7 @@ impl Try<'_> {
         let inputs = graph.inputs_of(id);
         let function = world.store.function();
         let profile = SandboxProfile::default();
-        let prepared = prepare(&graph, function, profile, graph.action(id), &inputs, &known);
+        let prepared = prepare(&graph, function, profile, &graph.action(id), &inputs, &known);
         let prepared = prepared.expect("a key");
         for (digest, bytes) in &prepared.blobs {
             world.store.put_known(digest, bytes).expect("stored");
@@ -304,7 +304,7 @@ impl Try<'_> {
         let runner = if self.unconfined { &world.unconfined } else { &world.runner };
         runner.run(&Job {
             graph: &graph,
-            spec: graph.action(id),
+            spec: &graph.action(id),
             prepared: &prepared,
             store: &world.store,
             slot,
@@ -360,7 +360,7 @@ impl World {
 fn target() -> Target {
     Target {
         label: Label::parse("//p:o", "", "").expect("valid"),
-        rule: "test".to_owned(),
+        rule: "test".into(),
         location: "maestro.star:1:1".to_owned(),
         deps: Vec::new(),
         files: Vec::new(),

@@ -153,7 +153,7 @@ impl Client {
         let mut graph = ActionGraph::default();
         let owner = graph.add_target(Target {
             label: Label::parse("//p:t", "", "").expect("a label"),
-            rule: "http_file".to_owned(),
+            rule: "http_file".into(),
             location: "maestro.star:1:1".to_owned(),
             deps: Vec::new(),
             files: Vec::new(),
@@ -185,7 +185,7 @@ impl Client {
         graph.add_action(spec).expect("its output is its own");
         let job = Job {
             graph: &graph,
-            spec: graph.action(ActionId::from_index(0)),
+            spec: &graph.action(ActionId::from_index(0)),
             prepared: &prepared,
             store: &self.store,
             slot: 0,

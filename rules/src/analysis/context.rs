@@ -99,7 +99,7 @@ impl<'u> Analyzer<'u, '_> {
         }
         let file = &decl.rule.file;
         Ok(heap.alloc(Toolchains {
-            base: (file.repo.to_string(), file.package.to_string()),
+            base: (file.repo.clone(), file.package.clone()),
             types: needs.iter().map(|need| need.ty.clone()).collect(),
             infos,
         }))

@@ -66,8 +66,8 @@ impl Analyzer<'_, '_> {
         let target = graph.target_mut(id);
         target.files = files;
         target.groups = groups;
-        target.executable = executable;
-        target.test = test;
+        target.executable = executable.map(Box::new);
+        target.test = test.map(Box::new);
         Ok(())
     }
 

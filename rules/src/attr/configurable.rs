@@ -150,18 +150,9 @@ pub(crate) fn add_up(
             (AttrValue::String(a), AttrValue::String(b)) => {
                 AttrValue::String(format!("{a}{b}").into())
             }
-            (AttrValue::Strings(mut a), AttrValue::Strings(b)) => {
-                a.extend(b);
-                AttrValue::Strings(a)
-            }
-            (AttrValue::Ints(mut a), AttrValue::Ints(b)) => {
-                a.extend(b);
-                AttrValue::Ints(a)
-            }
-            (AttrValue::Labels(mut a), AttrValue::Labels(b)) => {
-                a.extend(b);
-                AttrValue::Labels(a)
-            }
+            (AttrValue::Strings(a), AttrValue::Strings(b)) => AttrValue::Strings(chain(a, b)),
+            (AttrValue::Ints(a), AttrValue::Ints(b)) => AttrValue::Ints(chain(a, b)),
+            (AttrValue::Labels(a), AttrValue::Labels(b)) => AttrValue::Labels(chain(a, b)),
             (AttrValue::Dict(a), AttrValue::Dict(b)) => AttrValue::Dict(union(a, b)),
             (AttrValue::LabelDict(a), AttrValue::LabelDict(b)) => AttrValue::LabelDict(union(a, b)),
             (_, other) => other,
@@ -172,12 +163,17 @@ pub(crate) fn add_up(
 }
 
 /// The entries of both; where a key is in both, the later value counts, as with `|`.
-fn union<K: PartialEq, V>(mut left: Vec<(K, V)>, right: Vec<(K, V)>) -> Vec<(K, V)> {
+fn union<K: PartialEq, V>(left: Box<[(K, V)]>, right: Box<[(K, V)]>) -> Box<[(K, V)]> {
+    let mut left = left.into_vec();
     for (key, value) in right {
         match left.iter_mut().find(|(own, _)| *own == key) {
             Some(slot) => slot.1 = value,
             None => left.push((key, value)),
         }
     }
-    left
+    left.into()
+}
+
+fn chain<T>(left: Box<[T]>, right: Box<[T]>) -> Box<[T]> {
+    left.into_iter().chain(right).collect()
 }

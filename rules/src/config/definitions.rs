@@ -179,7 +179,7 @@ impl Definitions {
                 return Ok(decl);
             }
             label = match decl.attr("actual") {
-                Some(AttrValue::Label(actual)) => actual.clone(),
+                Some(AttrValue::Label(actual)) => Label::clone(actual),
                 _ => {
                     let message = format!(
                         "`{label}` is an alias that depends on the configuration, not {what}"
@@ -210,7 +210,7 @@ impl Definitions {
         };
         let default = decl.attr(PARAM_DEFAULT).and_then(|value| setting.ty.value_of(value));
         let values = match decl.attr("values") {
-            Some(AttrValue::Strings(list)) => list.clone(),
+            Some(AttrValue::Strings(list)) => list.to_vec(),
             _ => Vec::new(),
         };
         let param = Param {

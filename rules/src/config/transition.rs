@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use maestro_core::Label;
 use starlark::environment::Module;
 use starlark::eval::Evaluator;
 use starlark::values::Value;
@@ -12,7 +13,6 @@ use starlark::values::structs::AllocStruct;
 use super::choice::Reader;
 use super::definitions::{Definitions, Param, Stop};
 use super::{Configuration, Setting, SettingValue};
-use crate::attr::LabelBase;
 use crate::build_setting::ParamType;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
@@ -227,5 +227,7 @@ fn platform_value(value: Value<'_>) -> Result<SettingValue, RuleError> {
         return Ok(SettingValue::Label(label.label.clone()));
     }
     let text = value.unpack_str().ok_or_else(|| wrong(format!("{} as platform", short(value))))?;
-    Ok(SettingValue::Label(LabelBase { repo: "", package: "" }.parse(text)?))
+    Ok(SettingValue::Label(
+        Label::parse(text, "", "").map_err(|e| RuleError::new(Code::Label, e.to_string()))?,
+    ))
 }

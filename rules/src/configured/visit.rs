@@ -1,11 +1,11 @@
 //! Looks at one node: which branches it takes, what it reads, what it depends on, and what that
 //! is built for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::incompatible::{Incompatible, incompatible};
-use super::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Recall, Via, in_attribute};
+use super::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Recall, Resolved, Via, in_attribute};
 use crate::attr::{AttrKind, AttrValue, DependencyConfig};
 use crate::config::choice::Reader;
 use crate::config::definitions::{PackageKey, Stop};
@@ -18,6 +18,7 @@ use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::resolve::{Node as Named, Universe, test_toolchain};
 use crate::rule::COMPATIBLE;
+use crate::values::toolchains::ToolchainNeed;
 
 /// Why a node cannot be visited now.
 pub(super) enum Stopped {
@@ -111,11 +112,14 @@ impl ConfiguredGraph {
         };
         let toolchains = match needs.is_empty() {
             true => None,
-            false => Some(reader.resolve_toolchains(needs).map_err(general)?),
+            false => {
+                let known = self.resolved.entry(config).or_default();
+                Some(resolve_once(&mut reader, known, needs).map_err(general)?)
+            }
         };
-        let leads = leads(&mut reader, &decided, toolchains.as_ref())?;
+        let leads = leads(&mut reader, &decided, toolchains.as_deref())?;
         let reads = reader.reads;
-        let edges = self.edges(&decided, config, leads, toolchains.as_ref(), id, pending);
+        let edges = self.edges(&decided, config, leads, toolchains.as_deref(), id, pending);
         if let Some(resolution) = toolchains {
             self.resolutions.insert(id, resolution);
         }
@@ -258,6 +262,25 @@ fn leads(
         leads.push(Lead { position, outcome, splits });
     }
     Ok(leads)
+}
+
+/// The toolchains of a rule in the configuration of a reader, found once.
+fn resolve_once(
+    reader: &mut Reader<'_, '_>,
+    known: &mut HashMap<Box<[ToolchainNeed]>, Resolved>,
+    needs: &[ToolchainNeed],
+) -> Result<Arc<Resolution>, Stop> {
+    if let Some((resolution, reads)) = known.get(needs) {
+        reader.reads.extend(reads.iter().cloned());
+        return Ok(resolution.clone());
+    }
+    let before = std::mem::take(&mut reader.reads);
+    let found = reader.resolve_toolchains(needs);
+    let reads = std::mem::replace(&mut reader.reads, before);
+    reader.reads.extend(reads.iter().cloned());
+    let resolution = Arc::new(found?);
+    known.insert(needs.into(), (resolution.clone(), reads));
+    Ok(resolution)
 }
 
 /// The declaration with defaults in the place of what depends on the configuration.

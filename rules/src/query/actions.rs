@@ -212,7 +212,7 @@ impl ActionAnswer {
         let read = graph.inputs_of(id);
         let resolved = Declared(graph);
         let function = DigestFunction::Blake3;
-        let prepared = prepare(graph, function, SandboxProfile::Hermetic, spec, &read, &resolved);
+        let prepared = prepare(graph, function, SandboxProfile::Hermetic, &spec, &read, &resolved);
         let Prepared { key, parts, blobs, .. } = prepared.map_err(|error| {
             let message = format!("action {} of `{}`: {error}", spec.mnemonic, self.owner(id));
             vec![Diagnostic::of(RuleError::new(Code::Action, message), None)]

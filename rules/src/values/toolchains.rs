@@ -1,6 +1,7 @@
 //! `ctx.toolchains`: what resolution found for the types that a rule names; and how it names them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use allocative::Allocative;
 use maestro_core::Label;
@@ -21,7 +22,15 @@ use crate::scope::FileScope;
 
 /// A type of toolchain that a rule needs.
 #[derive(
-    Clone, Debug, PartialEq, Eq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    ProvidesStaticType,
+    NoSerialize,
+    StarlarkPagablePanic,
+    Allocative,
 )]
 pub(crate) struct ToolchainNeed {
     /// The `toolchain_type` target.
@@ -94,7 +103,9 @@ pub(crate) fn config_common_members(builder: &mut GlobalsBuilder) {
 #[derive(Debug, Trace, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
 pub(crate) struct Toolchains<'v> {
     /// The package of the rule, where relative labels start: repository and folder.
-    pub(crate) base: (String, String),
+    #[trace(static)]
+    #[allocative(skip)]
+    pub(crate) base: (Arc<str>, Arc<str>),
     #[trace(static)]
     #[allocative(skip)]
     pub(crate) types: Vec<Label>,

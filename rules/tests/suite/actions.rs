@@ -127,7 +127,7 @@ x(name = \"w\")
     let text = actions(&loaded.graph);
     assert!(text.contains("\"content\":\"x y w z\""), "{text}");
     let x = loaded.graph.target(*loaded.requested.first().expect("one target"));
-    assert_eq!((x.rule.as_str(), x.location.as_str()), ("x", "p/maestro.star:2:1"));
+    assert_eq!((&*x.rule, x.location.as_str()), ("x", "p/maestro.star:2:1"));
     assert_eq!(x.deps.len(), 2);
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn describe(graph: &ActionGraph, id: ActionId) -> String {
         graph,
         DigestFunction::Blake3,
         SandboxProfile::Hermetic,
-        spec,
+        &spec,
         &graph.inputs_of(id),
         &Pretend(graph),
     )
@@ -202,7 +202,7 @@ pub(crate) fn keys(graph: &ActionGraph) -> BTreeMap<String, String> {
             let function = DigestFunction::Blake3;
             let profile = SandboxProfile::Hermetic;
             let prepared =
-                prepare(graph, function, profile, spec, &inputs, &Pretend(graph)).expect("a key");
+                prepare(graph, function, profile, &spec, &inputs, &Pretend(graph)).expect("a key");
             let output = spec.outputs.first().expect("an output").artifact;
             (graph.artifact(output).path.to_string(), format!("{:?}", prepared.key))
         })

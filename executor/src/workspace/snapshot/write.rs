@@ -123,16 +123,14 @@ impl Writer<'_> {
         if let Some(delta) = evaluation.delta {
             self.head.evaluation = delta;
         }
-        let delta = graph.delta();
         let Head { facts, listings, .. } = &self.head;
-        let changed = facts.len() + listings.len() + delta.len() + results.added().len();
+        let changed = facts.len() + listings.len() + graph.change_count() + results.added().len();
         let whole = graph.stored_artifact_count() + graph.stored_action_count();
         let fits = changed <= CHANGES_MIN.max(whole / CHANGES_PART);
         if self.former.is_some() && fits {
-            self.head.graph = delta;
+            self.head.graph = graph.delta();
             self.head.results = results.added().clone();
         } else {
-            drop(delta);
             self.write_anew(graph, results)?;
         }
         let bytes = postcard::to_stdvec(&self.head).expect("plain data serializes");

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use maestro_core::depset::SetId;
 use maestro_core::{ActionId, ArtifactId, ArtifactKind, Item, TargetId};
@@ -57,7 +58,7 @@ struct Tables<'a> {
     targets: Table<TargetId>,
     sets: Table<SetId>,
     configurations: Table<String>,
-    rules: Table<String>,
+    rules: Table<Arc<str>>,
     paths: Table<String>,
 }
 
@@ -101,9 +102,7 @@ impl<'a> Tables<'a> {
         let target = self.answer.graph.target(id);
         let rule = match self.rules.known(&target.rule) {
             Some(known) => known,
-            None => {
-                self.rules.add(target.rule.clone(), |row| row.with(2, "name", target.rule.as_str()))
-            }
+            None => self.rules.add(target.rule.clone(), |row| row.with(2, "name", &*target.rule)),
         };
         let label = target.label.to_string();
         self.targets.add(id, |row| row.with(2, "label", label).with(3, "ruleClassId", rule))
