@@ -84,6 +84,12 @@ pub struct Lists<'a> {
 }
 
 impl ColumnWriter {
+    /// Begins with bytes that have a meaning of their own, without copying them.
+    pub fn over(bytes: Vec<u8>) -> Self {
+        let first = 0..bytes.len();
+        Self { bytes, sections: vec![first] }
+    }
+
     /// Adds a column of numbers.
     pub fn numbers(&mut self, numbers: impl IntoIterator<Item = u32>) {
         let start = self.bytes.len();

@@ -9,6 +9,7 @@
 
 mod scan;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -239,8 +240,7 @@ impl FactTable {
     /// except that a [`Fact::Type`] gives way to any fact that says more, and that content which
     /// was evaluated once stays so.
     pub fn new(facts: impl IntoIterator<Item = (String, Fact)>) -> Self {
-        let mut sorted: std::collections::BTreeMap<(String, String), Fact> =
-            std::collections::BTreeMap::new();
+        let mut sorted: BTreeMap<String, BTreeMap<String, Fact>> = BTreeMap::new();
         for (path, mut fact) in facts {
             let (folder, name) = match path.rsplit_once('/') {
                 // Absolute paths are facts about folders beside the workspace.
@@ -249,27 +249,23 @@ impl FactTable {
                 None => (String::new(), path),
             };
             // A listing stands beside what is known of the folder as an entry of its parent.
-            let key = match fact {
+            let (folder, name) = match fact {
                 Fact::Listing(_) => (join(&folder, &name), String::new()),
                 _ => (folder, name),
             };
-            let before = sorted.get(&key);
+            let entries = sorted.entry(folder).or_default();
+            let before = entries.get(&name);
             if let (Fact::Content(new), Some(Fact::Content(old))) = (&mut fact, before) {
                 new.evaluated |= old.evaluated;
             }
             let weaker = matches!(fact, Fact::Type(_)) && before.is_some();
             if !weaker {
-                sorted.insert(key, fact);
+                entries.insert(name, fact);
             }
         }
-        let mut folders: Vec<FolderFacts> = Vec::new();
-        for ((path, name), fact) in sorted {
-            match folders.last_mut() {
-                Some(folder) if folder.path == path => folder.entries.push((name, fact)),
-                _ => folders.push(FolderFacts { path, entries: vec![(name, fact)] }),
-            }
-        }
-        Self { folders }
+        let folder =
+            |(path, entries)| FolderFacts { path, entries: BTreeMap::into_iter(entries).collect() };
+        Self { folders: sorted.into_iter().map(folder).collect() }
     }
 
     /// Takes the racy mark from facts that were checked at `checked_at_ns` or later and held, and

@@ -52,7 +52,7 @@ const FOLDER: &str = "snapshots";
 const HEAD: &str = "head";
 const HEAD_FORMAT: Format = Format { magic: *b"MAEHEAD\0", version: 1 };
 const FACTS_FORMAT: Format = Format { magic: *b"MAEFACT\0", version: 2 };
-const GRAPH_VERSION: u32 = 1;
+const GRAPH_VERSION: u32 = 2;
 const EVALUATION_VERSION: u32 = 1;
 /// Outputs lie below this folder of the workspace.
 const OUTPUT_ROOT: &str = "maestro-out/";
@@ -305,10 +305,10 @@ impl Snapshot {
         let path = graph_path(&self.folder, self.head.generation);
         let bytes = mapped::open(&path, GRAPH_VERSION).map_err(SnapshotError::at(&path))?;
         let Some(columns) = bytes.and_then(Columns::open) else { return Ok(None) };
-        if columns.section_count() != nodes::SECTIONS + 1 {
+        if columns.section_count() != nodes::SECTIONS {
             return Ok(None);
         }
-        let graph = columns.shared(nodes::SECTIONS);
+        let graph = columns.shared(nodes::GRAPH);
         let Some(graph) = ActionGraph::open(graph, self.head.graph.clone()) else {
             return Ok(None);
         };

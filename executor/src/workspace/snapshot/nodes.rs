@@ -6,8 +6,9 @@ use maestro_core::graph::columns::{ColumnWriter, Columns};
 use maestro_core::{ActionId, ArtifactId, Digest, DigestFunction, Node};
 use serde::{Deserialize, Serialize};
 
-/// Sections of the columns.
-const NODES: usize = 0;
+/// Sections of the columns: the graph, what stands at its artifacts, the keys of its actions.
+pub(super) const GRAPH: usize = 0;
+const NODES: usize = GRAPH + 1;
 const KEYS: usize = NODES + 2;
 /// How many sections there are.
 pub(super) const SECTIONS: usize = KEYS + 1;
@@ -149,10 +150,11 @@ mod tests {
             results.set_node(ArtifactId::from_index(index + 1), node);
         }
         results.set_key(ActionId::from_index(1), [7; 32]);
-        let mut out = ColumnWriter::default();
+        let mut out = ColumnWriter::over(b"graph".to_vec());
         results.write(6, 3, &mut out);
         let columns = Columns::open(SharedBytes::new(out.finish())).expect("whole");
         assert_eq!(columns.section_count(), SECTIONS);
+        assert_eq!(columns.bytes(GRAPH), b"graph");
         for results in [&results, &Results::over(columns, AddedResults::default())] {
             for (index, node) in all.iter().enumerate() {
                 assert_eq!(results.node(ArtifactId::from_index(index + 1)).as_ref(), Some(node));

@@ -179,9 +179,8 @@ impl Writer<'_> {
     /// Writes a new generation of facts, graph and results; the head has no changes then.
     fn write_anew(&mut self, graph: &ActionGraph, results: &Results) -> Result<(), SnapshotError> {
         let generation = fresh_generation(Some(self.head.generation));
-        let mut columns = ColumnWriter::default();
+        let mut columns = ColumnWriter::over(graph.store());
         results.write(graph.artifact_count(), graph.action_count(), &mut columns);
-        columns.bytes(&graph.store());
         let path = graph_path(self.folder, generation);
         mapped::write(&path, GRAPH_VERSION, &columns.finish()).map_err(SnapshotError::at(&path))?;
         let facts = self.all_facts();
