@@ -13,14 +13,20 @@
 //!
 //! The writes of a process belong to an *epoch*. Before its first write the process makes
 //! `epochs/<start>.<boot>.<pid>.<n>`, locks it, and syncs that one file. The name holds all that
-//! there is to know: when the epoch began, and the kernel's boot id. At the end of a build that
-//! wrote something, [`Store::seal_epoch`] calls `syncfs`, which makes everything written until
-//! then durable, and removes the file. So an epoch file that exists is an epoch that is not sealed.
+//! there is to know: when the epoch began, and the kernel's boot id. [`Store::seal_epoch`] calls
+//! `syncfs`, which makes everything written until then durable, and removes the file. So an epoch
+//! file that exists is an epoch that is not sealed.
+//!
+//! Both calls wait for the disk, and `syncfs` for whatever else has been written to it. So the end
+//! of a build seals an epoch only when it is [`EPOCH_AGE_MS`] old ([`Store::leave_epoch`]). A
+//! younger one stays, without an owner, and the next process that writes takes it over: whoever
+//! builds after each edit waits for the disk once in that time, and a machine that stops has blobs
+//! of half a minute to hash.
 //!
 //! | the file is there, and … | what it means | what is done |
 //! |---|---|---|
 //! | its owner lives | a build is under way | nothing |
-//! | its owner is dead, same boot | the process was killed | the next seal by anyone covers it |
+//! | its owner is dead, same boot | it was left, or the process was killed | the next process that writes takes it over, or the next seal by anyone covers it |
 //! | another boot | the machine stopped before the epoch was sealed | recovery |
 //! | its owner is dead, boot id not known | either of the two | recovery, to be safe |
 //!
@@ -75,6 +81,8 @@ use crate::store::Store;
 const RECOVERY_WAIT_MS: u64 = 600_000;
 /// A blob this much older than an epoch is still suspected, against coarse time stamps.
 const MARGIN_NS: i64 = limits::RACY_WINDOW_MS as i64 * 1_000_000;
+/// How old an epoch is when the end of a build seals it.
+const EPOCH_AGE_MS: i64 = 30_000;
 const UNKNOWN_BOOT: &str = "unknown";
 
 /// The epochs of one store value that are not sealed.
@@ -108,7 +116,10 @@ impl Epochs {
             drop(open);
             let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
             if !open.iter().any(|epoch| epoch.start_ns <= now) {
-                open.push(Epoch::begin(layout, now)?);
+                open.push(match Epoch::adopt(layout, now)? {
+                    Some(epoch) => epoch,
+                    None => Epoch::begin(layout, now)?,
+                });
                 self.written.store(true, Ordering::SeqCst);
             }
         }
@@ -125,13 +136,54 @@ impl Epoch {
         if let Some(folder) = layout.open_dir(EPOCHS)? {
             rustix::fs::fsync(&folder).map_err(|errno| layout.error(path, errno))?;
         }
+        alive.mark(layout)?;
         Ok(Self { alive, start_ns })
+    }
+
+    /// Goes on with an epoch that was left, the oldest first; its announcement is durable.
+    fn adopt(layout: &Layout, now_ns: i64) -> Result<Option<Self>, StoreError> {
+        let boot = boot_id();
+        if boot == UNKNOWN_BOOT {
+            return Ok(None);
+        }
+        let mut left: Vec<(i64, String)> = Vec::new();
+        for name in scan::names(layout, EPOCHS)? {
+            if let Some((start_ns, of)) = parse(&name)
+                && of == boot
+                && start_ns <= now_ns
+            {
+                left.push((start_ns, format!("{EPOCHS}/{name}")));
+            }
+        }
+        left.sort_unstable();
+        for (start_ns, path) in left {
+            if let Some(alive) = Liveness::adopt(layout, &path)? {
+                return Ok(Some(Self { alive, start_ns }));
+            }
+        }
+        Ok(None)
     }
 }
 
 impl Store {
-    /// Makes everything that was written until now durable. Called at the end of a build; does
-    /// nothing where nothing was written.
+    /// Ends a build: makes everything that was written until now durable if its epoch has become
+    /// old, and leaves it to the next process that writes if not.
+    pub fn leave_epoch(&self) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let due = clock::now_ns() - EPOCH_AGE_MS * 1_000_000;
+        let is_due = {
+            let open = inner.epochs.open.read().unwrap_or_else(PoisonError::into_inner);
+            open.iter().any(|epoch| epoch.start_ns <= due)
+        };
+        if is_due {
+            return self.seal_epoch();
+        }
+        inner.log.flush(&inner.layout);
+        Ok(())
+    }
+
+    /// Makes everything that was written until now durable; does nothing where nothing was
+    /// written.
     pub fn seal_epoch(&self) -> Result<(), StoreError> {
         let inner = &self.inner;
         inner.log.flush(&inner.layout);

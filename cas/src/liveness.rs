@@ -16,7 +16,7 @@ use crate::layout::Layout;
 #[derive(Debug)]
 pub(crate) struct Liveness {
     name: String,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl Liveness {
@@ -53,9 +53,30 @@ impl Liveness {
                 Err(errno) => return Err(fail(errno)),
             }
             if rustix::fs::fstat(&lock).map_err(fail)?.st_nlink > 0 {
-                return Ok(Self { name, _lock: lock });
+                return Ok(Self { name, lock });
             }
         }
+    }
+
+    /// Takes over the file of a dead owner, or `None` where its owner lives, somebody cleans it up,
+    /// or it holds nothing yet: see [`Liveness::mark`].
+    pub(crate) fn adopt(layout: &Layout, name: &str) -> Result<Option<Self>, StoreError> {
+        let fail = |errno| layout.error(name, errno);
+        let Some(file) = layout.open_file(name)? else { return Ok(None) };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(fail(errno)),
+        }
+        let stat = rustix::fs::fstat(&file).map_err(fail)?;
+        let usable = stat.st_nlink > 0 && stat.st_size > 0;
+        Ok(usable.then(|| Self { name: name.to_owned(), lock: file }))
+    }
+
+    /// Notes in the file that its owner has got so far that another may take it over.
+    pub(crate) fn mark(&self, layout: &Layout) -> Result<(), StoreError> {
+        rustix::io::write(&self.lock, b"x").map_err(|errno| layout.error(&self.name, errno))?;
+        Ok(())
     }
 
     /// The path of the file, below the cache folder.

@@ -95,7 +95,7 @@ impl Invocation {
         let runners = Runners::new(self)?.list(self.live.clone());
         let report = self.engine(graph, &runners, None).build(&plan, requested);
         if self.store.was_written() {
-            self.store.seal_epoch()?;
+            self.store.leave_epoch()?;
         }
         Ok(report)
     }

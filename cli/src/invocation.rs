@@ -244,7 +244,7 @@ impl Invocation {
         let files: Vec<Vec<OutputSummary>> =
             wanted.iter().map(|want| self.files_of(graph, known, want, &written)).collect();
         if self.store.was_written() {
-            self.store.seal_epoch()?;
+            self.store.leave_epoch()?;
         }
         if self.remembers && !started_over {
             let written: Vec<WrittenFile> = written.into_values().flatten().collect();

@@ -26,7 +26,7 @@ trait Sink: Send {
 
 /// Sends events to every sink.
 pub struct Fanout {
-    sender: Option<SyncSender<Event>>,
+    sender: Option<SyncSender<Box<Event>>>,
     thread: Option<JoinHandle<Vec<String>>>,
     dropped: AtomicU64,
 }
@@ -41,6 +41,7 @@ impl Fanout {
         if let Some(path) = trace {
             sinks.push(Box::new(ChromeTrace::create(path)?));
         }
+        // The queue is laid out in full before the first event, so its places are small.
         let (sender, receiver) = sync_channel(limits::EVENT_QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("events".into())
@@ -65,14 +66,14 @@ impl Fanout {
 impl EventSink for Fanout {
     fn emit(&self, event: Event) {
         if let Some(sender) = &self.sender
-            && sender.try_send(event).is_err()
+            && sender.try_send(Box::new(event)).is_err()
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn drain(receiver: &Receiver<Event>, mut sinks: Vec<Box<dyn Sink>>) -> Vec<String> {
+fn drain(receiver: &Receiver<Box<Event>>, mut sinks: Vec<Box<dyn Sink>>) -> Vec<String> {
     let mut problems = Vec::new();
     let tick = std::time::Duration::from_millis(100);
     loop {

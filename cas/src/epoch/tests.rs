@@ -60,6 +60,36 @@ fn a_killed_process_leaves_nothing_to_check_and_the_next_seal_covers_it() {
 }
 
 #[test]
+fn a_young_epoch_is_left_to_the_next_process_and_an_old_one_sealed() {
+    let fixture = Fixture::new();
+    fixture.store.put_bytes(b"x").expect("stored");
+    fixture.store.leave_epoch().expect("left");
+    let fixture = fixture.restart();
+    assert_eq!(epochs(&fixture), 1);
+    let other = fixture.reopen();
+    fixture.store.put_bytes(b"y").expect("stored");
+    assert_eq!(epochs(&fixture), 1, "it goes on");
+    other.put_bytes(b"z").expect("stored");
+    assert_eq!(epochs(&fixture), 2, "it has an owner");
+    fixture.store.seal_epoch().expect("sealed");
+    other.seal_epoch().expect("sealed");
+
+    let leave = |name: String, text: &str| {
+        fs::write(fixture.path(&format!("{EPOCHS}/{name}")), text).expect("written");
+    };
+    let old = clock::now_ns() - (EPOCH_AGE_MS + 1) * 1_000_000;
+    leave(format!("{old}.{}.1.0", boot_id()), "");
+    fixture.store.put_bytes(b"a").expect("stored");
+    assert_eq!(epochs(&fixture), 2, "what may not be durable is not gone on with");
+    fixture.store.seal_epoch().expect("sealed");
+    leave(format!("{old}.{}.1.0", boot_id()), "x");
+    fixture.store.put_bytes(b"b").expect("stored");
+    assert_eq!(epochs(&fixture), 1);
+    fixture.store.leave_epoch().expect("sealed");
+    assert_eq!(epochs(&fixture), 0);
+}
+
+#[test]
 fn a_seal_leaves_the_epochs_of_living_processes_alone() {
     let fixture = Fixture::new();
     let other = fixture.reopen();
