@@ -3,22 +3,16 @@
 //! They are called like other rules, without a `load`. What they declare is read while targets are
 //! configured, so they have no implementation, and their attributes take no `select`.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use allocative::Allocative;
 use maestro_core::Label;
 use starlark::environment::GlobalsBuilder;
-use starlark::eval::{Arguments, Evaluator};
-use starlark::starlark_simple_value;
-use starlark::values::{
-    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
-};
+use starlark::values::FrozenValue;
 
 use crate::attr::{AllowFiles, AttrKind, AttrSpec, DependencyConfig};
 use crate::config::toolchains::EXEC_COMPATIBLE;
 use crate::library;
-use crate::rule::{COMPATIBLE, RuleSpec, common_attributes, invoke};
+use crate::rule::{COMPATIBLE, RuleGen, RuleSpec, common_attributes};
 
 /// Which of the rules of the language a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,37 +31,6 @@ pub(crate) enum NativeKind {
     Toolchain,
     /// What toolchains are for, by which rules ask for them.
     ToolchainType,
-}
-
-/// A rule of the language as a function.
-#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
-struct NativeRule {
-    #[allocative(skip)]
-    spec: Arc<RuleSpec>,
-}
-
-starlark_simple_value!(NativeRule);
-
-impl fmt::Display for NativeRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<rule {}>", self.spec.name())
-    }
-}
-
-#[starlark_value(type = "function")]
-impl<'v> StarlarkValue<'v> for NativeRule {
-    fn name_for_call_stack(&self, _me: Value<'v>) -> String {
-        self.spec.name().to_owned()
-    }
-
-    fn invoke(
-        &self,
-        _me: Value<'v>,
-        args: &Arguments<'v, '_>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<Value<'v>> {
-        invoke(&self.spec, args, eval)
-    }
 }
 
 /// An attribute that the configuration does not change.
@@ -128,10 +91,10 @@ fn attributes(kind: NativeKind) -> Vec<(String, Arc<AttrSpec>)> {
     }
 }
 
-fn native(name: &str, kind: NativeKind) -> NativeRule {
+fn native(name: &str, kind: NativeKind) -> Arc<RuleSpec> {
     let mut attrs = attributes(kind);
     attrs.extend(common_attributes(false, false, kind == NativeKind::Alias));
-    let spec = RuleSpec {
+    Arc::new(RuleSpec {
         file: native_file(),
         variable: OnceLock::from(Arc::from(name)),
         attrs,
@@ -143,8 +106,7 @@ fn native(name: &str, kind: NativeKind) -> NativeRule {
         build_setting: None,
         cfg: DependencyConfig::Target,
         toolchains: Vec::new(),
-    };
-    NativeRule { spec: Arc::new(spec) }
+    })
 }
 
 /// Where the rules of the language are said to be defined. There is no such file.
@@ -152,8 +114,8 @@ fn native_file() -> Label {
     Label::new(library::REPO, "rules", "native.star").expect("a constant label is valid")
 }
 
-fn all() -> &'static [NativeRule] {
-    static ALL: OnceLock<Vec<NativeRule>> = OnceLock::new();
+fn all() -> &'static [Arc<RuleSpec>] {
+    static ALL: OnceLock<Vec<Arc<RuleSpec>>> = OnceLock::new();
     ALL.get_or_init(|| {
         vec![
             native("alias", NativeKind::Alias),
@@ -174,12 +136,13 @@ pub(crate) fn is_native(file: &Label) -> bool {
 
 /// The rule of the language with a name.
 pub(crate) fn find(name: &str) -> Option<Arc<RuleSpec>> {
-    all().iter().find(|rule| rule.spec.name() == name).map(|rule| rule.spec.clone())
+    all().iter().find(|spec| spec.name() == name).cloned()
 }
 
 /// The rules of the language.
 pub(crate) fn native_rules(builder: &mut GlobalsBuilder) {
-    for rule in all() {
-        builder.set(rule.spec.name(), rule.clone());
+    for spec in all() {
+        let implementation = FrozenValue::new_none();
+        builder.set(spec.name(), RuleGen { implementation, spec: spec.clone() });
     }
 }

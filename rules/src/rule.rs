@@ -1,23 +1,16 @@
 //! `rule`: makes a function that declares targets.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use allocative::Allocative;
 use maestro_core::Label;
 use starlark::codemap::FileSpan;
-use starlark::coerce::Coerce;
 use starlark::collections::SmallMap;
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::{Arguments, Evaluator};
-use starlark::starlark_complex_value;
 use starlark::starlark_module;
 use starlark::values::dict::DictRef;
 use starlark::values::none::NoneType;
-use starlark::values::{
-    Freeze, FreezeResult, Freezer, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
-    StarlarkValue, StringValue, Trace, Value, ValueLike, starlark_value,
-};
+use starlark::values::{StringValue, Value};
 
 use crate::attr::schema::{AttrDescriptor, unpack_cfg};
 use crate::attr::{AttrKind, AttrSpec, AttrValue, DependencyConfig, LabelBase, coerce};
@@ -26,6 +19,7 @@ use crate::error::{Code, RuleError, did_you_mean};
 use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::scope::{FileScope, outermost_call};
+use crate::values::definition::{Definition, definition};
 use crate::values::provider::{ProviderCallable, ProviderType};
 use crate::values::toolchains::{ToolchainNeed, unpack_needs};
 use crate::values::{expect_sequence, wrong_type};
@@ -77,67 +71,38 @@ impl RuleSpec {
     }
 }
 
-/// The result of `rule(…)`: calling it declares a target.
-#[derive(
-    Debug, Trace, Coerce, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
-)]
-#[repr(C)]
-pub(crate) struct RuleGen<V> {
-    pub(crate) implementation: V,
-    #[trace(static)]
-    #[allocative(skip)]
-    pub(crate) spec: Arc<RuleSpec>,
-}
+impl Definition for RuleSpec {
+    fn file(&self) -> &Label {
+        &self.file
+    }
 
-starlark_complex_value!(pub(crate) Rule);
-
-impl Freeze for Rule<'_> {
-    type Frozen = FrozenRule;
-
-    fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
-        let Self { implementation, spec } = self;
-        Ok(RuleGen { implementation: implementation.freeze(freezer)?, spec })
+    fn variable(&self) -> &OnceLock<Arc<str>> {
+        &self.variable
     }
 }
 
-impl<V> fmt::Display for RuleGen<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<rule {}>", self.spec.name())
+definition! {
+    /// The result of `rule(…)`: calling it declares a target. Rules of the language have `None`
+    /// as their implementation.
+    Rule, RuleGen, FrozenRule: RuleSpec, "function", "<rule {}>",
+    {
+        fn name_for_call_stack(&self, _me: Value<'v>) -> String {
+            self.spec.name().to_owned()
+        }
+
+        fn invoke(
+            &self,
+            _me: Value<'v>,
+            args: &Arguments<'v, '_>,
+            eval: &mut Evaluator<'v, '_, '_>,
+        ) -> starlark::Result<Value<'v>> {
+            declare_from(&self.spec, args, eval)
+        }
     }
 }
 
-#[starlark_value(type = "function")]
-impl<'v, V: ValueLike<'v>> StarlarkValue<'v> for RuleGen<V>
-where
-    Self: ProvidesStaticType<'v>,
-{
-    type Canonical = FrozenRule;
-
-    fn export_as(
-        &self,
-        variable_name: &str,
-        _eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<()> {
-        self.spec.variable.get_or_init(|| variable_name.into());
-        Ok(())
-    }
-
-    fn name_for_call_stack(&self, _me: Value<'v>) -> String {
-        self.spec.name().to_owned()
-    }
-
-    fn invoke(
-        &self,
-        _me: Value<'v>,
-        args: &Arguments<'v, '_>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<Value<'v>> {
-        invoke(&self.spec, args, eval)
-    }
-}
-
-/// The call of a rule.
-pub(crate) fn invoke<'v>(
+/// The call of a rule: declares a target in the package under evaluation.
+fn declare_from<'v>(
     spec: &Arc<RuleSpec>,
     args: &Arguments<'v, '_>,
     eval: &Evaluator<'v, '_, '_>,

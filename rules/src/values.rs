@@ -5,6 +5,7 @@
 //! that receive it, so the order in which targets are analyzed cannot show.
 
 pub(crate) mod args;
+pub(crate) mod definition;
 pub(crate) mod depset;
 pub(crate) mod entry;
 pub(crate) mod file;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use maestro_core::Label;
 use maestro_core::host::{FileType, Host};
-use starlark::values::OwnedFrozenValue;
+use starlark::values::{FrozenValue, OwnedFrozenValue, StarlarkValue};
 
 use super::file::{Evaluated, read};
 use super::loader::Loader;
@@ -24,6 +24,7 @@ use crate::package::Package;
 use crate::repos::{self, host_path, is_library};
 use crate::rule::{FrozenRule, RuleSpec};
 use crate::scope::PACKAGE_FILE;
+use crate::values::definition::Definition;
 use crate::values::transition::{FrozenTransition, TransitionSpec};
 
 /// Every package that was asked for so far.
@@ -235,21 +236,24 @@ impl<'h> Packages<'h> {
 
     /// The implementation of a rule, kept alive by the file that defines it.
     pub(crate) fn implementation(&self, rule: &RuleSpec) -> Option<OwnedFrozenValue> {
-        let file: &Arc<Evaluated> = self.loader.get(&rule.file)?;
-        let name = rule.variable.get()?;
-        let (value, _) = file.module.get_any_visibility(name).ok()?;
-        let rule = value.downcast::<FrozenRule>().ok()?;
-        let implementation = rule.as_ref().implementation;
-        Some(rule.to_owned_frozen_value().map(|_| implementation))
+        self.function_of(rule, |rule: &FrozenRule| rule.implementation)
     }
 
     /// The function behind a transition, kept alive by the file that defines it.
     pub(crate) fn transition(&self, spec: &TransitionSpec) -> Option<OwnedFrozenValue> {
-        let file: &Arc<Evaluated> = self.loader.get(&spec.file)?;
-        let (value, _) = file.module.get_any_visibility(spec.variable.get()?).ok()?;
-        let transition = value.downcast::<FrozenTransition>().ok()?;
-        let implementation = transition.as_ref().implementation;
-        Some(transition.to_owned_frozen_value().map(|_| implementation))
+        self.function_of(spec, |transition: &FrozenTransition| transition.implementation)
+    }
+
+    fn function_of<T: for<'v> StarlarkValue<'v>>(
+        &self,
+        spec: &impl Definition,
+        implementation: impl FnOnce(&T) -> FrozenValue,
+    ) -> Option<OwnedFrozenValue> {
+        let file: &Arc<Evaluated> = self.loader.get(spec.file())?;
+        let (value, _) = file.module.get_any_visibility(spec.variable().get()?).ok()?;
+        let definition = value.downcast::<T>().ok()?;
+        let implementation = implementation(definition.as_ref());
+        Some(definition.to_owned_frozen_value().map(|_| implementation))
     }
 
     /// Whether a folder is a package.

@@ -1,20 +1,14 @@
 //! `transition`: a function from one configuration to others, for what a target depends on.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use allocative::Allocative;
 use maestro_core::Label;
-use starlark::coerce::Coerce;
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
-use starlark::starlark_complex_value;
 use starlark::starlark_module;
-use starlark::values::{
-    Freeze, FreezeResult, Freezer, NoSerialize, ProvidesStaticType, StarlarkPagablePanic,
-    StarlarkValue, Trace, Value, ValueLike, starlark_value,
-};
+use starlark::values::Value;
 
+use super::definition::{Definition, definition};
 use super::label::LabelValue;
 use super::{expect_sequence, wrong_type};
 use crate::attr::LabelBase;
@@ -34,7 +28,7 @@ pub(crate) struct TransitionSpec {
     /// The file that defines it.
     pub(crate) file: Label,
     /// The variable that it is assigned to; known once it is.
-    pub(crate) variable: OnceLock<String>,
+    pub(crate) variable: OnceLock<Arc<str>>,
     pub(crate) inputs: Vec<Key>,
     pub(crate) outputs: Vec<Key>,
 }
@@ -42,7 +36,7 @@ pub(crate) struct TransitionSpec {
 impl TransitionSpec {
     /// The name for people.
     pub(crate) fn name(&self) -> &str {
-        self.variable.get().map_or("transition", String::as_str)
+        self.variable.get().map_or("transition", |name| name)
     }
 
     /// Whether what is read after it does not depend on what holds before it.
@@ -54,50 +48,20 @@ impl TransitionSpec {
     }
 }
 
-/// The result of `transition(…)`.
-#[derive(
-    Debug, Trace, Coerce, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative,
-)]
-#[repr(C)]
-pub(crate) struct TransitionGen<V> {
-    pub(crate) implementation: V,
-    #[trace(static)]
-    #[allocative(skip)]
-    pub(crate) spec: Arc<TransitionSpec>,
-}
+impl Definition for TransitionSpec {
+    fn file(&self) -> &Label {
+        &self.file
+    }
 
-starlark_complex_value!(pub(crate) Transition);
-
-impl Freeze for Transition<'_> {
-    type Frozen = FrozenTransition;
-
-    fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<Self::Frozen> {
-        let Self { implementation, spec } = self;
-        Ok(TransitionGen { implementation: implementation.freeze(freezer)?, spec })
+    fn variable(&self) -> &OnceLock<Arc<str>> {
+        &self.variable
     }
 }
 
-impl<V> fmt::Display for TransitionGen<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<transition {}>", self.spec.name())
-    }
-}
-
-#[starlark_value(type = "transition")]
-impl<'v, V: ValueLike<'v>> StarlarkValue<'v> for TransitionGen<V>
-where
-    Self: ProvidesStaticType<'v>,
-{
-    type Canonical = FrozenTransition;
-
-    fn export_as(
-        &self,
-        variable_name: &str,
-        _eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<()> {
-        self.spec.variable.get_or_init(|| variable_name.to_owned());
-        Ok(())
-    }
+definition! {
+    /// The result of `transition(…)`.
+    Transition, TransitionGen, FrozenTransition: TransitionSpec, "transition", "<transition {}>",
+    {}
 }
 
 fn keys(value: Value<'_>, parameter: &str, base: LabelBase<'_>) -> Result<Vec<Key>, RuleError> {
