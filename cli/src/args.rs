@@ -114,6 +114,10 @@ pub struct ConfigurationOptions {
     /// earlier ones, and flags over all.
     #[arg(long = "config", value_name = "NAME")]
     pub profiles: Vec<String>,
+    /// Puts aspects on what is asked for: `//package:file.star%name`, with commas between them.
+    /// May be repeated; later ones see earlier ones where they ask for it.
+    #[arg(long, value_name = "ASPECTS", value_delimiter = ',')]
+    pub aspects: Vec<String>,
 }
 
 /// Flags of everything that builds.

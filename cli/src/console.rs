@@ -160,6 +160,7 @@ impl Console {
     fn failure(&mut self, event: &Event) {
         let Event::ActionFailed {
             label,
+            aspect,
             mnemonic,
             location,
             message,
@@ -173,7 +174,11 @@ impl Console {
             return;
         };
         let head = self.paint("31;1", "error:");
-        let mut text = format!("{head} {mnemonic} of {label}: {message}\n  --> {location}");
+        let (by, flag) = match aspect {
+            None => (String::new(), String::new()),
+            Some(aspect) => (format!(" by aspect {aspect}"), format!(" --aspects={aspect}")),
+        };
+        let mut text = format!("{head} {mnemonic} of {label}{by}: {message}\n  --> {location}");
         if !log.is_empty() {
             text.push_str(&format!("\n{log}"));
         }
@@ -182,7 +187,7 @@ impl Console {
         }
         if let Some(command) = command {
             text.push_str(&format!("\ncommand: {command}"));
-            text.push_str(&format!("\nto run it again: maestro build {label}"));
+            text.push_str(&format!("\nto run it again: maestro build {label}{flag}"));
         }
         for hint in hints {
             text.push_str(&format!("\n{} {hint}", self.paint("36", "hint:")));

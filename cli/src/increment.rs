@@ -371,7 +371,7 @@ fn payload(summary: &Summary, tests: &[TestVerdict]) -> Result<String> {
     summary.actions = summary.actions.all_known();
     summary.cost_usd_micros = 0;
     summary.critical_path_ms = 0;
-    let targets = summary.targets.len();
+    let targets = summary.target_count();
     if targets > TARGETS_SHOWN {
         summary.targets.clear();
     }
@@ -429,7 +429,7 @@ pub fn all_targets(
             files.flat_map(|id| files_on_disk(&graph, &results, memory, *id)).collect();
         outputs.sort_by(|a, b| a.path.cmp(&b.path));
         outputs.dedup_by(|a, b| a.path == b.path);
-        TargetSummary { label: want.label.to_string(), outputs }
+        TargetSummary { label: want.label.to_string(), aspect: want.aspect, outputs }
     };
     Some(record.targets.iter().map(summary).collect())
 }

@@ -64,6 +64,8 @@ pub struct Request {
 pub struct Wanted {
     /// Its label.
     pub label: Label,
+    /// The aspect, where it stands for what one makes on the target of the label.
+    pub aspect: Option<String>,
     /// The target.
     pub target: TargetId,
     /// What to make.
@@ -341,7 +343,7 @@ impl Invocation {
         if report.cancelled {
             eprintln!("error: cancelled");
         }
-        print_summary(self.output, &summary, wanted.len(), &self.request, false)?;
+        print_summary(self.output, &summary, summary.target_count(), &self.request, false)?;
         Ok(ExitCode::from(exit))
     }
 
@@ -408,6 +410,7 @@ impl Invocation {
     fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<OutputSummary>]) -> Summary {
         let targets = wanted.iter().zip(files).map(|(want, files)| TargetSummary {
             label: want.label.to_string(),
+            aspect: want.aspect.clone(),
             outputs: files.clone(),
         });
         let cost = |f: &FinishedAction| f.cost_usd_micros;

@@ -163,7 +163,7 @@ fn tell_up_to_date(
 /// own.
 pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
     let options = &request.options;
-    let ConfigurationOptions { params, platform, profiles } = &options.configuration;
+    let ConfigurationOptions { params, platform, profiles, aspects } = &options.configuration;
     let own = [
         request.command.to_owned(),
         format!("sandbox={:?}", options.sandbox),
@@ -172,6 +172,7 @@ pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("params={params:?}"),
         format!("platform={platform:?}"),
         format!("profiles={profiles:?}"),
+        format!("aspects={aspects:?}"),
         format!("host={:?}", host_machine()),
         format!("overrides={:?}", config.overrides),
     ];

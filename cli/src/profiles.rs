@@ -21,6 +21,9 @@ pub struct Profile {
     pub params: BTreeMap<String, ParamText>,
     /// The platform that targets are built for.
     pub platform: Option<String>,
+    /// Aspects that are put on what is asked for.
+    #[serde(default)]
+    pub aspects: Vec<String>,
     /// How many commands run at once, 1 to 1024.
     pub jobs: Option<u16>,
     /// Whether independent actions go on after a failure.
@@ -109,7 +112,9 @@ pub fn configuration(
         if let Some(platform) = &profile.platform {
             request.platform = Some(platform.clone());
         }
+        request.aspects.extend(profile.aspects.iter().cloned());
     }
+    request.aspects.extend(options.aspects.iter().cloned());
     for text in &options.params {
         let Some((name, value)) = text.split_once('=') else {
             return Err(Failure::input(format!("`--param {text}` has no value"))

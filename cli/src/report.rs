@@ -34,6 +34,10 @@ pub struct Summary {
 pub struct TargetSummary {
     /// Its label.
     pub label: String,
+    /// The aspect whose files these are, such as `//tools:lint.star%lint`, where they are not those
+    /// of the target itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aspect: Option<String>,
     /// Its files on disk; those of a tree one by one.
     pub outputs: Vec<OutputSummary>,
 }
@@ -63,13 +67,22 @@ pub const TARGETS_SHOWN: usize = 10;
 const FILES_SHOWN: usize = 5;
 
 impl Summary {
+    /// How many targets were asked for; aspects on them do not count.
+    pub fn target_count(&self) -> usize {
+        self.targets.iter().filter(|target| target.aspect.is_none()).count()
+    }
+
     /// The lines for people, on standard error; `verb` is `built` or `tested`, and `targets` how
     /// many there are, also where they are not named.
     pub fn text(&self, verb: &str, targets: usize, up_to_date: bool) -> String {
         let mut out = String::new();
         if self.success && targets <= TARGETS_SHOWN {
             for target in &self.targets {
-                out.push_str(&format!("{}\n", target.label));
+                match &target.aspect {
+                    None => out.push_str(&format!("{}\n", target.label)),
+                    Some(_) if target.outputs.is_empty() => continue,
+                    Some(aspect) => out.push_str(&format!("{} ({aspect})\n", target.label)),
+                }
                 for output in target.outputs.iter().take(FILES_SHOWN) {
                     out.push_str(&format!("  {}\n", output.path));
                 }

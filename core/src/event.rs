@@ -118,6 +118,9 @@ pub enum Event {
         action: u32,
         /// Who owns it.
         label: Label,
+        /// The aspect on that target which declares it, if one does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aspect: Option<String>,
         /// What kind of action it is.
         mnemonic: String,
         /// Where its target was declared: `file:line:column`.

@@ -77,6 +77,9 @@ pub struct Target {
     pub label: Label,
     /// The name of the rule that made it.
     pub rule: Arc<str>,
+    /// The aspect, such as `//tools:lint.star%lint`, where this is what one makes on the target of
+    /// the label, and not that target itself.
+    pub aspect: Option<Arc<str>>,
     /// `file:line:column` of the call that declared it.
     pub location: String,
     /// Targets it depends on directly.
@@ -91,6 +94,16 @@ pub struct Target {
     pub test: Option<Box<TestTarget>>,
     /// Its `tags` attribute.
     pub tags: Vec<String>,
+}
+
+impl Target {
+    /// The target for people: its label in backticks, and the aspect if it is one's.
+    pub fn title(&self) -> String {
+        match &self.aspect {
+            None => format!("`{}`", self.label),
+            Some(aspect) => format!("`{}` (aspect `{aspect}`)", self.label),
+        }
+    }
 }
 
 /// How a target is run.
@@ -219,8 +232,8 @@ impl ActionGraph {
         if let Some(other) = self.artifact_at(&path) {
             if !self.is_free(other) {
                 return Err(GraphError::DuplicateOutput {
-                    first: self.owner_label(other, owner),
-                    second: self.target(owner).label.clone(),
+                    first: self.owner_title(other, owner),
+                    second: self.target(owner).title(),
                     path,
                 });
             }
@@ -243,8 +256,8 @@ impl ActionGraph {
                 _ => {
                     return Err(GraphError::DuplicateOutput {
                         path: artifact.path.clone(),
-                        first: self.owner_label(output.artifact, spec.owner),
-                        second: self.target(spec.owner).label.clone(),
+                        first: self.owner_title(output.artifact, spec.owner),
+                        second: self.target(spec.owner).title(),
                     });
                 }
             }
@@ -367,9 +380,8 @@ impl ActionGraph {
         self.owner(id).is_none() && matches!(self.artifact(id).origin, Origin::Action(None))
     }
 
-    fn owner_label(&self, artifact: ArtifactId, otherwise: TargetId) -> Label {
-        let owner = self.owner(artifact).unwrap_or(otherwise);
-        self.target(owner).label.clone()
+    fn owner_title(&self, artifact: ArtifactId, otherwise: TargetId) -> String {
+        self.target(self.owner(artifact).unwrap_or(otherwise)).title()
     }
 
     fn intern(&mut self, path: RelPath, kind: ArtifactKind, origin: Origin) -> ArtifactId {

@@ -16,6 +16,7 @@ fn target(graph: &mut ActionGraph, label: &str) -> TargetId {
     graph.add_target(Target {
         label: Label::parse(label, "", "").expect("valid"),
         rule: "rule".into(),
+        aspect: None,
         location: format!("{}/maestro.star:1:1", label.trim_start_matches('/')),
         deps: vec![],
         files: vec![],

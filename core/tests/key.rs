@@ -51,6 +51,7 @@ fn owner(graph: &mut ActionGraph) -> maestro_core::TargetId {
     graph.add_target(Target {
         label: Label::parse("//p:t", "", "").expect("valid"),
         rule: "rule".into(),
+        aspect: None,
         location: "p/maestro.star:1:1".into(),
         deps: vec![],
         files: vec![],

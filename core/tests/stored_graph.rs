@@ -28,6 +28,7 @@ impl World {
         self.graph.add_target(Target {
             label: label(name),
             rule: "rule".into(),
+            aspect: None,
             location: "maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],

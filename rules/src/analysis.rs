@@ -2,6 +2,7 @@
 //!
 //! A configured target is analyzed at most once, in the order that [`ConfiguredGraph`] found.
 
+mod aspects;
 mod context;
 mod memory;
 mod program;
@@ -12,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maestro_core::{ArtifactId, ArtifactKind, Label, RelPath, Target as GraphTarget, TargetId};
-use starlark::environment::Module;
+use starlark::environment::{FrozenModule, Module};
 use starlark::eval::Evaluator;
 use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
@@ -42,6 +43,13 @@ pub(crate) struct Configured {
     pub(crate) id: TargetId,
     /// The target as dependents see it.
     pub(crate) value: OwnedFrozenValue,
+}
+
+/// What an evaluation left.
+struct Evaluated {
+    value: OwnedFrozenValue,
+    foreign: Foreign,
+    prints: Vec<Diagnostic>,
 }
 
 /// Analyzes targets into one graph.
@@ -101,15 +109,24 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         self.retire_changed(live);
         for id in self.configured.order() {
             let node = self.configured.node(*id);
-            let NodeKind::Rule(decl) = &node.kind else { continue };
             if live.is_some_and(|live| !live.contains(id)) {
                 continue;
             }
             let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
-            if self.configured.is_incompatible(*id) || !ready() || self.keep(*id, decl) {
+            if self.configured.is_incompatible(*id) || !ready() {
                 continue;
             }
-            self.analyze_one(*id, decl);
+            match &node.kind {
+                NodeKind::Rule(decl) if !self.keep(*id, decl) => self.analyze_one(*id, decl),
+                NodeKind::Aspect(applied) => {
+                    self.current = *id;
+                    match self.configure_aspect(*id, applied) {
+                        Ok(configured) => drop(self.done.insert(*id, configured)),
+                        Err(error) => self.diagnostics.push(*error),
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -136,9 +153,13 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     fn owner(&self, id: NodeId) -> Option<NodeId> {
         let node = self.configured.node(id);
         match &node.kind {
-            NodeKind::Rule(_) => Some(id),
+            NodeKind::Rule(_) | NodeKind::Aspect(_) => Some(id),
             NodeKind::Output(_) => node.edges.first().map(|edge| self.configured.target(edge)),
-            NodeKind::Alias(_) | NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => None,
+            NodeKind::Alias(_)
+            | NodeKind::Source
+            | NodeKind::Bare
+            | NodeKind::Unknown
+            | NodeKind::Failed(_) => None,
         }
     }
 
@@ -147,7 +168,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let node = self.configured.node(id);
         let label = &node.label;
         match &node.kind {
-            NodeKind::Rule(_) => self.target_id(id),
+            NodeKind::Rule(_) | NodeKind::Aspect(_) => self.target_id(id),
             NodeKind::Output(decl) => {
                 let owner = self.owner(id)?;
                 let file = self.outputs.get(&(owner, label.name.clone()))?;
@@ -162,7 +183,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 target.files = vec![file.artifact()];
                 Some(self.scope.graph.borrow_mut().add_target(target))
             }
-            NodeKind::Alias(_) | NodeKind::Unknown | NodeKind::Failed(_) => None,
+            NodeKind::Alias(_) | NodeKind::Bare | NodeKind::Unknown | NodeKind::Failed(_) => None,
         }
     }
 
@@ -170,6 +191,24 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     fn edges_of(&self, via: Via) -> impl Iterator<Item = NodeId> + '_ {
         let edges = &self.configured.node(self.current).edges;
         edges.iter().filter(move |edge| edge.via == via).map(|edge| self.configured.target(edge))
+    }
+
+    /// The same, each with the aspects that are put on it there.
+    fn with_aspects_of(&self, via: Via) -> Vec<(NodeId, Vec<NodeId>)> {
+        let mut out: Vec<(NodeId, Vec<NodeId>)> = Vec::new();
+        let mut is_near = false;
+        for edge in &self.configured.node(self.current).edges {
+            let to = self.configured.target(edge);
+            if edge.via == via {
+                out.push((to, Vec::new()));
+            } else if let (Via::Aspect(_), true, Some((_, aspects))) =
+                (edge.via, is_near, out.last_mut())
+            {
+                aspects.push(to);
+            }
+            is_near = edge.via == via || (is_near && matches!(edge.via, Via::Aspect(_)));
+        }
+        out
     }
 
     /// Runs the implementation of a target whose dependencies are analyzed.
@@ -190,27 +229,11 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             None => Some(self.implementation(&decl.rule).map_err(at)?),
         };
         let file = display(&decl.rule.file);
-        let _evaluating = Evaluating::start(&file);
-        let prints = Prints::new(&file);
-        let mut foreign = Foreign::default();
-        let frozen = Module::with_temp_heap(|module| {
-            {
-                let mut eval = Evaluator::new(&module);
-                eval.extra = Some(&self.scope);
-                eval.set_print_handler(&prints);
-                self.universe.packages.limits().apply(&mut eval)?;
-                let value = self.run(decl, implementation.as_ref(), &mut eval)?;
-                if self.session.is_some() {
-                    foreign = Foreign::of(value);
-                }
-                module.set_extra_value(value);
-            }
-            let name = FrozenHeapName::User(Box::new(decl.label.to_string()));
-            Ok(module.freeze_named(name)?)
+        let title = decl.label.to_string();
+        let evaluated = self.evaluate(&file, &title, |analyzer, eval| {
+            analyzer.run(decl, implementation.as_ref(), eval)
         });
-        let prints = prints.take();
-        self.diagnostics.extend(prints.iter().cloned());
-        let frozen = frozen.map_err(|error: starlark::Error| {
+        let Evaluated { value, foreign, prints } = evaluated.map_err(|error| {
             let mut diagnostic = Diagnostic::from_starlark(&error, Some(&decl.span));
             let place = Location::of(&decl.span);
             if diagnostic.location.as_ref() != Some(&place) {
@@ -218,12 +241,45 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             }
             Box::new(diagnostic)
         })?;
-        let value = frozen.owned_extra_value().ok_or_else(|| {
-            at(RuleError::new(Code::Internal, "the analysis of the target left no value"))
-        })?;
         let outcome = Outcome { id, value: value.clone(), foreign, prints };
         self.note(self.current, decl, outcome);
         Ok(Configured { id, value })
+    }
+
+    /// Evaluates something of a file in a module of its own, which keeps what it comes to.
+    fn evaluate(
+        &mut self,
+        file: &str,
+        title: &str,
+        run: impl for<'v> FnOnce(&Self, &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>>,
+    ) -> starlark::Result<Evaluated> {
+        let _evaluating = Evaluating::start(file);
+        let prints = Prints::new(file);
+        let mut foreign = Foreign::default();
+        let frozen: starlark::Result<FrozenModule> = Module::with_temp_heap(|module| {
+            {
+                let mut eval = Evaluator::new(&module);
+                eval.extra = Some(&self.scope);
+                eval.set_print_handler(&prints);
+                self.universe.packages.limits().apply(&mut eval)?;
+                let value = run(self, &mut eval)?;
+                if self.session.is_some() {
+                    foreign = Foreign::of(value);
+                }
+                module.set_extra_value(value);
+            }
+            let name = FrozenHeapName::User(Box::new(title.to_owned()));
+            Ok(module.freeze_named(name)?)
+        });
+        let prints = prints.take();
+        self.diagnostics.extend(prints.iter().cloned());
+        let value = frozen.and_then(|frozen| {
+            let value = frozen.owned_extra_value();
+            value.ok_or_else(|| {
+                RuleError::new(Code::Internal, "the analysis of the target left no value").into()
+            })
+        })?;
+        Ok(Evaluated { value, foreign, prints })
     }
 
     /// The call of the implementation, and what follows from what it returns.
@@ -253,17 +309,23 @@ impl<'u, 'h> Analyzer<'u, 'h> {
 
     fn add_target(&mut self, node: &Node, decl: &TargetDecl) -> TargetId {
         let mut target = plain_target(&decl.label, decl.rule.shared_name(), location_of(decl));
-        let mut seen = HashSet::new();
+        target.deps = self.deps_of(node);
+        target.tags = decl.strings("tags");
+        self.put_target(self.current, target)
+    }
+
+    /// The targets that a node depends on, each once.
+    fn deps_of(&self, node: &Node) -> Vec<TargetId> {
+        let (mut deps, mut seen) = (Vec::new(), HashSet::new());
         for edge in node.edges.iter().filter(|edge| edge.via != Via::TestToolchain) {
             if let Some(owner) = self.owner(self.configured.target(edge))
                 && let Some(id) = self.target_id(owner)
                 && seen.insert(id)
             {
-                target.deps.push(id);
+                deps.push(id);
             }
         }
-        target.tags = decl.strings("tags");
-        self.put_target(self.current, target)
+        deps
     }
 
     fn declare_outputs(&mut self, decl: &TargetDecl, folder: &str) -> Result<(), RuleError> {
@@ -312,6 +374,7 @@ fn plain_target(label: &Label, rule: Arc<str>, location: String) -> GraphTarget 
     GraphTarget {
         label: label.clone(),
         rule,
+        aspect: None,
         location,
         deps: Vec::new(),
         files: Vec::new(),

@@ -13,6 +13,7 @@ use starlark::values::dict::DictRef;
 use starlark::values::{Heap, Value};
 
 use self::configurable::{Configurable, coerce_sum};
+use crate::aspect::AspectSpec;
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::values::label::LabelValue;
 use crate::values::provider::ProviderType;
@@ -93,6 +94,8 @@ pub(crate) struct AttrSpec {
     pub(crate) executable: bool,
     /// A dependency must have all providers of one of these lists.
     pub(crate) providers: Vec<Vec<Arc<ProviderType>>>,
+    /// Aspects that are put on the dependencies.
+    pub(crate) aspects: Vec<Arc<AspectSpec>>,
     /// The values that are allowed; any where empty.
     pub(crate) values: Vec<AttrValue>,
     pub(crate) doc: String,
@@ -112,6 +115,7 @@ impl AttrSpec {
             single_file: false,
             executable: false,
             providers: Vec::new(),
+            aspects: Vec::new(),
             values: Vec::new(),
             doc: doc.to_owned(),
         }

@@ -8,6 +8,7 @@
 //! Invariant: after [`ConfiguredGraph::discover`], an edge of a node that is not failed leads to a
 //! node that is not failed either, or the error is reported.
 
+pub(crate) mod aspects;
 mod check;
 mod incompatible;
 mod order;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 
 use maestro_core::Label;
 
+use self::aspects::{Applied, AspectTable};
 use self::incompatible::Incompatible;
 use self::visit::Stopped;
+use crate::aspect::AspectSpec;
 use crate::config::definitions::Definitions;
 use crate::config::reads::{ReadsId, ReadsTable};
 use crate::config::request::Configured;
@@ -39,6 +42,10 @@ pub(crate) use self::check::in_attribute;
 pub(crate) struct NodeId(u32);
 
 impl NodeId {
+    fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("nodes fit in memory"))
+    }
+
     fn index(self) -> usize {
         self.0 as usize
     }
@@ -49,18 +56,32 @@ impl NodeId {
 pub(crate) enum Via {
     /// The attribute at this position of the rule.
     Attribute(u16),
+    /// The same attribute as the edge before it: an aspect on what that leads to.
+    Aspect(u16),
     /// The toolchain of the type at this position of the rule.
     Toolchain(u16),
     /// What tests need to be started.
     TestToolchain,
     /// The target that makes a file.
     Owner,
+    /// The target that an aspect is on; edges of [`Via::Aspect`] behind it are the aspects that it
+    /// sees there.
+    Base,
+    /// The attribute at this position of the aspect.
+    AspectAttribute(u16),
+    /// The toolchain of the type at this position of the aspect.
+    AspectToolchain(u16),
 }
 
 impl Via {
     /// The attribute at a position of a rule.
     pub(crate) fn attribute(position: usize) -> Self {
         Self::Attribute(u16::try_from(position).unwrap_or(u16::MAX))
+    }
+
+    /// The attribute at a position of an aspect.
+    pub(crate) fn aspect_attribute(position: usize) -> Self {
+        Self::AspectAttribute(u16::try_from(position).unwrap_or(u16::MAX))
     }
 }
 
@@ -85,6 +106,10 @@ pub(crate) enum NodeKind {
     Output(Arc<TargetDecl>),
     /// A source file.
     Source,
+    /// An aspect on a target.
+    Aspect(Arc<Applied>),
+    /// An aspect on something that it passes over.
+    Bare,
     /// There is no such thing; whoever names it reports why. `None` where that is reported already.
     Failed(Option<Box<RuleError>>),
 }
@@ -137,6 +162,7 @@ pub(crate) struct ConfiguredGraph {
     /// Nodes that cannot be built for their platform, and why.
     incompatible: HashMap<NodeId, Incompatible>,
     pub(crate) trims: TrimTable,
+    aspects: AspectTable,
     /// What there is to say about targets that are fine, by their labels.
     warnings: HashMap<Label, Vec<Diagnostic>>,
 }
@@ -147,6 +173,7 @@ impl ConfiguredGraph {
         universe: &mut Universe<'_>,
         configured: Configured,
         requested: &[Label],
+        aspects: &[Arc<AspectSpec>],
         recall: Recall<'_>,
     ) -> Self {
         let Configured { target, configurations, definitions } = configured;
@@ -163,6 +190,7 @@ impl ConfiguredGraph {
             splits: HashMap::new(),
             incompatible: HashMap::new(),
             trims: TrimTable::new(),
+            aspects: AspectTable::default(),
             warnings: HashMap::new(),
         };
         let mut pending = Vec::new();
@@ -170,10 +198,15 @@ impl ConfiguredGraph {
             graph.want(label, target, &mut pending);
         }
         let roots = pending.clone();
+        if let Err(error) = graph.ask_for_aspects(aspects, &roots, &mut pending) {
+            universe.diagnostics.push(Diagnostic::of(error, None));
+        }
+        let all = pending.clone();
         pending.reverse();
         graph.visit_all(universe, pending, recall);
         graph.check_edges(universe, &roots);
-        graph.sort_and_trim(universe, &roots);
+        graph.sort_and_trim(universe, &all);
+        graph.settle_aspects();
         graph
     }
 
@@ -226,11 +259,13 @@ impl ConfiguredGraph {
         targets.filter_map(|to| {
             let node = self.node(to);
             match node.kind {
-                NodeKind::Rule(_) => Some(to),
+                NodeKind::Rule(_) | NodeKind::Aspect(_) => Some(to),
                 NodeKind::Output(_) => node.edges.first().map(|edge| self.target(edge)),
-                NodeKind::Alias(_) | NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => {
-                    None
-                }
+                NodeKind::Alias(_)
+                | NodeKind::Source
+                | NodeKind::Bare
+                | NodeKind::Unknown
+                | NodeKind::Failed(_) => None,
             }
         })
     }
@@ -265,9 +300,16 @@ impl ConfiguredGraph {
         if let Some(id) = self.index.get(&(label.clone(), config, transitioned)) {
             return *id;
         }
-        let id = NodeId(u32::try_from(self.nodes.len()).expect("nodes fit in memory"));
+        let id = self.push(label.clone(), config, transitioned);
+        self.index.insert((label.clone(), config, transitioned), id);
+        pending.push(id);
+        id
+    }
+
+    fn push(&mut self, label: Label, config: ConfigId, transitioned: bool) -> NodeId {
+        let id = NodeId::from_index(self.nodes.len());
         self.nodes.push(Node {
-            label: label.clone(),
+            label,
             config,
             kind: NodeKind::Unknown,
             edges: Box::default(),
@@ -277,8 +319,6 @@ impl ConfiguredGraph {
             canonical: id,
             remembered: false,
         });
-        self.index.insert((label.clone(), config, transitioned), id);
-        pending.push(id);
         id
     }
 
@@ -296,6 +336,7 @@ impl ConfiguredGraph {
                 let mut found = Vec::new();
                 match self.visit(universe, id, &mut found, recall) {
                     Ok(()) => pending.extend(found.into_iter().rev()),
+                    Err(Stopped::Later) => later.push(id),
                     Err(Stopped::Missing(packages)) => {
                         missing.extend(packages);
                         later.push(id);

@@ -31,7 +31,19 @@ use crate::values::runfiles::Runfiles;
 use crate::values::target::Target;
 use crate::values::{expect_sequence, wrong_type};
 
-/// The context of one target. Cannot outlive the target's analysis.
+/// What attributes come to.
+#[derive(Debug, Trace, Allocative)]
+pub(crate) struct CtxFields<'v> {
+    pub(crate) attr: Value<'v>,
+    pub(crate) files: Value<'v>,
+    pub(crate) file: Value<'v>,
+    pub(crate) executable: Value<'v>,
+    pub(crate) outputs: Value<'v>,
+    /// Attributes with transitions, as dicts from names of configurations to targets.
+    pub(crate) split_attr: Value<'v>,
+}
+
+/// The context of one target, or of an aspect on it. Cannot outlive their analysis.
 #[derive(Debug, Trace, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
 pub(crate) struct Ctx<'v> {
     #[trace(static)]
@@ -42,14 +54,10 @@ pub(crate) struct Ctx<'v> {
     pub(crate) out_root: String,
     /// The value of a param; `None` for other targets.
     pub(crate) build_setting_value: Value<'v>,
-    pub(crate) attr: Value<'v>,
-    pub(crate) files: Value<'v>,
-    pub(crate) file: Value<'v>,
-    pub(crate) executable: Value<'v>,
-    pub(crate) outputs: Value<'v>,
-    /// Attributes with transitions, as dicts from names of configurations to targets.
-    pub(crate) split_attr: Value<'v>,
+    pub(crate) fields: CtxFields<'v>,
     pub(crate) toolchains: Value<'v>,
+    /// What the rule of the target says, for aspects.
+    pub(crate) rule: Option<Value<'v>>,
 }
 
 impl<'v> AllocValue<'v> for Ctx<'v> {
@@ -107,14 +115,14 @@ fn attribute_methods(builder: &mut MethodsBuilder) {
     /// The values of the attributes; labels are targets.
     #[starlark(attribute)]
     fn attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.attr)
+        Ok(this_ctx(this)?.fields.attr)
     }
 
     /// Attributes whose `cfg` is a transition: dicts from the names of the configurations to
     /// targets, or to lists of them.
     #[starlark(attribute)]
     fn split_attr<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.split_attr)
+        Ok(this_ctx(this)?.fields.split_attr)
     }
 
     /// The `ToolchainInfo` that was found for each type of `toolchains` of the rule; `None` where
@@ -122,6 +130,18 @@ fn attribute_methods(builder: &mut MethodsBuilder) {
     #[starlark(attribute)]
     fn toolchains<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         Ok(this_ctx(this)?.toolchains)
+    }
+
+    /// What the rule of the target says, as an aspect sees it: `attr`, `executable`, `file`,
+    /// `files`, `kind`, `outputs`.
+    #[starlark(attribute)]
+    fn rule<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        this_ctx(this)?.rule.ok_or_else(|| {
+            let message = "`ctx.rule` is there for aspects only";
+            RuleError::new(Code::Evaluation, message)
+                .hint("a rule sees itself in `ctx.attr`")
+                .into()
+        })
     }
 
     /// The value of a target whose rule has a `build_setting`; `None` for others.
@@ -133,25 +153,25 @@ fn attribute_methods(builder: &mut MethodsBuilder) {
     /// The files of each attribute of labels, as lists.
     #[starlark(attribute)]
     fn files<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.files)
+        Ok(this_ctx(this)?.fields.files)
     }
 
     /// The file of each attribute that takes a single one.
     #[starlark(attribute)]
     fn file<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.file)
+        Ok(this_ctx(this)?.fields.file)
     }
 
     /// The program of each attribute that takes one.
     #[starlark(attribute)]
     fn executable<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.executable)
+        Ok(this_ctx(this)?.fields.executable)
     }
 
     /// The files that output attributes name.
     #[starlark(attribute)]
     fn outputs<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
-        Ok(this_ctx(this)?.outputs)
+        Ok(this_ctx(this)?.fields.outputs)
     }
 }
 

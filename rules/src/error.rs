@@ -166,6 +166,11 @@ codes! {
     /// Fix: declare a `toolchain` that fits both platforms, and register it in `[workspace]` of
     /// `maestro.toml`; `maestro doctor --toolchains LABEL` lists what there is.
     Toolchain = "MAE0155",
+    /// An aspect is declared wrongly, is not there, or does not fit where it is put.
+    ///
+    /// Fix: the message names the aspect, the target, and the way on which it got there; name one
+    /// for `--aspects` as `//package:file.star%name`.
+    Aspect = "MAE0160",
     /// A bug in Maestro.
     ///
     /// Fix: report it with the lines that were printed.

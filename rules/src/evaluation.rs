@@ -6,7 +6,7 @@ use maestro_core::{ActionGraph, Label, TargetId, TargetPattern};
 
 use crate::analysis::Analyzer;
 use crate::config::ConfigId;
-use crate::config::request::configure;
+use crate::config::request::{aspects, configure};
 use crate::configured::ConfiguredGraph;
 use crate::diagnostic::Diagnostic;
 use crate::limits::EvaluationLimits;
@@ -53,16 +53,19 @@ fn anew<'a>(
     let packages = Packages::new(options.host, options.threads, limits).with_recall(recall);
     let mut universe = Universe::new(packages);
     let labels = universe.expand(&options.patterns);
+    let aspects = aspects(&mut universe, &options.configuration)?;
     let configured = configure(&mut universe, &options.configuration)?;
     let nobody = |_: &Label, _: ConfigId| None;
-    let configured = ConfiguredGraph::discover(&mut universe, configured, &labels, &nobody);
+    let configured =
+        ConfiguredGraph::discover(&mut universe, configured, &labels, &aspects, &nobody);
     let named = |label: &Label| {
         let mut patterns = options.patterns.iter().filter(|(negative, _)| !negative);
         patterns.any(|(_, pattern)| *pattern == TargetPattern::Single(label.clone()))
     };
     let (labels, skipped) = leave_out_incompatible(&configured, labels, named);
-    // What was skipped would have to be said again by whoever does not look.
-    let memorable = skipped.is_empty();
+    // What was skipped would have to be said again by whoever does not look; and on which targets
+    // an aspect is put shows only by looking at each on the way.
+    let memorable = skipped.is_empty() && !configured.has_aspects();
     universe.diagnostics.extend(skipped);
     let (mut remarks, errors) = split(std::mem::take(&mut universe.diagnostics));
     if !errors.is_empty() {
@@ -118,9 +121,9 @@ fn requested(
     for label in labels {
         let Some(node) = configured.requested(label) else { continue };
         let Some(id) = analyzer.requested(node) else { continue };
-        if seen.insert(id) {
-            requested.push(id);
-        }
+        let aspects = configured.asked_aspects(label);
+        let aspects = aspects.into_iter().filter_map(|node| analyzer.requested(node));
+        requested.extend([id].into_iter().chain(aspects).filter(|id| seen.insert(*id)));
         if configured.is_file(node) {
             files.push((label.clone(), id));
         }

@@ -10,6 +10,7 @@ use starlark::values::Value;
 use starlark::values::list::AllocList;
 use starlark::values::none::NoneType;
 
+use crate::aspect::aspect_globals;
 use crate::attr::LabelBase;
 use crate::attr::schema::attr_members;
 use crate::bounded::bounded_globals;
@@ -42,6 +43,7 @@ pub(crate) fn globals() -> &'static Globals {
         ];
         let mut builder = GlobalsBuilder::extended_by(&extensions);
         rule_globals(&mut builder);
+        aspect_globals(&mut builder);
         provider_globals(&mut builder);
         depset_globals(&mut builder);
         package_globals(&mut builder);

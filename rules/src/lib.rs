@@ -14,6 +14,7 @@
 //! rules themselves are `.star` files in `library/`, over the small native core in `ctx`.
 
 mod analysis;
+mod aspect;
 mod attr;
 mod bounded;
 mod build_setting;
@@ -68,8 +69,8 @@ pub use query::{
     QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,
 };
 pub use reference::{
-    Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference, error_page,
-    error_pages, reference,
+    AspectReference, Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference,
+    error_page, error_pages, reference,
 };
 pub use toolchain_report::resolve_toolchains;
 

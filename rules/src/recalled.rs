@@ -273,8 +273,11 @@ impl<'a> Again<'_, 'a> {
             row.value.is_some().then(|| row.reads.clone())
         };
         let roots: Vec<Label> = roots.iter().cloned().collect();
-        let configured = ConfiguredGraph::discover(universe, configured, &roots, &recall);
+        let configured = ConfiguredGraph::discover(universe, configured, &roots, &[], &recall);
         self.has_no_error()?;
+        if configured.has_aspects() {
+            return None; // they look into what is kept
+        }
         Some(configured)
     }
 

@@ -15,6 +15,7 @@ use maestro_core::host::Host;
 use serde::Serialize;
 use starlark::docs::{DocFunction, DocItem, DocMember, DocParam};
 
+use crate::aspect::{AspectSpec, FrozenAspect};
 use crate::attr::{AllowFiles, AttrSpec, AttrValue};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
@@ -36,6 +37,8 @@ pub struct FileReference {
     pub doc: String,
     /// Rules, by name.
     pub rules: Vec<RuleReference>,
+    /// Aspects, by name.
+    pub aspects: Vec<AspectReference>,
     /// Providers, by name.
     pub providers: Vec<Provider>,
     /// Functions, by name.
@@ -58,6 +61,21 @@ pub struct RuleReference {
     /// Providers that its targets always have.
     pub provides: Vec<String>,
     /// Its own attributes, without those that every rule has.
+    pub attributes: Vec<Attribute>,
+}
+
+/// An aspect.
+#[derive(Clone, Debug, Serialize)]
+pub struct AspectReference {
+    /// The name to load.
+    pub name: String,
+    /// What it does.
+    pub doc: String,
+    /// The attributes along which it goes on; `*` is all of them.
+    pub attr_aspects: Vec<String>,
+    /// Providers that it always gives.
+    pub provides: Vec<String>,
+    /// Its params.
     pub attributes: Vec<Attribute>,
 }
 
@@ -152,7 +170,8 @@ fn reference_here(host: &dyn Host, file: &Label) -> Result<FileReference, Vec<Di
     }
     let documentation = evaluated.module.documentation();
     let doc = documentation.docs.map(|doc| whole(&doc)).unwrap_or_default();
-    let (mut rules, mut providers, mut functions) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rules, mut aspects) = (Vec::new(), Vec::new());
+    let (mut providers, mut functions) = (Vec::new(), Vec::new());
     let mut names: Vec<String> =
         evaluated.module.names().map(|name| name.as_str().to_owned()).collect();
     names.sort_unstable();
@@ -167,11 +186,15 @@ fn reference_here(host: &dyn Host, file: &Label) -> Result<FileReference, Vec<Di
             if rule.as_ref().spec.file == *file {
                 rules.push(rule_of(name, &rule.as_ref().spec));
             }
+        } else if let Ok(aspect) = value.clone().downcast::<FrozenAspect>() {
+            if aspect.as_ref().spec.file == *file {
+                aspects.push(aspect_of(name, &aspect.as_ref().spec));
+            }
         } else if let DocItem::Member(DocMember::Function(function)) = of_file.documentation() {
             functions.push(function_of(name, &function));
         }
     }
-    Ok(FileReference { file: file.to_string(), doc, rules, providers, functions })
+    Ok(FileReference { file: file.to_string(), doc, rules, aspects, providers, functions })
 }
 
 fn rule_of(name: String, spec: &RuleSpec) -> RuleReference {
@@ -187,6 +210,17 @@ fn rule_of(name: String, spec: &RuleSpec) -> RuleReference {
         test: spec.test,
         provides: spec.provides.iter().map(|ty| ty.name().to_owned()).collect(),
         attributes: own.map(|(name, spec)| attribute_of(name, spec)).collect(),
+    }
+}
+
+fn aspect_of(name: String, spec: &AspectSpec) -> AspectReference {
+    let params = spec.attrs.iter().filter(|(name, _)| !name.starts_with('_'));
+    AspectReference {
+        name,
+        doc: spec.doc.trim().to_owned(),
+        attr_aspects: spec.attr_aspects(),
+        provides: spec.provides.iter().map(|ty| ty.name().to_owned()).collect(),
+        attributes: params.map(|(name, spec)| attribute_of(name, spec)).collect(),
     }
 }
 

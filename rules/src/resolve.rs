@@ -231,19 +231,7 @@ impl<'h> Universe<'h> {
         if label.repo == user.label.repo && label.package == user.label.package {
             return self.check_testonly(node, user);
         }
-        let export;
-        let visibility = match node {
-            Node::Rule(decl) | Node::Output(decl) => &decl.visibility,
-            Node::Source => {
-                let package = self.packages.get(&label.repo, &label.package);
-                export = package.and_then(|package| package.exports.get(&label.name));
-                match export {
-                    Some(visibility) => visibility,
-                    None if !is_library(&label.repo) => return Err(not_exported(label)),
-                    None => &Visibility::Public,
-                }
-            }
-        };
+        let visibility = self.visibility(label, node)?;
         // What a rule depends on by itself must be visible to the rule, not to its users.
         let rule = &user.rule.file;
         let allowed = visibility.allows(label, &user.label.repo, &user.label.package)
@@ -255,6 +243,42 @@ impl<'h> Universe<'h> {
                 .hint(format!("add `visibility = [\"{entry}\"]` to `{label}`")));
         }
         self.check_testonly(node, user)
+    }
+
+    /// Checks that what a `.star` file defines may use by itself what `label` names.
+    pub(crate) fn check_visible(
+        &self,
+        label: &Label,
+        node: &Node,
+        file: &Label,
+    ) -> Result<(), RuleError> {
+        let is_near = label.repo == file.repo && label.package == file.package;
+        if is_near || self.visibility(label, node)?.allows(label, &file.repo, &file.package) {
+            return Ok(());
+        }
+        let entry = entry_for(&file.repo, &file.package);
+        let message = format!("`{label}` is not visible to `{file}`");
+        Err(RuleError::new(Code::Visibility, message)
+            .hint(format!("add `visibility = [\"{entry}\"]` to `{label}`")))
+    }
+
+    /// Who may use what `label` names; an error where nobody outside of its package may.
+    fn visibility<'n>(
+        &'n self,
+        label: &Label,
+        node: &'n Node,
+    ) -> Result<&'n Visibility, RuleError> {
+        match node {
+            Node::Rule(decl) | Node::Output(decl) => Ok(&decl.visibility),
+            Node::Source => {
+                let package = self.packages.get(&label.repo, &label.package);
+                match package.and_then(|package| package.exports.get(&label.name)) {
+                    Some(visibility) => Ok(visibility),
+                    None if !is_library(&label.repo) => Err(not_exported(label)),
+                    None => Ok(&Visibility::Public),
+                }
+            }
+        }
     }
 
     fn check_testonly(&self, node: &Node, user: &TargetDecl) -> Result<(), RuleError> {

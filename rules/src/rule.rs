@@ -356,7 +356,8 @@ fn param_default(setting: &BuildSetting) -> (String, Arc<AttrSpec>) {
     (PARAM_DEFAULT.to_owned(), Arc::new(spec))
 }
 
-fn unpack_attributes(
+/// The `attrs` of a rule or aspect; `common` are those that it has anyway.
+pub(crate) fn unpack_attributes(
     value: Value<'_>,
     common: &[(String, Arc<AttrSpec>)],
 ) -> Result<Vec<(String, Arc<AttrSpec>)>, RuleError> {
@@ -387,7 +388,8 @@ fn unpack_attributes(
     Ok(out)
 }
 
-fn unpack_provides(value: Value<'_>) -> Result<Vec<Arc<ProviderType>>, RuleError> {
+/// The `provides` of a rule or aspect.
+pub(crate) fn unpack_provides(value: Value<'_>) -> Result<Vec<Arc<ProviderType>>, RuleError> {
     let provider = |value: &Value<'_>| match ProviderCallable::from_value(*value) {
         Some(callable) => Ok(callable.ty.clone()),
         None => Err(wrong_type("provides", "a list of providers", *value)),

@@ -22,7 +22,7 @@ pub fn resolve_toolchains(
         let labels = universe.expand(&options.patterns);
         let configured = configure(&mut universe, &options.configuration)?;
         let configured =
-            ConfiguredGraph::discover(&mut universe, configured, &labels, &|_, _| None);
+            ConfiguredGraph::discover(&mut universe, configured, &labels, &[], &|_, _| None);
         let (_, errors) = split(std::mem::take(&mut universe.diagnostics));
         if !errors.is_empty() {
             return Err(errors);

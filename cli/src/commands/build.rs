@@ -63,5 +63,7 @@ pub fn wanted(graph: &ActionGraph, id: TargetId, tests: bool, groups: &OutputGro
     if let Some(test) = target.test.as_ref().filter(|_| tests) {
         artifacts.extend(graph.action(test.action).outputs.iter().map(|output| output.artifact));
     }
-    Wanted { label: target.label.clone(), target: id, artifacts }
+    let aspect = target.aspect.as_deref().map(str::to_owned);
+    let label = target.label.clone();
+    Wanted { label, aspect, target: id, artifacts }
 }

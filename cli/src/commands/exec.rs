@@ -130,6 +130,7 @@ fn read_graph(path: &Path, text: &str) -> Result<(ActionGraph, Vec<Wanted>)> {
         let owner = graph.add_target(Target {
             label,
             rule: "exec".into(),
+            aspect: None,
             location: path.display().to_string(),
             deps: Vec::new(),
             files: Vec::new(),
@@ -154,7 +155,7 @@ fn read_graph(path: &Path, text: &str) -> Result<(ActionGraph, Vec<Wanted>)> {
             })
             .collect();
         if !artifacts.is_empty() {
-            wanted.push(Wanted { label: label.clone(), target: owner, artifacts });
+            wanted.push(Wanted { label: label.clone(), aspect: None, target: owner, artifacts });
         }
         let context = |message| bad(format!("action of `{label}`: {message}"));
         let spec = action_spec(&mut graph, owner, outputs, entry, &toolchains).map_err(context)?;

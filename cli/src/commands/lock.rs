@@ -65,6 +65,7 @@ fn recorded(graph: &ActionGraph, targets: &[maestro_core::TargetId]) -> Result<V
     let actions = plan.order.iter().map(|action| graph.action(*action));
     let recorded = actions.filter(|spec| spec.class == ActionClass::Recorded).map(|spec| Wanted {
         label: graph.target(spec.owner).label.clone(),
+        aspect: graph.target(spec.owner).aspect.as_deref().map(str::to_owned),
         target: spec.owner,
         artifacts: spec.outputs.iter().map(|output| output.artifact).collect(),
     });

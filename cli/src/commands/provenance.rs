@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use maestro_core::Digest;
+use maestro_core::{Digest, TargetId};
 use maestro_executor::provenance::walk::Walk;
 use maestro_executor::provenance::{GitCommit, statement};
 use maestro_executor::records::Records;
@@ -63,10 +63,12 @@ fn outputs_of(config: &Config, label: &str, options: &ConfigurationOptions) -> R
     let host = repos::unlocked_host(config)?;
     let configuration = crate::profiles::configuration(config, options)?;
     let loaded = crate::load::load(config, &host, &[label.to_owned()], configuration)?;
-    let [target] = loaded.requested.as_slice() else {
+    let is_target = |id: &&TargetId| loaded.graph.target(**id).aspect.is_none();
+    let targets: Vec<&TargetId> = loaded.requested.iter().filter(is_target).collect();
+    let [target] = targets.as_slice() else {
         return Err(Failure::input(format!("`{label}` does not name one target")).into());
     };
-    let files = loaded.graph.target(*target).files.iter();
+    let files = loaded.graph.target(**target).files.iter();
     let made = files.filter(|id| loaded.graph.producer(**id).is_some());
     Ok(made.map(|id| loaded.graph.artifact(*id).path.to_string()).collect())
 }

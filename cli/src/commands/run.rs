@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use maestro_core::TargetId;
 
 use crate::args::{Global, RunArgs};
 use crate::config::Config;
@@ -27,17 +28,19 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     };
     let invocation = Invocation::start_over(global, config, request, None)?;
     let work = invocation.work()?;
-    let [id] = work.requested.as_slice() else {
+    let is_target = |id: &&TargetId| work.graph.target(**id).aspect.is_none();
+    let targets: Vec<&TargetId> = work.requested.iter().filter(is_target).collect();
+    let [id] = targets.as_slice() else {
         return Err(Failure::input(format!(
             "`{}` names {} targets; `run` takes one",
             args.target,
-            work.requested.len()
+            targets.len()
         ))
         .into());
     };
-    let mut want = super::build::wanted(&work.graph, *id, false, &OutputGroups::parse(&[]));
-    let Some(executable) = work.graph.target(*id).executable.clone() else {
-        let target = work.graph.target(*id);
+    let mut want = super::build::wanted(&work.graph, **id, false, &OutputGroups::parse(&[]));
+    let Some(executable) = work.graph.target(**id).executable.clone() else {
+        let target = work.graph.target(**id);
         return Err(Failure::input(format!(
             "`{}` cannot be run: rule `{}` makes no program",
             target.label, target.rule

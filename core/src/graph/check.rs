@@ -11,14 +11,14 @@ use crate::path::RelPath;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GraphError {
     /// Two actions declare the same output.
-    #[error("`{path}` is an output of both `{first}` and `{second}`")]
+    #[error("`{path}` is an output of both {first} and {second}")]
     DuplicateOutput {
         /// The output.
         path: RelPath,
-        /// Who declared it first.
-        first: Label,
+        /// Who declared it first, as [`Target::title`] has it.
+        first: String,
         /// Who declared it again.
-        second: Label,
+        second: String,
     },
     /// One output lies inside another.
     #[error("output `{inner}` of `{inner_owner}` lies inside output `{outer}` of `{outer_owner}`")]

@@ -52,6 +52,7 @@ pub(super) fn describe(engine: &Engine<'_>, action: ActionId, error: &WorkError)
     Event::ActionFailed {
         action: action.index() as u32,
         label: target.label.clone(),
+        aspect: target.aspect.as_deref().map(str::to_owned),
         mnemonic: spec.mnemonic.clone(),
         location: target.location.clone(),
         message,

@@ -144,6 +144,7 @@ impl Fixture {
         let owner = graph.add_target(Target {
             label: Label::parse("//p:t", "", "").expect("a label"),
             rule: "rule".into(),
+            aspect: None,
             location: "maestro.star:1:1".to_owned(),
             deps: Vec::new(),
             files: Vec::new(),

@@ -82,6 +82,7 @@ impl World {
         let owner = graph.add_target(Target {
             label: label.clone(),
             rule: "llm_plan".into(),
+            aspect: None,
             location: "p/maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],

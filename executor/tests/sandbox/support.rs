@@ -361,6 +361,7 @@ fn target() -> Target {
     Target {
         label: Label::parse("//p:o", "", "").expect("valid"),
         rule: "test".into(),
+        aspect: None,
         location: "maestro.star:1:1".to_owned(),
         deps: Vec::new(),
         files: Vec::new(),

@@ -154,6 +154,7 @@ impl Client {
         let owner = graph.add_target(Target {
             label: Label::parse("//p:t", "", "").expect("a label"),
             rule: "http_file".into(),
+            aspect: None,
             location: "maestro.star:1:1".to_owned(),
             deps: Vec::new(),
             files: Vec::new(),

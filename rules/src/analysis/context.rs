@@ -11,18 +11,18 @@ use starlark::values::{Heap, Value};
 use super::Analyzer;
 use crate::attr::{AllowFiles, AttrKind, AttrSpec, AttrValue};
 use crate::configured::{Node, NodeId, NodeKind, Via};
-use crate::ctx::{Ctx, files_of};
+use crate::ctx::{Ctx, CtxFields, files_of};
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::values::depset::{Depset, Unfold};
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, ProviderType, builtins};
 use crate::values::target::Target;
-use crate::values::toolchains::Toolchains;
+use crate::values::toolchains::{ToolchainNeed, Toolchains};
 
 /// The fields of `ctx` under construction.
 #[derive(Default)]
-struct Fields<'v, 'd> {
+pub(super) struct Fields<'v, 'd> {
     attr: Vec<(&'d str, Value<'v>)>,
     files: Vec<(&'d str, Value<'v>)>,
     file: Vec<(&'d str, Value<'v>)>,
@@ -31,8 +31,46 @@ struct Fields<'v, 'd> {
     split_attr: Vec<(&'d str, Value<'v>)>,
 }
 
-/// What a target says about one attribute of labels.
+impl<'v> Fields<'v, '_> {
+    /// As fields of a `ctx`, of which all else is to be filled in.
+    pub(super) fn ctx(self, heap: Heap<'v>) -> CtxFields<'v> {
+        CtxFields {
+            attr: heap.alloc(AllocStruct(self.attr)),
+            files: heap.alloc(AllocStruct(self.files)),
+            file: heap.alloc(AllocStruct(self.file)),
+            executable: heap.alloc(AllocStruct(self.executable)),
+            outputs: heap.alloc(AllocStruct(self.outputs)),
+            split_attr: heap.alloc(AllocStruct(self.split_attr)),
+        }
+    }
+
+    /// As `ctx.rule` of an aspect.
+    pub(super) fn rule(self, kind: &str, heap: Heap<'v>) -> Value<'v> {
+        let CtxFields { attr, files, file, executable, outputs, .. } = self.ctx(heap);
+        let kind = heap.alloc(kind);
+        let fields = [("attr", attr), ("executable", executable), ("file", file)];
+        let more = [("files", files), ("kind", kind), ("outputs", outputs)];
+        heap.alloc(AllocStruct(fields.into_iter().chain(more).collect::<Vec<_>>()))
+    }
+}
+
+/// Whose attributes a context shows.
+pub(super) struct Subject<'d> {
+    /// For messages.
+    pub(super) who: &'d str,
+    pub(super) attrs: &'d [(String, Arc<AttrSpec>)],
+    pub(super) values: &'d [AttrValue],
+    /// How edges call the attribute at a position.
+    pub(super) via: fn(usize) -> Via,
+    /// The node whose configurations and outputs the attributes name.
+    pub(super) node: NodeId,
+    /// What the attribute `name` is.
+    pub(super) name: Option<&'d str>,
+}
+
+/// What a subject says about one attribute of labels.
 struct Given<'d> {
+    who: &'d str,
     name: &'d str,
     spec: &'d AttrSpec,
     value: &'d AttrValue,
@@ -41,52 +79,74 @@ struct Given<'d> {
     keys: Option<&'d [Arc<str>]>,
 }
 
-impl<'u> Analyzer<'u, '_> {
+impl<'d> Subject<'d> {
+    /// The attributes of a rule.
+    pub(super) fn of_rule(who: &'d str, decl: &'d TargetDecl, node: NodeId) -> Self {
+        let (attrs, values) = (&decl.rule.attrs, &decl.attrs);
+        Self { who, attrs, values, via: Via::attribute, node, name: Some(&decl.label.name) }
+    }
+}
+
+impl Analyzer<'_, '_> {
     /// The context of a target whose dependencies are analyzed.
     pub(super) fn context<'v>(
         &self,
         decl: &TargetDecl,
         heap: Heap<'v>,
     ) -> Result<Value<'v>, RuleError> {
-        let mut fields = Fields::default();
-        for (at, ((name, spec), value)) in decl.rule.attrs.iter().zip(&decl.attrs).enumerate() {
-            match spec.kind {
-                AttrKind::Label | AttrKind::LabelList | AttrKind::LabelKeyedStringDict => {
-                    let keys = self.configured.split(self.current, at);
-                    let given = Given { name, spec, value, via: Via::attribute(at), keys };
-                    self.dependency(decl, &given, heap, &mut fields)?;
-                }
-                AttrKind::Output | AttrKind::OutputList => {
-                    fields.attr.push((name, value.alloc(heap)));
-                    fields.outputs.push((name, self.output_files(spec, value, heap)));
-                }
-                _ if name == "name" => {
-                    fields.attr.push((name, heap.alloc(&*decl.label.name)));
-                }
-                _ => fields.attr.push((name, value.alloc(heap))),
-            }
-        }
-        let ctx = Ctx {
+        let who = format!("target `{}`", decl.label);
+        let fields = self.fields(&Subject::of_rule(&who, decl, self.current), heap)?;
+        let rule = &decl.rule;
+        Ok(heap.alloc(Ctx {
             label: decl.label.clone(),
             out_root: self.scope.current()?.out_root,
             build_setting_value: self.build_setting_value(decl, heap),
-            attr: heap.alloc(AllocStruct(fields.attr)),
-            files: heap.alloc(AllocStruct(fields.files)),
-            file: heap.alloc(AllocStruct(fields.file)),
-            executable: heap.alloc(AllocStruct(fields.executable)),
-            outputs: heap.alloc(AllocStruct(fields.outputs)),
-            split_attr: heap.alloc(AllocStruct(fields.split_attr)),
-            toolchains: self.toolchains(decl, heap)?,
-        };
-        Ok(heap.alloc(ctx))
+            fields: fields.ctx(heap),
+            toolchains: self.toolchains(&rule.file, &rule.toolchains, Via::Toolchain, heap)?,
+            rule: None,
+        }))
     }
 
-    /// What was found for the types of toolchains that the rule names.
-    fn toolchains<'v>(&self, decl: &TargetDecl, heap: Heap<'v>) -> Result<Value<'v>, RuleError> {
-        let needs = &decl.rule.toolchains;
+    /// Attributes with targets in the place of labels.
+    pub(super) fn fields<'v, 'd>(
+        &'d self,
+        subject: &Subject<'d>,
+        heap: Heap<'v>,
+    ) -> Result<Fields<'v, 'd>, RuleError> {
+        let mut fields = Fields::default();
+        for (at, ((name, spec), value)) in subject.attrs.iter().zip(subject.values).enumerate() {
+            match spec.kind {
+                AttrKind::Label | AttrKind::LabelList | AttrKind::LabelKeyedStringDict => {
+                    let keys = self.configured.split(subject.node, at);
+                    let (who, via) = (subject.who, (subject.via)(at));
+                    let given = Given { who, name, spec, value, via, keys };
+                    self.dependency(&given, heap, &mut fields)?;
+                }
+                AttrKind::Output | AttrKind::OutputList => {
+                    fields.attr.push((name, value.alloc(heap)));
+                    let files = self.output_files(subject.node, spec, value, heap);
+                    fields.outputs.push((name, files));
+                }
+                _ => match subject.name.filter(|_| name == "name") {
+                    Some(own) => fields.attr.push((name, heap.alloc(own))),
+                    None => fields.attr.push((name, value.alloc(heap))),
+                },
+            }
+        }
+        Ok(fields)
+    }
+
+    /// What was found for the types of toolchains that a definition in `file` names.
+    pub(super) fn toolchains<'v>(
+        &self,
+        file: &Label,
+        needs: &[ToolchainNeed],
+        via: fn(u16) -> Via,
+        heap: Heap<'v>,
+    ) -> Result<Value<'v>, RuleError> {
         let mut infos = vec![Value::new_none(); needs.len()];
         for (slot, at) in infos.iter_mut().zip(0u16..) {
-            let Some(node) = self.edges_of(Via::Toolchain(at)).next() else { continue };
+            let Some(node) = self.edges_of(via(at)).next() else { continue };
             let value = self.target_value(node, heap)?;
             let info = Target::from_value(value)
                 .and_then(|target| target.provider(&builtins().toolchain.ty));
@@ -97,7 +157,6 @@ impl<'u> Analyzer<'u, '_> {
                     .hint("its rule has to return `ToolchainInfo(…)`")
             })?;
         }
-        let file = &decl.rule.file;
         Ok(heap.alloc(Toolchains {
             base: (file.repo.clone(), file.package.clone()),
             types: needs.iter().map(|need| need.ty.clone()).collect(),
@@ -133,10 +192,16 @@ impl<'u> Analyzer<'u, '_> {
         self.configured.param(node, decl).map_or_else(Value::new_none, |value| value.alloc(heap))
     }
 
-    fn output_files<'v>(&self, spec: &AttrSpec, value: &AttrValue, heap: Heap<'v>) -> Value<'v> {
+    fn output_files<'v>(
+        &self,
+        node: NodeId,
+        spec: &AttrSpec,
+        value: &AttrValue,
+        heap: Heap<'v>,
+    ) -> Value<'v> {
         let labels = value.labels();
-        let files: Vec<FileValue> =
-            labels.iter().filter_map(|label| self.output(&label.name).cloned()).collect();
+        let file = |label: &&Label| self.outputs.get(&(node, label.name.clone())).cloned();
+        let files: Vec<FileValue> = labels.iter().filter_map(file).collect();
         match spec.kind {
             AttrKind::Output => {
                 files.into_iter().next().map_or_else(Value::new_none, |file| heap.alloc(file))
@@ -147,16 +212,15 @@ impl<'u> Analyzer<'u, '_> {
 
     fn dependency<'v, 'd>(
         &self,
-        decl: &'d TargetDecl,
         given: &Given<'d>,
         heap: Heap<'v>,
         fields: &mut Fields<'v, 'd>,
     ) -> Result<(), RuleError> {
-        let Given { name, spec, value, via, keys } = *given;
+        let Given { who, name, spec, value, via, keys } = *given;
         let mut targets = Vec::new();
         let mut files: Vec<FileValue> = Vec::new();
         let mut programs = Vec::new();
-        for node in self.edges_of(via) {
+        for (node, aspects) in self.with_aspects_of(via) {
             let label = &self.configured.node(node).label;
             let (target, found) = self
                 .target_value(node, heap)
@@ -168,11 +232,10 @@ impl<'u> Analyzer<'u, '_> {
                     if spec.executable {
                         programs.push(program_of(label, inner, &found)?);
                     }
-                    Ok((target, found))
+                    Ok((self.with_aspects(target, &aspects, heap)?, found))
                 })
                 .map_err(|mut error| {
-                    error.message =
-                        format!("target `{}`, attribute `{name}`: {}", decl.label, error.message);
+                    error.message = format!("{who}, attribute `{name}`: {}", error.message);
                     error
                 })?;
             targets.push(target);
@@ -236,7 +299,11 @@ impl<'u> Analyzer<'u, '_> {
                 self.outputs.get(&(owner, label.name.clone())).cloned().ok_or_else(lost)?
             }
             NodeKind::Source => self.source(label)?,
-            NodeKind::Alias(_) | NodeKind::Unknown | NodeKind::Failed(_) => return Err(lost()),
+            NodeKind::Alias(_)
+            | NodeKind::Aspect(_)
+            | NodeKind::Bare
+            | NodeKind::Unknown
+            | NodeKind::Failed(_) => return Err(lost()),
         };
         let sets = &mut self.scope.graph.borrow_mut().sets;
         let file = heap.alloc(file);

@@ -117,6 +117,8 @@ impl Analyzer<'_, '_> {
                 Via::Toolchain(position) => edges.number(u64::from(position) + (1 << 20)),
                 Via::TestToolchain => edges.byte(0),
                 Via::Owner => edges.byte(1),
+                // A request with aspects is not remembered.
+                Via::Aspect(_) | Via::Base | Via::AspectAttribute(_) | Via::AspectToolchain(_) => {}
             }
             if let Via::Attribute(position) = edge.via {
                 let names = configured.split(node, usize::from(position)).unwrap_or_default();
@@ -128,7 +130,11 @@ impl Analyzer<'_, '_> {
                 NodeKind::Rule(_) => 0,
                 NodeKind::Output(_) => 1,
                 NodeKind::Source => 2,
-                NodeKind::Alias(_) | NodeKind::Unknown | NodeKind::Failed(_) => 3,
+                NodeKind::Alias(_)
+                | NodeKind::Aspect(_)
+                | NodeKind::Bare
+                | NodeKind::Unknown
+                | NodeKind::Failed(_) => 3,
             });
             match self.owner(to).and_then(|owner| self.target_id(owner)) {
                 Some(id) if !deps.contains(&id) => deps.push(id),

@@ -10,6 +10,7 @@ use serde_json::json;
 use starlark::values::dict::DictRef;
 use starlark::values::{Heap, Value};
 
+use super::aspects::add_checks;
 use super::{Analyzer, dict_of};
 use crate::attr::AttrKind;
 use crate::configured::Via;
@@ -61,7 +62,8 @@ impl Analyzer<'_, '_> {
             }
             _ => None,
         };
-        let groups = output_groups(target, Unfold::new(heap, &self.scope))?;
+        let mut groups = output_groups(target, Unfold::new(heap, &self.scope))?;
+        add_checks(&mut groups, self.attached_checks(heap)?);
         let mut graph = self.scope.graph.borrow_mut();
         let target = graph.target_mut(id);
         target.files = files;
@@ -272,7 +274,7 @@ impl Analyzer<'_, '_> {
 }
 
 /// What `OutputGroupInfo` names, by group.
-fn output_groups<'v>(
+pub(super) fn output_groups<'v>(
     target: &Target<'v>,
     unfold: Unfold<'v, '_>,
 ) -> Result<Vec<(String, Vec<ArtifactId>)>, RuleError> {

@@ -15,9 +15,52 @@ use crate::values::runfiles::Runfiles;
 use crate::values::target::Target;
 use crate::values::{sequence, short};
 
-fn wrong(decl: &TargetDecl, what: String) -> RuleError {
-    let message = format!("the implementation of `{}` {what}", decl.rule.name());
-    RuleError::new(Code::Implementation, message)
+fn wrong(who: &str, what: String) -> RuleError {
+    RuleError::new(Code::Implementation, format!("the implementation of {who} {what}"))
+}
+
+/// What an implementation returned: providers, each once.
+pub(super) struct Returned<'v> {
+    pub(super) types: Vec<Arc<ProviderType>>,
+    pub(super) instances: Vec<Value<'v>>,
+}
+
+impl<'v> Returned<'v> {
+    /// Checks what `who` returned, who promised to provide some.
+    pub(super) fn check(
+        who: &str,
+        returned: Value<'v>,
+        promised: &[Arc<ProviderType>],
+    ) -> Result<Self, RuleError> {
+        let single = [returned];
+        let list = if returned.is_none() {
+            &[][..]
+        } else if ProviderInstance::from_value(returned).is_some() {
+            &single[..]
+        } else {
+            sequence(returned).ok_or_else(|| {
+                wrong(who, format!("returned {}, not a list of providers", short(returned)))
+            })?
+        };
+        let mut types: Vec<Arc<ProviderType>> = Vec::new();
+        for value in list {
+            let Some(instance) = ProviderInstance::from_value(*value) else {
+                let what = format!("returned {} in its list of providers", short(*value));
+                return Err(wrong(who, what));
+            };
+            if types.iter().any(|ty| is_instance(instance, ty)) {
+                return Err(wrong(who, format!("returned `{}` twice", instance.ty.name())));
+            }
+            types.push(instance.ty.clone());
+        }
+        for ty in promised {
+            let default = same_type(ty, &builtins().default_info.ty);
+            if !default && !types.iter().any(|own| same_type(own, ty)) {
+                return Err(wrong(who, format!("did not return `{}`", ty.name())));
+            }
+        }
+        Ok(Self { types, instances: list.to_vec() })
+    }
 }
 
 impl Analyzer<'_, '_> {
@@ -28,43 +71,17 @@ impl Analyzer<'_, '_> {
         returned: Value<'v>,
         heap: Heap<'v>,
     ) -> Result<Target<'v>, RuleError> {
-        let single = [returned];
-        let list = if returned.is_none() {
-            &[][..]
-        } else if ProviderInstance::from_value(returned).is_some() {
-            &single[..]
-        } else {
-            sequence(returned).ok_or_else(|| {
-                let what = format!("returned {}, not a list of providers", short(returned));
-                wrong(decl, what)
-            })?
-        };
-        let mut types: Vec<Arc<ProviderType>> = Vec::new();
-        let mut instances = Vec::new();
-        for value in list {
-            let Some(instance) = ProviderInstance::from_value(*value) else {
-                let what = format!("returned {} in its list of providers", short(*value));
-                return Err(wrong(decl, what));
-            };
-            if types.iter().any(|ty| is_instance(instance, ty)) {
-                return Err(wrong(decl, format!("returned `{}` twice", instance.ty.name())));
-            }
-            if !is_instance(instance, &builtins().default_info.ty) {
-                types.push(instance.ty.clone());
-                instances.push(*value);
-            }
-        }
-        for ty in &decl.rule.provides {
-            let default = same_type(ty, &builtins().default_info.ty);
-            if !default && !types.iter().any(|own| same_type(own, ty)) {
-                return Err(wrong(decl, format!("did not return `{}`", ty.name())));
-            }
-        }
-        let given = list
-            .iter()
-            .filter_map(|value| ProviderInstance::from_value(*value))
-            .find(|instance| is_instance(instance, &builtins().default_info.ty));
-        types.insert(0, builtins().default_info.ty.clone());
+        let who = format!("`{}`", decl.rule.name());
+        let Returned { mut types, mut instances } =
+            Returned::check(&who, returned, &decl.rule.provides)?;
+        let default = &builtins().default_info.ty;
+        let given = types.iter().position(|ty| same_type(ty, default));
+        let given = given.map(|at| {
+            types.remove(at);
+            instances.remove(at)
+        });
+        let given = given.and_then(ProviderInstance::from_value);
+        types.insert(0, default.clone());
         instances.insert(0, self.default_info(decl, given, heap)?);
         Ok(Target { label: decl.label.clone(), types, instances })
     }
@@ -76,33 +93,34 @@ impl Analyzer<'_, '_> {
         given: Option<&ProviderInstance<'v>>,
         heap: Heap<'v>,
     ) -> Result<Value<'v>, RuleError> {
+        let who = format!("`{}`", decl.rule.name());
         let field = |name: &str| given.and_then(|info| info.field(name));
         let executable = field("executable");
         if let Some(value) = executable
             && FileValue::from_value(value).is_none()
         {
-            return Err(wrong(decl, format!("returned {} as `executable`", short(value))));
+            return Err(wrong(&who, format!("returned {} as `executable`", short(value))));
         }
         if decl.rule.executable && executable.is_none() {
-            return Err(wrong(decl, "did not return an `executable`".to_owned())
+            return Err(wrong(&who, "did not return an `executable`".to_owned())
                 .hint("return `DefaultInfo(executable = …)`"));
         }
         for name in ["runfiles", "default_runfiles", "data_runfiles"] {
             if let Some(value) = field(name)
                 && Runfiles::from_value(value).is_none()
             {
-                return Err(wrong(decl, format!("returned {} as `{name}`", short(value)))
+                return Err(wrong(&who, format!("returned {} as `{name}`", short(value)))
                     .hint("make them with `ctx.runfiles(files = […])`"));
             }
         }
         if field("runfiles").is_some() && field("default_runfiles").is_some() {
             let what = "returned both `runfiles` and `default_runfiles`".to_owned();
-            return Err(wrong(decl, what).hint("`runfiles` stands for both kinds"));
+            return Err(wrong(&who, what).hint("`runfiles` stands for both kinds"));
         }
         let files = match field("files") {
             Some(value) if Depset::from_value(value).is_some() => value,
             Some(value) => {
-                return Err(wrong(decl, format!("returned {} as `files`", short(value)))
+                return Err(wrong(&who, format!("returned {} as `files`", short(value)))
                     .hint("wrap the list in `depset(…)`"));
             }
             None => {

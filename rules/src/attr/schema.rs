@@ -13,6 +13,7 @@ use starlark::values::{
 };
 
 use super::{AllowFiles, AttrKind, AttrSpec, DependencyConfig, LabelBase, coerce};
+use crate::aspect::unpack_aspects;
 use crate::error::{Code, RuleError};
 use crate::scope::FileScope;
 use crate::values::provider::{ProviderCallable, ProviderType};
@@ -87,6 +88,7 @@ struct Dependency<'v> {
     providers: Option<Value<'v>>,
     executable: bool,
     cfg: Option<Value<'v>>,
+    aspects: Option<Value<'v>>,
 }
 
 impl Dependency<'_> {
@@ -99,7 +101,10 @@ impl Dependency<'_> {
             spec.single_file = true;
         }
         if let Some(value) = self.providers {
-            spec.providers = unpack_providers(value)?;
+            spec.providers = unpack_providers(value, "providers")?;
+        }
+        if let Some(value) = self.aspects.filter(|value| !value.is_none()) {
+            spec.aspects = unpack_aspects(value, "aspects")?;
         }
         spec.executable = self.executable;
         spec.cfg = match self.cfg.filter(|value| !value.is_none()) {
@@ -136,15 +141,18 @@ fn unpack_files(value: Value<'_>) -> Result<AllowFiles, RuleError> {
 }
 
 /// A list of providers, or a list of such lists of which one must hold.
-fn unpack_providers(value: Value<'_>) -> Result<Vec<Vec<Arc<ProviderType>>>, RuleError> {
+pub(crate) fn unpack_providers(
+    value: Value<'_>,
+    parameter: &str,
+) -> Result<Vec<Vec<Arc<ProviderType>>>, RuleError> {
     let one = |list: &[Value<'_>]| -> Result<Vec<Arc<ProviderType>>, RuleError> {
         let provider = |value: &Value<'_>| match ProviderCallable::from_value(*value) {
             Some(callable) => Ok(callable.ty.clone()),
-            None => Err(wrong_type("providers", "a list of providers", *value)),
+            None => Err(wrong_type(parameter, "a list of providers", *value)),
         };
         list.iter().map(provider).collect()
     };
-    let items = expect_sequence(value, "providers")?;
+    let items = expect_sequence(value, parameter)?;
     let lists: Option<Vec<&[Value<'_>]>> = items.iter().map(|item| sequence(*item)).collect();
     match lists {
         Some(lists) if !lists.is_empty() => lists.into_iter().map(one).collect(),
@@ -223,12 +231,18 @@ macro_rules! label_attribute {
                     #[starlark(require = named)] providers: Option<Value<'v>>,
                     #[starlark(require = named, default = false)] executable: bool,
                     #[starlark(require = named)] cfg: Option<Value<'v>>,
+                    #[starlark(require = named)] aspects: Option<Value<'v>>,
                     eval: &mut Evaluator<'v, '_, '_>,
                 ) -> starlark::Result<AttrDescriptor> {
                     let common = Common { default, mandatory, doc, values: None, allow_empty };
-                    let single_file = allow_single_file;
-                    let dependency =
-                        Dependency { allow_files, single_file, providers, executable, cfg };
+                    let dependency = Dependency {
+                        allow_files,
+                        single_file: allow_single_file,
+                        providers,
+                        executable,
+                        cfg,
+                        aspects,
+                    };
                     describe(eval, AttrKind::$kind, common, Some(dependency))
                 }
             }

@@ -1,12 +1,15 @@
-//! What the user asks to build for: params, a platform, and what the workspace says about both.
+//! What the user asks to build for: params, a platform, aspects, and what the workspace says about
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use maestro_core::Label;
 
 use super::definitions::{Definitions, HostMachine, Stop};
 use super::toolchains::Registry;
 use super::{ConfigId, Configuration, Configurations, SettingValue, host_platform};
+use crate::aspect::AspectSpec;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::resolve::Universe;
@@ -26,10 +29,37 @@ pub struct ConfigurationRequest {
     pub toolchains: Vec<String>,
     /// Registered platforms on which actions may run, in order. The machine comes after them.
     pub execution_platforms: Vec<String>,
+    /// Aspects that are put on what is asked for, in order, as `//package:file.star%name`.
+    pub aspects: Vec<String>,
     /// The machine.
     pub host: HostMachine,
     /// The package where relative labels start.
     pub package: String,
+}
+
+/// The aspects of a request. Loads the files that define them.
+pub(crate) fn aspects(
+    universe: &mut Universe<'_>,
+    request: &ConfigurationRequest,
+) -> Result<Vec<Arc<AspectSpec>>, Vec<Diagnostic>> {
+    let mut out = Vec::with_capacity(request.aspects.len());
+    for text in &request.aspects {
+        let fail = |error: RuleError| vec![Diagnostic::of(error, None)];
+        let Some((file, name)) = text.split_once('%') else {
+            let message = format!("`{text}` names no aspect");
+            let hint = "write `//package:file.star%name`";
+            return Err(fail(RuleError::new(Code::Aspect, message).hint(hint)));
+        };
+        let file = parse(file, &request.package).map_err(fail)?;
+        let aspect = universe.packages.aspect_named(&file, name).map_err(fail)?;
+        let errors = universe.packages.take_diagnostics();
+        let Some(aspect) = aspect else { return Err(errors) };
+        universe.diagnostics.extend(errors);
+        if !out.iter().any(|other| Arc::ptr_eq(other, &aspect)) {
+            out.push(aspect);
+        }
+    }
+    Ok(out)
 }
 
 /// The configuration of a request, with all that is known about configurations so far.

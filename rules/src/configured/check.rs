@@ -2,6 +2,7 @@
 
 use maestro_core::Label;
 
+use super::aspects::Applied;
 use super::{ConfiguredGraph, NodeId, NodeKind, Via};
 use crate::diagnostic::Diagnostic;
 use crate::error::RuleError;
@@ -19,7 +20,10 @@ impl ConfiguredGraph {
                 found.push(Diagnostic::of((**error).clone(), None));
             }
         }
-        for node in &self.nodes {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if let NodeKind::Aspect(applied) = &node.kind {
+                self.check_aspect(universe, NodeId::from_index(at), applied, &mut found);
+            }
             let (NodeKind::Rule(user) | NodeKind::Alias(user)) = &node.kind else { continue };
             for edge in &node.edges {
                 let Via::Attribute(position) = edge.via else {
@@ -47,6 +51,7 @@ impl ConfiguredGraph {
                         continue;
                     }
                     NodeKind::Failed(None) | NodeKind::Unknown => continue,
+                    NodeKind::Aspect(_) | NodeKind::Bare => continue,
                 };
                 match universe.check_use(&to.label, &named, user) {
                     Ok(()) => {
@@ -64,6 +69,48 @@ impl ConfiguredGraph {
         warnings.dedup();
         for (label, warning) in warnings {
             self.warnings.entry(label).or_default().push(warning);
+        }
+    }
+
+    /// Reports what an aspect itself leads to that is missing or may not be used.
+    fn check_aspect(
+        &self,
+        universe: &Universe<'_>,
+        id: NodeId,
+        applied: &Applied,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let spec = &self.aspect(applied.aspect).spec;
+        for edge in &self.node(id).edges {
+            let attribute = match edge.via {
+                Via::AspectAttribute(at) => spec.attrs.get(usize::from(at)),
+                Via::AspectToolchain(_) => None,
+                _ => continue,
+            };
+            let attribute = attribute.map_or("toolchains", |(name, _)| name.as_str());
+            let to = self.node(edge.to);
+            let error = match &to.kind {
+                NodeKind::Failed(Some(error)) => Some((**error).clone()),
+                NodeKind::Rule(decl) | NodeKind::Alias(decl) => {
+                    let named = Named::Rule(decl.clone());
+                    universe.check_visible(&to.label, &named, &spec.file).err()
+                }
+                NodeKind::Output(decl) => {
+                    let named = Named::Output(decl.clone());
+                    universe.check_visible(&to.label, &named, &spec.file).err()
+                }
+                NodeKind::Source => {
+                    universe.check_visible(&to.label, &Named::Source, &spec.file).err()
+                }
+                _ => None,
+            };
+            if let Some(mut error) = error {
+                // It is the aspect's fault, wherever that is put.
+                let name = spec.full_name();
+                error.message =
+                    format!("aspect `{name}`, attribute `{attribute}`: {}", error.message);
+                found.push(Diagnostic::of(error, None));
+            }
         }
     }
 

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::aspects::AspectId;
 use super::incompatible::Incompatible;
 use super::{ConfiguredGraph, NodeId, NodeKind, Via};
-use crate::attr::DependencyConfig;
+use crate::attr::{AttrSpec, DependencyConfig};
 use crate::config::reads::ReadsId;
 use crate::config::{ConfigId, TrimId};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
+use crate::package::TargetDecl;
 use crate::resolve::{Universe, location_of};
 use crate::values::transition::TransitionSpec;
 use maestro_core::Label;
@@ -32,6 +34,7 @@ struct Frame {
 #[derive(Default)]
 struct Known {
     nodes: HashMap<(Label, TrimId), NodeId>,
+    aspects: HashMap<(NodeId, AspectId, TrimId), NodeId>,
     trims: HashMap<(ConfigId, ReadsId), TrimId>,
     through: HashMap<(*const TransitionSpec, ReadsId), ReadsId>,
 }
@@ -108,7 +111,12 @@ impl ConfiguredGraph {
             reads = self.reads.union(reads, through);
         }
         let trimmed = self.trim(config, reads, known, universe);
-        if let NodeKind::Alias(_) = self.node(id).kind {
+        let stands_for_another = match self.node(id).kind {
+            NodeKind::Alias(_) => true,
+            NodeKind::Output(_) => self.is_aspect(id),
+            _ => false,
+        };
+        if stands_for_another {
             let to = self.node(id).edges.first().map(|edge| edge.to);
             let canonical = to.map_or(id, |to| self.node(to).canonical);
             let node = self.node_mut(id);
@@ -117,7 +125,14 @@ impl ConfiguredGraph {
             node.canonical = canonical;
             return;
         }
-        let canonical = *known.nodes.entry((label, trimmed)).or_insert(id);
+        let canonical = match &self.node(id).kind {
+            NodeKind::Bare => return,
+            NodeKind::Aspect(applied) => {
+                let base = self.node(applied.base).canonical;
+                *known.aspects.entry((base, applied.aspect, trimmed)).or_insert(id)
+            }
+            _ => *known.nodes.entry((label, trimmed)).or_insert(id),
+        };
         let node = self.node_mut(id);
         node.reads = reads;
         node.trimmed = trimmed;
@@ -133,23 +148,28 @@ impl ConfiguredGraph {
         if below == ReadsId::NONE {
             return below;
         }
-        let (NodeKind::Rule(decl) | NodeKind::Alias(decl)) = &self.node(id).kind else {
-            return below;
+        let (decl, own) = match &self.node(id).kind {
+            NodeKind::Rule(decl) | NodeKind::Alias(decl) => (decl, None),
+            NodeKind::Aspect(applied) => (&applied.decl, Some(self.aspect(applied.aspect))),
+            _ => return below,
+        };
+        let of = |attrs: &[(String, Arc<AttrSpec>)], at: u16| {
+            attrs.get(usize::from(at)).map(|(_, spec)| spec.cfg.clone())
         };
         let cfg = match via {
-            Via::Attribute(at) => decl.rule.attrs.get(usize::from(at)).map(|(_, spec)| &spec.cfg),
-            Via::Owner => Some(&decl.rule.cfg),
-            Via::Toolchain(_) | Via::TestToolchain => None,
+            Via::Attribute(at) | Via::Aspect(at) => of(&decl.rule.attrs, at),
+            Via::AspectAttribute(at) => own.and_then(|own| of(&own.spec.attrs, at)),
+            Via::Owner => Some(decl.rule.cfg.clone()),
+            Via::Toolchain(_) | Via::TestToolchain | Via::Base | Via::AspectToolchain(_) => None,
         };
         match cfg {
             None | Some(DependencyConfig::Target) => below,
             Some(DependencyConfig::Exec) => ReadsId::NONE,
             Some(DependencyConfig::Transition(spec)) => {
-                let key = (Arc::as_ptr(spec), below);
+                let key = (Arc::as_ptr(&spec), below);
                 if let Some(known) = known.through.get(&key) {
                     return *known;
                 }
-                let spec = spec.clone();
                 let left = self.reads.get(below).iter().filter(|setting| !spec.hides(setting));
                 let left = left.cloned().collect();
                 let left = self.reads.intern(left);
@@ -194,24 +214,32 @@ impl ConfiguredGraph {
         let start = stack.iter().position(|frame| frame.id == again).unwrap_or(0);
         let path = stack.get(start..).unwrap_or_default();
         // A file is on the path only as another name of the target that makes it.
-        let decls: Vec<_> = path
+        let decls: Vec<(String, &TargetDecl)> = path
             .iter()
             .filter_map(|frame| match &self.node(frame.id).kind {
-                NodeKind::Rule(decl) | NodeKind::Alias(decl) => Some(decl),
+                NodeKind::Rule(decl) | NodeKind::Alias(decl) => {
+                    Some((format!("`{}`", decl.label), &**decl))
+                }
+                NodeKind::Aspect(applied) => {
+                    let aspect = self.aspect(applied.aspect).spec.full_name();
+                    let name = format!("aspect `{aspect}` on `{}`", applied.decl.label);
+                    Some((name, &*applied.decl))
+                }
                 _ => None,
             })
             .collect();
         let steps: String = decls
             .iter()
-            .map(|decl| format!("\n  `{}` ({}) needs", decl.label, location_of(decl)))
+            .map(|(name, decl)| format!("\n  {name} ({}) needs", location_of(decl)))
             .collect();
         let first = decls.first();
-        let name = first.map_or(&self.node(again).label, |decl| &decl.label);
-        let message = format!("targets depend on each other in a cycle:{steps}\n  `{name}` again");
+        let again = || format!("`{}`", self.node(again).label);
+        let name = first.map_or_else(again, |(name, _)| name.clone());
+        let message = format!("targets depend on each other in a cycle:{steps}\n  {name} again");
         let error = RuleError::new(Code::TargetCycle, message)
             .hint("split one of them, so that what both need is a target of its own");
         match first {
-            Some(decl) => Diagnostic::at(error, &decl.span),
+            Some((_, decl)) => Diagnostic::at(error, &decl.span),
             None => Diagnostic::of(error, None),
         }
     }

@@ -24,6 +24,8 @@ use crate::values::toolchains::ToolchainNeed;
 pub(super) enum Stopped {
     /// These packages have to be loaded first.
     Missing(BTreeSet<PackageKey>),
+    /// Another node has to be visited first.
+    Later,
     /// It is wrong; the error is there unless it is reported already.
     Failed(Option<Diagnostic>),
 }
@@ -45,6 +47,9 @@ impl ConfiguredGraph {
         pending: &mut Vec<NodeId>,
         recall: Recall<'_>,
     ) -> Result<(), Stopped> {
+        if self.is_aspect(id) {
+            return self.visit_aspect(universe, id, pending);
+        }
         let Node { label, config, transitioned, .. } = self.node(id);
         let (label, config, transitioned) = (label.clone(), *config, *transitioned);
         if !universe.is_loaded(&label) {
@@ -119,7 +124,7 @@ impl ConfiguredGraph {
         };
         let leads = leads(&mut reader, &decided, toolchains.as_deref())?;
         let reads = reader.reads;
-        let edges = self.edges(&decided, config, leads, toolchains.as_deref(), id, pending);
+        let edges = self.edges(&decided, leads, toolchains.as_deref(), id, pending)?;
         if let Some(resolution) = toolchains {
             self.resolutions.insert(id, resolution);
         }
@@ -176,17 +181,24 @@ impl ConfiguredGraph {
     fn edges(
         &mut self,
         decl: &TargetDecl,
-        config: ConfigId,
         leads: Vec<Lead>,
         toolchains: Option<&Resolution>,
         id: NodeId,
         pending: &mut Vec<NodeId>,
-    ) -> Vec<Edge> {
+    ) -> Result<Vec<Edge>, Stopped> {
+        let config = self.node(id).config;
         let mut edges = Vec::new();
-        let mut leads = leads.into_iter().peekable();
-        for (position, value) in decl.attrs.iter().enumerate() {
-            let Some(lead) = leads.next_if(|lead| lead.position == position) else { continue };
+        for lead in leads {
+            let position = lead.position;
+            let pair = decl.rule.attrs.get(position).zip(decl.attrs.get(position));
+            let Some(((name, spec), value)) = pair else { continue };
             let via = Via::attribute(position);
+            let aspects = match spec.aspects.is_empty() {
+                true => Vec::new(),
+                false => self
+                    .attached(decl, spec)
+                    .map_err(|error| stopped(Stop::Error(error), decl, name))?,
+            };
             let configs: Vec<ConfigId> = match lead.outcome {
                 None => vec![config],
                 Some(outcome) => {
@@ -201,7 +213,13 @@ impl ConfiguredGraph {
             };
             for label in value.labels() {
                 for config in &configs {
-                    edges.push(Edge { via, to: self.want(label, *config, pending) });
+                    let base = self.want(label, *config, pending);
+                    edges.push(Edge { via, to: base });
+                    let Via::Attribute(at) = via else { continue };
+                    for aspect in &aspects {
+                        let to = self.put(base, *aspect, Some((id, at)), pending);
+                        edges.push(Edge { via: Via::Aspect(at), to });
+                    }
                 }
             }
         }
@@ -216,7 +234,7 @@ impl ConfiguredGraph {
         {
             edges.push(Edge { via: Via::TestToolchain, to: self.want(&label, config, pending) });
         }
-        edges
+        Ok(edges)
     }
 }
 
@@ -250,11 +268,7 @@ fn leads(
             DependencyConfig::Target => None,
             DependencyConfig::Transition(spec) => Some(reader.transition(spec, decl).map_err(at)?),
             DependencyConfig::Exec => {
-                let platform = match toolchains {
-                    Some(found) => found.execution_platform.clone(),
-                    None => reader.execution_platform().map_err(at)?,
-                };
-                let configuration = Configuration { params: BTreeMap::new(), platform };
+                let configuration = execution_configuration(reader, toolchains).map_err(at)?;
                 Some(Outcome { keys: Vec::new(), configurations: vec![configuration] })
             }
         };
@@ -265,7 +279,7 @@ fn leads(
 }
 
 /// The toolchains of a rule in the configuration of a reader, found once.
-fn resolve_once(
+pub(super) fn resolve_once(
     reader: &mut Reader<'_, '_>,
     known: &mut HashMap<Box<[ToolchainNeed]>, Resolved>,
     needs: &[ToolchainNeed],
@@ -281,6 +295,18 @@ fn resolve_once(
     let resolution = Arc::new(found?);
     known.insert(needs.into(), (resolution.clone(), reads));
     Ok(resolution)
+}
+
+/// What actions run on: the platform that was found with toolchains, every param at its default.
+pub(super) fn execution_configuration(
+    reader: &mut Reader<'_, '_>,
+    toolchains: Option<&Resolution>,
+) -> Result<Configuration, Stop> {
+    let platform = match toolchains {
+        Some(found) => found.execution_platform.clone(),
+        None => reader.execution_platform()?,
+    };
+    Ok(Configuration { params: BTreeMap::new(), platform })
 }
 
 /// The declaration with defaults in the place of what depends on the configuration.
@@ -328,7 +354,7 @@ fn stopped(stop: Stop, user: &TargetDecl, attribute: &str) -> Stopped {
 }
 
 /// As [`stopped`], for what no single attribute is to blame for.
-fn stopped_target(stop: Stop, user: &TargetDecl) -> Stopped {
+pub(super) fn stopped_target(stop: Stop, user: &TargetDecl) -> Stopped {
     match stop {
         Stop::Error(mut error) => {
             error.message = format!("target `{}`: {}", user.label, error.message);

@@ -8,8 +8,9 @@ use maestro_core::Label;
 use maestro_core::host::{FileType, Host};
 use starlark::values::{FrozenValue, OwnedFrozenValue, StarlarkValue};
 
-use super::file::{Evaluated, read};
+use super::file::{Evaluated, missing, read};
 use super::loader::Loader;
+use crate::aspect::{AspectSpec, FrozenAspect};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError, nearest};
 use crate::glob::{list, stat};
@@ -242,6 +243,44 @@ impl<'h> Packages<'h> {
     /// The function behind a transition, kept alive by the file that defines it.
     pub(crate) fn transition(&self, spec: &TransitionSpec) -> Option<OwnedFrozenValue> {
         self.function_of(spec, |transition: &FrozenTransition| transition.implementation)
+    }
+
+    /// The aspect that a file assigns to a variable; `None` where the file has errors, which are
+    /// among the diagnostics.
+    pub(crate) fn aspect_named(
+        &mut self,
+        file: &Label,
+        name: &str,
+    ) -> Result<Option<Arc<AspectSpec>>, RuleError> {
+        let is_new = !self.loader.knows(file);
+        self.loader.load(std::slice::from_ref(file));
+        let Some(evaluated) = self.loader.get(file) else {
+            // What is not there is reported where it is named.
+            return match is_new && self.loader.diagnostics.is_empty() {
+                true => Err(missing(self.host, file)),
+                false => Ok(None),
+            };
+        };
+        let aspect = |name: &str| {
+            let value = evaluated.module.get(name).ok()?;
+            Some(value.downcast::<FrozenAspect>().ok()?.as_ref().spec.clone())
+        };
+        if let Some(aspect) = aspect(name) {
+            return Ok(Some(aspect));
+        }
+        let names = evaluated.module.names().map(|name| name.as_str().to_owned());
+        let names: Vec<String> = names.filter(|name| aspect(name).is_some()).collect();
+        let message = format!("`{file}` defines no aspect `{name}`");
+        let hint = match names.is_empty() {
+            true => "it defines none".to_owned(),
+            false => format!("it defines: {}", names.join(", ")),
+        };
+        Err(RuleError::new(Code::Aspect, message).hint(hint))
+    }
+
+    /// The function behind an aspect, kept alive by the file that defines it.
+    pub(crate) fn aspect(&self, spec: &AspectSpec) -> Option<OwnedFrozenValue> {
+        self.function_of(spec, |aspect: &FrozenAspect| aspect.implementation)
     }
 
     fn function_of<T: for<'v> StarlarkValue<'v>>(

@@ -65,6 +65,9 @@ pub struct ActionFacts {
     pub mnemonic: String,
     /// The target that declares it.
     pub target: Label,
+    /// The aspect that declares it, as `//tools:lint.star%lint`, where it is not the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aspect: Option<String>,
     /// The configuration of the target.
     pub configuration: String,
     /// `pure`, `recorded` or `effect`.
@@ -140,10 +143,14 @@ fn analyze(
     let mut analyzer = Analyzer::new(&found.universe, &found.configured, scope, None);
     analyzer.analyze(None);
     let mut targets = Vec::new();
+    let aspects = found.configured.aspects_by_target();
     for id in selected.iter() {
-        let target = found.origins.get(id.index()).and_then(|origin| analyzer.requested(*origin));
+        let Some(origin) = found.origins.get(id.index()) else { continue };
         let name = found.graph.configuration(id).unwrap_or_default();
-        targets.extend(target.map(|target| (target, name.to_owned())));
+        let aspects = aspects.get(origin).into_iter().flatten();
+        let nodes = [origin].into_iter().chain(aspects);
+        let ids = nodes.filter_map(|node| analyzer.requested(*node));
+        targets.extend(ids.map(|target| (target, name.to_owned())));
     }
     let (more, errors) = split(std::mem::take(&mut analyzer.diagnostics));
     if !errors.is_empty() {
@@ -241,6 +248,7 @@ impl ActionAnswer {
             title: title.clone(),
             mnemonic: spec.mnemonic.clone(),
             target: self.owner(id).clone(),
+            aspect: self.graph.target(spec.owner).aspect.as_deref().map(str::to_owned),
             configuration: self.configurations.get(&spec.owner).cloned().unwrap_or_default(),
             class: spec.class.name(),
             key: key.0.to_string(),
@@ -289,6 +297,9 @@ fn paragraph(facts: &ActionFacts, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "  Mnemonic: {}", facts.mnemonic)?;
     writeln!(out, "  Target: {}", facts.target)?;
     writeln!(out, "  Configuration: {}", facts.configuration)?;
+    if let Some(aspect) = &facts.aspect {
+        writeln!(out, "  AspectDescriptors: [{aspect}]")?;
+    }
     writeln!(out, "  Class: {}", facts.class)?;
     writeln!(out, "  ActionKey: {}", facts.key)?;
     writeln!(out, "  Inputs: {}", list(&facts.inputs))?;

@@ -14,7 +14,7 @@ use super::parse::{self, Argument, Expression, Function, Word};
 use super::set::NodeSet;
 use super::{EdgeFilter, Phase, QueryAnswer, QueryOptions, patterns};
 use crate::config::ConfigId;
-use crate::config::request::configure;
+use crate::config::request::{aspects, configure};
 use crate::configured::{ConfiguredGraph, Node, NodeId as ConfiguredId, NodeKind, Via};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
@@ -92,9 +92,11 @@ pub(super) fn discover<'h>(
         }
     });
     let requested: Vec<Label> = named.values().flatten().cloned().collect();
+    let aspects = aspects(&mut universe, &options.configuration)?;
     let configured = configure(&mut universe, &options.configuration)?;
     let nobody = |_: &Label, _: ConfigId| None;
-    let configured = ConfiguredGraph::discover(&mut universe, configured, &requested, &nobody);
+    let configured =
+        ConfiguredGraph::discover(&mut universe, configured, &requested, &aspects, &nobody);
     let (remarks, more) = split(std::mem::take(&mut universe.diagnostics));
     errors.extend(more);
     if !errors.is_empty() {
@@ -124,7 +126,9 @@ pub(super) fn discover<'h>(
 
 /// The configured targets by label and configuration, and which each node stands for.
 fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, Vec<ConfiguredId>) {
-    let mut origins: Vec<ConfiguredId> = configured.order().to_vec();
+    let order = configured.order().iter().copied();
+    let mut origins: Vec<ConfiguredId> =
+        order.filter(|id| configured.applied(*id).is_none()).collect();
     let root = |node: &Node| match node.kind {
         NodeKind::Source => Arc::from(""),
         _ => configured.trims.get(node.trimmed).root.clone(),
@@ -149,7 +153,11 @@ fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, V
         let what = match &node.kind {
             NodeKind::Rule(decl) | NodeKind::Alias(decl) => What::Rule(decl.clone()),
             NodeKind::Output(decl) => What::Output(decl.clone()),
-            NodeKind::Source | NodeKind::Unknown | NodeKind::Failed(_) => What::Source(None),
+            NodeKind::Source
+            | NodeKind::Aspect(_)
+            | NodeKind::Bare
+            | NodeKind::Unknown
+            | NodeKind::Failed(_) => What::Source(None),
         };
         TargetNode { label: node.label.clone(), what, open: true }
     });
@@ -162,8 +170,9 @@ fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, V
 /// Whether the target does not name an edge itself.
 fn is_implicit(node: &Node, via: Via) -> bool {
     match via {
-        Via::TestToolchain | Via::Toolchain(_) => true,
-        Via::Owner => false,
+        Via::TestToolchain | Via::Toolchain(_) | Via::Aspect(_) => true,
+        Via::AspectAttribute(_) | Via::AspectToolchain(_) => true,
+        Via::Owner | Via::Base => false,
         Via::Attribute(position) => {
             let (NodeKind::Rule(decl) | NodeKind::Alias(decl)) = &node.kind else { return false };
             let position = usize::from(position);

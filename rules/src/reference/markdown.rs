@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Attribute, FileReference, Function, Provider, RuleReference};
+use super::{AspectReference, Attribute, FileReference, Function, Provider, RuleReference};
 
 impl FileReference {
     /// The page of a file.
@@ -11,6 +11,9 @@ impl FileReference {
         paragraph(&mut out, &self.doc);
         for rule in &self.rules {
             rule_section(&mut out, rule);
+        }
+        for aspect in &self.aspects {
+            aspect_section(&mut out, aspect);
         }
         for provider in &self.providers {
             provider_section(&mut out, provider);
@@ -44,11 +47,29 @@ fn rule_section(out: &mut String, rule: &RuleReference) {
     if !rule.provides.is_empty() {
         let _ = write!(out, "\nProvides {}.\n", codes(&rule.provides));
     }
-    if rule.attributes.is_empty() {
+    attribute_table(out, &rule.attributes);
+}
+
+fn aspect_section(out: &mut String, aspect: &AspectReference) {
+    let _ = write!(out, "\n## `{}`\n", aspect.name);
+    paragraph(out, &aspect.doc);
+    let way = match aspect.attr_aspects.is_empty() {
+        true => "An aspect on single targets.".to_owned(),
+        false => format!("An aspect along {}.", codes(&aspect.attr_aspects)),
+    };
+    paragraph(out, &way);
+    if !aspect.provides.is_empty() {
+        let _ = write!(out, "\nProvides {}.\n", codes(&aspect.provides));
+    }
+    attribute_table(out, &aspect.attributes);
+}
+
+fn attribute_table(out: &mut String, attributes: &[Attribute]) {
+    if attributes.is_empty() {
         return;
     }
     out.push_str("\n| attribute | type | default | meaning |\n|---|---|---|---|\n");
-    for attribute in &rule.attributes {
+    for attribute in attributes {
         let default = match &attribute.default {
             Some(default) => format!("`{}`", cell(default)),
             None => "mandatory".to_owned(),

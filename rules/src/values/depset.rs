@@ -146,6 +146,24 @@ impl<'v> Depset<'v> {
         heap.alloc(Self { order, direct, transitive, pooled, depth, set, recalled: false })
     }
 
+    /// What is in one of two sets, either of which another evaluation has made.
+    pub(crate) fn union(
+        sets: [Value<'v>; 2],
+        arena: &mut SetArena,
+        heap: Heap<'v>,
+    ) -> Result<Value<'v>, RuleError> {
+        let of = |value: Value<'v>| {
+            let set = Depset::from_value(value);
+            set.ok_or_else(|| wrong_type("transitive", "a depset", value))
+        };
+        let depth = of(sets[0])?.depth.max(of(sets[1])?.depth) + 1;
+        let order = of(sets[0])?.order;
+        let transitive = sets.to_vec();
+        let set = arena_set(order, &[], &transitive, arena);
+        let (direct, pooled) = (Vec::new(), None);
+        Ok(heap.alloc(Self { order, direct, transitive, pooled, depth, set, recalled: false }))
+    }
+
     /// A set of an earlier build; where no parts are given, only the arena knows what is in it.
     pub(crate) fn recall(
         order: Option<Order>,

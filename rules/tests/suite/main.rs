@@ -1,6 +1,7 @@
 //! What build files mean: each test is a small workspace in memory and what must come of it.
 
 mod actions;
+mod aspects;
 mod configurations;
 mod configured_queries;
 mod depsets;

@@ -31,6 +31,7 @@ fn graph() -> ActionGraph {
     let owner = graph.add_target(Target {
         label: Label::parse("//:o", "", "").expect("valid"),
         rule: "rule".into(),
+        aspect: None,
         location: "maestro.star:1:1".into(),
         deps: vec![],
         files: vec![],

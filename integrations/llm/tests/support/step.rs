@@ -47,6 +47,7 @@ impl Step {
         let owner = graph.add_target(Target {
             label: Label::new("", "p", "plan").expect("valid"),
             rule: "llm_plan".into(),
+            aspect: None,
             location: "p/maestro.star:1:1".into(),
             deps: vec![],
             files: vec![],

@@ -24,6 +24,7 @@ pub(super) fn container(answer: &ActionAnswer, facts: &[ActionFacts]) -> Message
         .each(3, "targets", tables.targets.rows)
         .each(4, "depSetOfFiles", tables.sets.rows)
         .each(5, "configuration", tables.configurations.rows)
+        .each(6, "aspectDescriptors", tables.aspects.rows)
         .each(7, "ruleClasses", tables.rules.rows)
         .each(8, "pathFragments", tables.paths.rows)
 }
@@ -58,6 +59,7 @@ struct Tables<'a> {
     targets: Table<TargetId>,
     sets: Table<SetId>,
     configurations: Table<String>,
+    aspects: Table<Arc<str>>,
     rules: Table<Arc<str>>,
     paths: Table<String>,
 }
@@ -70,6 +72,7 @@ impl<'a> Tables<'a> {
             targets: Table::new(),
             sets: Table::new(),
             configurations: Table::new(),
+            aspects: Table::new(),
             rules: Table::new(),
             paths: Table::new(),
         }
@@ -83,8 +86,10 @@ impl<'a> Tables<'a> {
         let environment = facts.environment.iter().map(|(key, value)| {
             Message::default().with(1, "key", key.as_str()).with(2, "value", value.as_str())
         });
+        let aspects: Vec<i64> = facts.aspect.iter().map(|name| self.aspect(name)).collect();
         Message::default()
             .with(1, "targetId", self.target(spec.owner))
+            .each(2, "aspectDescriptorIds", aspects)
             .with(3, "actionKey", facts.key.as_str())
             .with(4, "mnemonic", facts.mnemonic.as_str())
             .with(5, "configurationId", self.configuration(&facts.configuration))
@@ -106,6 +111,11 @@ impl<'a> Tables<'a> {
         };
         let label = target.label.to_string();
         self.targets.add(id, |row| row.with(2, "label", label).with(3, "ruleClassId", rule))
+    }
+
+    fn aspect(&mut self, name: &str) -> i64 {
+        let known = self.aspects.known(&name.into());
+        known.unwrap_or_else(|| self.aspects.add(name.into(), |row| row.with(2, "name", name)))
     }
 
     fn configuration(&mut self, name: &str) -> i64 {

@@ -160,7 +160,7 @@ fn targets(loaded: &Loaded) -> BTreeSet<String> {
         if !seen.insert(id) {
             continue;
         }
-        let Target { label, rule, location, deps, files, groups, executable, test, tags } =
+        let Target { label, rule, aspect, location, deps, files, groups, executable, test, tags } =
             graph.target(id);
         let groups: Vec<_> = groups
             .iter()
@@ -172,7 +172,7 @@ fn targets(loaded: &Loaded) -> BTreeSet<String> {
         let program = executable.as_ref().map(|e| (path(&e.file), e.runfiles.as_ref().map(path)));
         let test = test.as_ref().map(|test| graph.action(test.action).mnemonic);
         out.insert(format!(
-            "{label} {rule} {location} {names:?} {files:?} {program:?} {test:?} {tags:?} {groups:?}"
+            "{label} {rule} {aspect:?} {location} {names:?} {files:?} {program:?} {test:?} {tags:?} {groups:?}"
         ));
         stack.extend(deps);
     }
