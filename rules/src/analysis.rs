@@ -217,7 +217,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         node: &Node,
         decl: &Arc<TargetDecl>,
     ) -> Result<Configured, Box<Diagnostic>> {
-        let at = |error: RuleError| Box::new(Diagnostic::at(error, &decl.span));
+        let at = |error: RuleError| Box::new(decl.error(error));
         let id = self.add_target(node, decl);
         let out_root = out_root(&self.configured.trims.get(node.trimmed).root);
         let current = Current { label: decl.label.clone(), target: id, out_root };
@@ -236,9 +236,12 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let Evaluated { value, foreign, prints } = evaluated.map_err(|error| {
             let mut diagnostic = Diagnostic::from_starlark(&error, Some(&decl.span));
             let place = Location::of(&decl.span);
-            if diagnostic.location.as_ref() != Some(&place) {
-                diagnostic.trace.insert(0, format!("{place} in target `{}`", decl.label));
-            }
+            let mut trace = match diagnostic.location.as_ref() == Some(&place) {
+                true => Vec::new(),
+                false => vec![format!("{place} in target `{}`", decl.label)],
+            };
+            trace.extend(decl.macro_trace());
+            diagnostic.trace.splice(0..0, trace);
             Box::new(diagnostic)
         })?;
         let outcome = Outcome { id, value: value.clone(), foreign, prints };

@@ -35,6 +35,7 @@ mod memo;
 mod native_rules;
 mod nesting;
 mod package;
+mod provenance;
 mod query;
 mod read;
 mod recalled;
@@ -64,6 +65,7 @@ pub use format::{FileKind, format};
 pub use limits::EvaluationLimits;
 pub use lint::{LINTS, Lint, fix, lint, lint_of};
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
+pub use provenance::Generator;
 pub use query::{
     ActionAnswer, ActionFacts, ActionForm, EdgeFilter, OutputOptions, QueryAnswer, QueryForm,
     QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,

@@ -9,7 +9,7 @@
 //! of that line; `disable-file=` anywhere silences those of the file. Names and codes both do.
 
 mod checks;
-mod loaded;
+pub(crate) mod loaded;
 mod suppress;
 #[cfg(test)]
 mod tests;

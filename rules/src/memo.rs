@@ -47,7 +47,7 @@ use crate::load::packages::Packages;
 pub use self::trace::ChangedPaths;
 
 /// Tells remembered bytes from any others; the last two digits are the version.
-const MAGIC: &[u8; 8] = b"MAEMEM01";
+const MAGIC: &[u8; 8] = b"MAEMEM02";
 
 /// What is remembered of an earlier evaluation of the same request.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use starlark::codemap::FileSpan;
 use crate::attr::{AttrKind, AttrValue};
 use crate::diagnostic::Location;
 use crate::error::{Code, RuleError};
+use crate::provenance::MacroCalls;
 use crate::rule::RuleSpec;
 use crate::visibility::Visibility;
 
@@ -22,6 +23,8 @@ pub(crate) struct TargetDecl {
     pub(crate) visibility: Visibility,
     /// The call in the package file, the outermost where macros are at work.
     pub(crate) span: FileSpan,
+    /// The calls behind it, where macros are at work.
+    pub(crate) calls: Option<Arc<MacroCalls>>,
 }
 
 impl TargetDecl {
@@ -110,8 +113,10 @@ impl Package {
         };
         let Some(first) = owner.and_then(|owner| self.targets.get(owner)) else { return Ok(()) };
         let what = if *first.label.name == *name { "a target" } else { "an output" };
+        let by = first.calls.as_ref().map(|calls| format!(", by macro `{}`", calls.function));
+        let by = by.unwrap_or_default();
         let message = format!("`{name}` is already {what} of package `//{}`", self.name);
         Err(RuleError::new(Code::DuplicateTarget, message)
-            .hint(format!("the first one is declared at {}", Location::of(&first.span))))
+            .hint(format!("the first one is declared at {}{by}", Location::of(&first.span))))
     }
 }

@@ -47,6 +47,7 @@ use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::limits::EvaluationLimits;
 use crate::load::packages::Packages;
+use crate::provenance::Generator;
 use crate::resolve::Universe;
 use crate::{on_large_stack, split};
 
@@ -132,6 +133,9 @@ pub struct QueryTarget {
     pub kind: String,
     /// `file:line:column` of its declaration; a source file has none.
     pub location: Option<String>,
+    /// The macro that declares it, if one does.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<Generator>,
     /// What it depends on directly, sorted, each once.
     pub deps: Vec<Label>,
 }

@@ -150,7 +150,7 @@ impl<'h> Universe<'h> {
         }
         let message = format!("`{}` uses `{}`, which is deprecated", user.label, decl.label);
         let error = RuleError::new(Code::Deprecated, message).hint(reason);
-        Some(Diagnostic::at(error, &user.span).warning())
+        Some(user.error(error).warning())
     }
 
     /// What a label names; `None` where its package could not be evaluated.

@@ -18,6 +18,7 @@ use crate::build_setting::BuildSetting;
 use crate::error::{Code, RuleError, did_you_mean};
 use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
+use crate::provenance::MacroCalls;
 use crate::scope::{FileScope, outermost_call};
 use crate::values::definition::{Definition, definition};
 use crate::values::provider::{ProviderCallable, ProviderType};
@@ -156,7 +157,8 @@ fn declare<'v>(
     let span = outermost_call(eval)
         .unwrap_or_else(|| FileSpan::new(crate::load::file::display(&scope.file), String::new()));
     let rule = rule.clone();
-    package.borrow_mut().add(TargetDecl { label, rule, attrs, visibility, span })
+    let calls = MacroCalls::capture(eval, &scope.calls);
+    package.borrow_mut().add(TargetDecl { label, rule, attrs, visibility, span, calls })
 }
 
 /// The type and the meaning of an attribute.

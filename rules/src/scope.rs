@@ -20,6 +20,7 @@ use crate::error::{Code, RuleError};
 use crate::memo::codec::Damaged;
 use crate::memo::targets::{PackageKey, TargetMemory};
 use crate::package::{Package, TargetDecl};
+use crate::provenance::KnownCalls;
 use crate::resolve::location_of;
 use crate::values::file::{FileOrigin, FileValue};
 use crate::visibility::Visibility;
@@ -38,6 +39,8 @@ pub(crate) struct FileScope<'e> {
     pub(crate) visibility: RefCell<Option<Visibility>>,
     /// The workspace.
     pub(crate) host: &'e dyn Host,
+    /// The calls of macros that declared targets so far.
+    pub(crate) calls: KnownCalls,
     /// How many entries of folders its globs looked at.
     pub(crate) globbed: Cell<usize>,
 }

@@ -74,8 +74,8 @@ impl Analyzer<'_, '_> {
                 } else {
                     diagnostic.trace.insert(0, format!("{place} in {title}"));
                 }
-                let way = configured.way_to(id);
-                let way: Vec<String> = way.into_iter().rev().collect();
+                let way = configured.way_to(id).into_iter().rev().chain(decl.macro_trace());
+                let way: Vec<String> = way.collect();
                 diagnostic.trace.splice(0..0, way);
                 Err(Box::new(diagnostic))
             }
@@ -98,7 +98,7 @@ impl Analyzer<'_, '_> {
         let function = heap.access_owned_frozen_value(implementation);
         let returned = eval.eval_function(function, &[target, ctx], &[])?;
         let aspect = self.configured.aspect(applied.aspect);
-        let who = format!("aspect `{}`", aspect.spec.full_name());
+        let who = format!("`{}`", aspect.spec.name());
         let Returned { types, instances } = Returned::check(&who, returned, &aspect.spec.provides)?;
         let label = applied.decl.label.clone();
         if types.iter().any(|ty| same_type(ty, &builtins().default_info.ty)) {

@@ -18,6 +18,7 @@ use super::{ConfiguredGraph, Edge, NodeId, NodeKind, Via};
 use crate::aspect::AspectSpec;
 use crate::attr::{AttrSpec, AttrValue, DependencyConfig};
 use crate::config::choice::Reader;
+use crate::config::definitions::Stop;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
@@ -115,6 +116,17 @@ impl AspectTable {
             }
         }
         Some(self.intern(AspectUse { below, ..own }))
+    }
+}
+
+/// As [`stopped_target`], for an aspect on the target.
+fn stopped_aspect(stop: Stop, aspect: &AspectSpec, decl: &TargetDecl) -> Stopped {
+    match stop {
+        Stop::Error(mut error) => {
+            error.message = format!("aspect `{}`: {}", aspect.full_name(), error.message);
+            stopped_target(Stop::Error(error), decl)
+        }
+        other => stopped_target(other, decl),
     }
 }
 
@@ -327,7 +339,7 @@ impl ConfiguredGraph {
             false => {
                 let known = self.resolved.entry(config).or_default();
                 let found = resolve_once(&mut reader, known, &own.spec.toolchains);
-                Some(found.map_err(|stop| stopped_target(stop, decl))?)
+                Some(found.map_err(|stop| stopped_aspect(stop, &own.spec, decl))?)
             }
         };
         let mut leads = Vec::new();
@@ -335,7 +347,7 @@ impl ConfiguredGraph {
             let execution = match spec.cfg {
                 DependencyConfig::Exec if !value.labels().is_empty() => {
                     let found = execution_configuration(&mut reader, toolchains.as_deref());
-                    Some(found.map_err(|stop| stopped_target(stop, decl))?)
+                    Some(found.map_err(|stop| stopped_aspect(stop, &own.spec, decl))?)
                 }
                 _ => None,
             };
@@ -428,7 +440,7 @@ impl ConfiguredGraph {
         let name = self.aspect(applied.aspect).spec.full_name();
         let label = &applied.decl.label;
         error.message = format!("aspect `{name}` on `{label}`: {}", error.message);
-        let mut diagnostic = Diagnostic::at(error, &applied.decl.span);
+        let mut diagnostic = applied.decl.error(error);
         diagnostic.trace.extend(self.way_to(id));
         diagnostic
     }

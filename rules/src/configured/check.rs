@@ -123,5 +123,5 @@ impl ConfiguredGraph {
 /// An error about what an attribute of a target says.
 pub(crate) fn in_attribute(mut error: RuleError, user: &TargetDecl, attribute: &str) -> Diagnostic {
     error.message = format!("target `{}`, attribute `{attribute}`: {}", user.label, error.message);
-    Diagnostic::at(error, &user.span)
+    user.error(error)
 }

@@ -53,7 +53,7 @@ impl ConfiguredGraph {
         let error = RuleError::new(Code::Incompatible, message)
             .hint("choose another platform with `--platform`; patterns such as `//...` skip it");
         match &node.kind {
-            NodeKind::Rule(decl) => Diagnostic::at(error, &decl.span),
+            NodeKind::Rule(decl) => decl.error(error),
             _ => Diagnostic::of(error, None),
         }
     }

@@ -239,7 +239,7 @@ impl ConfiguredGraph {
         let error = RuleError::new(Code::TargetCycle, message)
             .hint("split one of them, so that what both need is a target of its own");
         match first {
-            Some((_, decl)) => Diagnostic::at(error, &decl.span),
+            Some((_, decl)) => decl.error(error),
             None => Diagnostic::of(error, None),
         }
     }

@@ -358,7 +358,7 @@ pub(super) fn stopped_target(stop: Stop, user: &TargetDecl) -> Stopped {
     match stop {
         Stop::Error(mut error) => {
             error.message = format!("target `{}`: {}", user.label, error.message);
-            Stopped::Failed(Some(Diagnostic::at(error, &user.span)))
+            Stopped::Failed(Some(user.error(error)))
         }
         other => stopped(other, user, ""),
     }

@@ -112,7 +112,7 @@ fn attribute_docs(attrs: &AstExpr) -> HashMap<String, String> {
 }
 
 /// The statements of a file that are not inside others.
-pub(super) fn top_level(statement: &AstStmt) -> Vec<&AstStmt> {
+pub(crate) fn top_level(statement: &AstStmt) -> Vec<&AstStmt> {
     match &statement.node {
         StmtP::Statements(all) => all.iter().flat_map(top_level).collect(),
         _ => vec![statement],
@@ -128,7 +128,7 @@ pub(super) fn docstring(body: &AstStmt) -> Option<&str> {
 }
 
 /// The callee and the arguments of a call.
-pub(super) fn call(expr: &AstExpr) -> Option<(&AstExpr, &CallArgsP<AstNoPayload>)> {
+pub(crate) fn call(expr: &AstExpr) -> Option<(&AstExpr, &CallArgsP<AstNoPayload>)> {
     match &expr.node {
         ExprP::Call(callee, args) => Some((callee, args)),
         _ => None,
@@ -136,7 +136,7 @@ pub(super) fn call(expr: &AstExpr) -> Option<(&AstExpr, &CallArgsP<AstNoPayload>
 }
 
 /// The value of a named argument.
-pub(super) fn named<'a>(args: &'a CallArgsP<AstNoPayload>, name: &str) -> Option<&'a AstExpr> {
+pub(crate) fn named<'a>(args: &'a CallArgsP<AstNoPayload>, name: &str) -> Option<&'a AstExpr> {
     args.args.iter().find_map(|argument| match &argument.node {
         ArgumentP::Named(own, value) if own.node == name => Some(value),
         _ => None,
@@ -144,7 +144,7 @@ pub(super) fn named<'a>(args: &'a CallArgsP<AstNoPayload>, name: &str) -> Option
 }
 
 /// The text of a literal string.
-pub(super) fn string(expr: &AstExpr) -> Option<&str> {
+pub(crate) fn string(expr: &AstExpr) -> Option<&str> {
     match &expr.node {
         ExprP::Literal(AstLiteral::String(text)) => Some(&text.node),
         _ => None,

@@ -24,6 +24,7 @@ use crate::memo::imprint::Imprint;
 use crate::memo::trace::{Observation, Tracer};
 use crate::nesting;
 use crate::package::Package;
+use crate::provenance::KnownCalls;
 use crate::repos::{self, file_path, host_path, is_library};
 use crate::scope::{FileScope, PACKAGE_FILE, Prints};
 use crate::visibility::Visibility;
@@ -242,7 +243,8 @@ pub(crate) fn evaluate<'m>(
     let package = is_package.then(|| RefCell::new(Package::new(&file.package)));
     let default = Visibility::subtree(&file.repo, &file.package);
     let (visibility, globbed) = (RefCell::new(None), Cell::new(0));
-    let scope = FileScope { file, package, visibility, host, globbed };
+    let calls = KnownCalls::default();
+    let scope = FileScope { file, package, visibility, host, calls, globbed };
     let prints = Prints::new(&name);
     let _evaluating = Evaluating::start(&name);
     let module = Module::with_temp_heap(|module| {

@@ -12,11 +12,13 @@ use maestro_core::Label;
 use starlark::codemap::{CodeMap, Pos, Span};
 
 use super::codec::{Damaged, Reader, Writer};
+use super::diagnostics::{read_location, write_location};
 use super::imprint::Imprint;
 use crate::attr::AttrValue;
 use crate::attr::configurable::{Branch, Choice, Configurable};
 use crate::load::file::display;
 use crate::package::{Package, TargetDecl};
+use crate::provenance::MacroCalls;
 use crate::rule::RuleSpec;
 use crate::values::select::Places;
 use crate::visibility::{PackageSpec, Visibility};
@@ -235,7 +237,7 @@ fn read_plain(
 
 /// What a declaration says, place apart; equal bytes are equal declarations of one rule.
 fn write_decl(writer: &mut Writer, decl: &TargetDecl) {
-    let TargetDecl { label: _, rule, attrs, visibility, span: _ } = decl;
+    let TargetDecl { label: _, rule, attrs, visibility, span: _, calls: _ } = decl;
     let given = || {
         let pairs = rule.attrs.iter().zip(attrs).enumerate();
         pairs.filter(|(_, ((_, spec), value))| spec.default != **value)
@@ -290,8 +292,19 @@ pub(super) fn write_package(package: &Package, file: &Label) -> Option<Vec<u8>> 
     writer.list(rules.iter(), |writer, rule| {
         write_rule(writer, rule);
     });
+    let mut calls: Vec<&MacroCalls> = Vec::new();
+    let mut call_numbers: HashMap<*const MacroCalls, usize> = HashMap::new();
+    for own in targets.values().filter_map(|decl| decl.calls.as_ref()) {
+        call_numbers.entry(Arc::as_ptr(own)).or_insert_with(|| {
+            calls.push(own);
+            calls.len()
+        });
+    }
+    writer.list(calls.iter(), |writer, calls| write_calls(writer, calls));
     writer.list(targets.values(), |writer, decl| {
         writer.text(&decl.label.name);
+        let calls = decl.calls.as_ref().and_then(|own| call_numbers.get(&Arc::as_ptr(own)));
+        writer.count(calls.copied().unwrap_or_default());
         writer.count(numbers.get(&Arc::as_ptr(&decl.rule)).copied().unwrap_or_default());
         writer.number(u64::from(decl.span.span.begin().get()));
         writer.number(u64::from(decl.span.span.end().get()));
@@ -315,6 +328,25 @@ pub(crate) fn read_rules(reader: &mut Reader<'_>) -> Result<RuleNames, Damaged> 
     })
 }
 
+fn write_calls(writer: &mut Writer, calls: &MacroCalls) {
+    let MacroCalls { function, inner } = calls;
+    writer.text(function);
+    writer.list(inner.iter(), |writer, (place, name)| {
+        write_location(writer, place);
+        writer.text(name);
+    });
+}
+
+fn read_calls(reader: &mut Reader<'_>, texts: &mut Texts) -> Result<Arc<MacroCalls>, Damaged> {
+    let function = reader.text()?.to_owned();
+    let inner = reader.list(|reader| {
+        let mut place = read_location(reader)?;
+        place.file = texts.get(&place.file);
+        Ok((place, reader.text()?.to_owned()))
+    })?;
+    Ok(Arc::new(MacroCalls { function, inner }))
+}
+
 /// Reads the rest of a package: `rules` are those that [`read_rules`] named, in their order, and
 /// `text` is that of the package's file.
 pub(crate) fn read_package(
@@ -328,8 +360,13 @@ pub(crate) fn read_package(
     let length = u32::try_from(text.len()).map_err(|_| Damaged)?;
     let map = CodeMap::new(display(file), text);
     let mut home = file.clone();
+    let known = reader.list(|reader| read_calls(reader, &mut texts))?;
     for _ in 0..reader.count()? {
         home.name = reader.text()?.into();
+        let calls = match reader.count()?.checked_sub(1) {
+            None => None,
+            Some(at) => Some(known.get(at).ok_or(Damaged)?.clone()),
+        };
         let rule = rules.get(reader.count()?).ok_or(Damaged)?;
         let (begin, end) = (reader.small()?, reader.small()?);
         if begin > end || end > length {
@@ -338,7 +375,8 @@ pub(crate) fn read_package(
         let span = map.file_span(Span::new(Pos::new(begin), Pos::new(end)));
         let (attrs, visibility) = read_decl(reader, rule, &home, &mut texts)?;
         let (label, rule) = (home.clone(), rule.clone());
-        package.add(TargetDecl { label, rule, attrs, visibility, span }).map_err(|_| Damaged)?;
+        let decl = TargetDecl { label, rule, attrs, visibility, span, calls };
+        package.add(decl).map_err(|_| Damaged)?;
     }
     for _ in 0..reader.count()? {
         let name = reader.text()?.into();

@@ -17,11 +17,8 @@ pub(super) fn write_diagnostic(writer: &mut Writer, diagnostic: &Diagnostic) {
     });
     writer.text(message);
     writer.flag(location.is_some());
-    if let Some(Location { file, line, column, end_line, end_column }) = location {
-        writer.text(file);
-        for number in [line, column, end_line, end_column] {
-            writer.number(u64::from(*number));
-        }
+    if let Some(location) = location {
+        write_location(writer, location);
     }
     writer.text(snippet);
     writer.list(trace.iter(), |writer, line| writer.text(line));
@@ -32,6 +29,24 @@ pub(super) fn write_diagnostic(writer: &mut Writer, diagnostic: &Diagnostic) {
         FailureKind::Build => 2,
         FailureKind::Internal => 3,
     });
+}
+
+pub(super) fn write_location(writer: &mut Writer, location: &Location) {
+    let Location { file, line, column, end_line, end_column } = location;
+    writer.text(file);
+    for number in [line, column, end_line, end_column] {
+        writer.number(u64::from(*number));
+    }
+}
+
+pub(super) fn read_location(reader: &mut Reader<'_>) -> Result<Location, Damaged> {
+    Ok(Location {
+        file: reader.text()?.into(),
+        line: reader.small()?,
+        column: reader.small()?,
+        end_line: reader.small()?,
+        end_column: reader.small()?,
+    })
 }
 
 pub(super) fn read_diagnostic(reader: &mut Reader<'_>) -> Result<Diagnostic, Damaged> {
@@ -46,13 +61,7 @@ pub(super) fn read_diagnostic(reader: &mut Reader<'_>) -> Result<Diagnostic, Dam
     let message = reader.text()?.to_owned();
     let location = match reader.flag()? {
         false => None,
-        true => Some(Location {
-            file: reader.text()?.into(),
-            line: reader.small()?,
-            column: reader.small()?,
-            end_line: reader.small()?,
-            end_column: reader.small()?,
-        }),
+        true => Some(read_location(reader)?),
     };
     let snippet = reader.text()?.to_owned();
     let line = |reader: &mut Reader<'_>| Ok(reader.text()?.to_owned());

@@ -12,6 +12,15 @@ pub(super) fn attribute_texts(decl: &TargetDecl, name: &str) -> Vec<String> {
     if name == "visibility" {
         return vec![bracketed(decl.visibility.entries())];
     }
+    if let Some(rest) = name.strip_prefix("generator_") {
+        let Some(generator) = decl.generator() else { return Vec::new() };
+        return match rest {
+            "name" => vec![generator.generator_name],
+            "function" => vec![generator.generator_function],
+            "location" => vec![generator.generator_location],
+            _ => Vec::new(),
+        };
+    }
     match decl.attr(name) {
         Some(AttrValue::Configurable(sum)) => sum.values().map(text).collect(),
         Some(value) => vec![text(value)],

@@ -161,8 +161,12 @@ pub(super) fn describe(graph: &TargetGraph, id: NodeId) -> QueryTarget {
         What::Rule(decl) | What::Output(decl) => Some(location_of(decl)),
         What::Source(_) => None,
     };
+    let generator = match &node.what {
+        What::Rule(decl) => decl.generator(),
+        What::Output(_) | What::Source(_) => None,
+    };
     let deps = dependencies(graph, id).into_iter().collect();
-    QueryTarget { label: node.label.clone(), kind: node.kind(), location, deps }
+    QueryTarget { label: node.label.clone(), kind: node.kind(), location, generator, deps }
 }
 
 /// What a node depends on directly, whether or not it is in the graph.

@@ -281,7 +281,7 @@ holder = rule(implementation = _plain_impl, attrs = {\"needs\": attr.label_list(
         "",
         &["//:bottom"],
         "//:defs.star%default",
-        &["the implementation of aspect `//:defs.star%default` returned `DefaultInfo`"],
+        &["the implementation of `default` returned `DefaultInfo`"],
     );
     check("", "", &["//:top"], "//:defs.star%sen", &["MAE0160", "defines no aspect `sen`", "seen"]);
     check("", "", &["//:top"], "//:dfs.star%seen", &["there is no file `dfs.star`"]);

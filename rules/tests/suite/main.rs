@@ -11,6 +11,7 @@ mod hostile;
 mod library;
 mod memory;
 mod packages;
+mod provenance;
 mod queries;
 mod repositories;
 mod toolchains;

@@ -2,7 +2,7 @@
 //! what it would be without memory.
 
 mod random;
-mod session;
+pub(crate) mod session;
 
 use std::collections::BTreeSet;
 

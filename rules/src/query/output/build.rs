@@ -8,6 +8,7 @@ use maestro_core::Label;
 use crate::attr::AttrValue;
 use crate::attr::configurable::{Branch, Choice};
 use crate::package::TargetDecl;
+use crate::provenance::Generator;
 use crate::query::graph::{NodeId, TargetGraph, What};
 use crate::resolve::location_of;
 use crate::values::select::DEFAULT_CONDITION;
@@ -44,7 +45,14 @@ fn declaration(decl: &TargetDecl, out: &mut dyn io::Write) -> io::Result<()> {
         };
         writeln!(out, "  {name} = {text},")?;
     }
-    writeln!(out, ")\n")
+    let Some(generator) = decl.generator() else { return writeln!(out, ")\n") };
+    let Generator { generator_name, generator_function, generator_location, .. } = &generator;
+    writeln!(out, "  generator_name = {},", quoted(generator_name))?;
+    writeln!(out, "  generator_function = {},", quoted(generator_function))?;
+    writeln!(out, "  generator_location = {},", quoted(generator_location))?;
+    writeln!(out, ")\n# Instantiation stack:")?;
+    generator.instantiation_stack.iter().try_for_each(|call| writeln!(out, "#   {call}"))?;
+    writeln!(out)
 }
 
 /// A value as Starlark.

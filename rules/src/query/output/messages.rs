@@ -9,6 +9,7 @@ use super::{dependencies, place};
 use crate::attr::configurable::Choice;
 use crate::attr::{AttrKind, AttrSpec, AttrValue};
 use crate::package::TargetDecl;
+use crate::provenance::Generator;
 use crate::query::graph::{NodeId, TargetGraph, What};
 use crate::query::proto::{Message, Value};
 use crate::values::select::DEFAULT_CONDITION;
@@ -50,6 +51,8 @@ pub(super) fn target(graph: &TargetGraph, id: NodeId) -> Message {
 fn rule(graph: &TargetGraph, id: NodeId, decl: &TargetDecl) -> Message {
     let public = decl.rule.attrs.iter().zip(&decl.attrs);
     let attributes = public.map(|((name, spec), value)| attribute(name, spec, value, decl));
+    let generator = decl.generator();
+    let attributes = attributes.chain(generator.iter().flat_map(generator_attributes));
     let outputs = decl
         .rule
         .attrs
@@ -64,6 +67,23 @@ fn rule(graph: &TargetGraph, id: NodeId, decl: &TargetDecl) -> Message {
         .each(4, "attribute", attributes)
         .each(5, "ruleInput", texts(&dependencies(graph, id)))
         .each(6, "ruleOutput", outputs.map(Label::to_string))
+        .each(13, "instantiationStack", generator.into_iter().flat_map(|g| g.instantiation_stack))
+}
+
+/// The attributes that Bazel gives to the targets of a macro.
+fn generator_attributes(generator: &Generator) -> [Message; 3] {
+    let Generator { generator_name, generator_function, generator_location, .. } = generator;
+    let text = |name: &str, text: &str| {
+        let message = Message::default().with(1, "name", name);
+        let message = message.with(2, "type", discriminator(AttrKind::String));
+        let message = message.with(13, "explicitlySpecified", false);
+        with_value(message, &AttrValue::String(text.into()), &ATTRIBUTE)
+    };
+    [
+        text("generator_name", generator_name),
+        text("generator_function", generator_function),
+        text("generator_location", generator_location),
+    ]
 }
 
 fn attribute(name: &str, spec: &AttrSpec, value: &AttrValue, decl: &TargetDecl) -> Message {
