@@ -359,7 +359,11 @@ pub struct LintArgs {
     /// Files, folders and patterns such as `//app/...` [default: the workspace].
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Removes loads that nothing uses, and lays the files out.
+    /// Evaluates the packages and finds dependencies of C and C++ targets that none of their files
+    /// uses, too.
+    #[arg(long)]
+    pub deps: bool,
+    /// Removes loads and dependencies that nothing uses, and lays the files out.
     #[arg(long)]
     pub fix: bool,
     /// Prints SARIF 2.1.0, for code hosts.

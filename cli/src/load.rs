@@ -106,7 +106,7 @@ impl Host for NoFiles {
 }
 
 /// Prints every problem; the last line counts them and says what did not happen.
-fn failure(list: &[Diagnostic], so: &str) -> Failure {
+pub fn failure(list: &[Diagnostic], so: &str) -> Failure {
     for diagnostic in list {
         eprintln!("{diagnostic}\n");
     }

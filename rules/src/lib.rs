@@ -63,7 +63,7 @@ pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
 pub use limits::EvaluationLimits;
-pub use lint::{LINTS, Lint, fix, lint, lint_of};
+pub use lint::{LINTS, Lint, UnusedDep, fix, lint, lint_of, unused_deps, without_deps};
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
 pub use provenance::Generator;
 pub use query::{

@@ -3,13 +3,16 @@
 //! Flow, names and duplicates come from the interpreter's own analysis; what concerns build files
 //! (loads, documentation, targets, globs, deprecations) is found here, in [`checks`]. Every kind of
 //! finding has a code, a name and advice in [`LINTS`]. Nothing is evaluated: a file and the files
-//! that it loads are read as text, so a finding never depends on a machine.
+//! that it loads are read as text, so a finding never depends on a machine. [`deps`] alone looks
+//! at targets, and so evaluates packages.
 //!
 //! `# maestro-lint: disable=NAME,…` on a line, or on a line of its own above it, silences findings
 //! of that line; `disable-file=` anywhere silences those of the file. Names and codes both do.
 
 mod checks;
+mod deps;
 pub(crate) mod loaded;
+mod removal;
 mod suppress;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,9 @@ use crate::format::{FileKind, format, parse, without_loads};
 use crate::globals::globals;
 use crate::on_large_stack;
 use crate::scope::PACKAGE_FILE;
+
+pub use deps::{UnusedDep, unused_deps};
+pub use removal::without_deps;
 
 /// A kind of finding.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +103,8 @@ lints! {
         "use `+=` or a list, and build the rest once after the loop";
     "deprecated" = "MAE0522", "A rule, function or attribute is used whose documentation deprecates it.",
         "use what its documentation names";
+    "unused-dep" = "MAE0523", "No source of a target uses one of its dependencies.",
+        "`maestro lint --deps --fix` takes it out; `# keep` behind it lets it stay";
 }
 
 /// The kind with a code.
@@ -173,7 +181,7 @@ fn known(short_name: &str, kind: FileKind, original: &str) -> Option<&'static st
         "unused-load" => "unused-load",
         "unused-assign" => "unused-variable",
         // An implementation takes what the rule gives it.
-        "unused-argument" if original == "ctx" => return None,
+        "unused-argument" if matches!(original, "ctx" | "target") => return None,
         "unused-argument" => "unused-argument",
         "misplaced-load" => "load-not-on-top",
         "unreachable" => "unreachable",

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use maestro_core::event::Severity;
-use maestro_rules::{Diagnostic, LINTS, fix, lint, lint_of};
+use maestro_core::host::Host;
+use maestro_rules::{
+    Diagnostic, FileKind, LINTS, UnusedDep, fix, lint, lint_of, unused_deps, without_deps,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Global, LintArgs, OutputFormat};
@@ -42,12 +45,62 @@ pub fn run(global: &Global, args: &LintArgs) -> Result<ExitCode> {
             }
         }
     }
+    let unused = match args.deps && failed == 0 {
+        true => deps(&files, &host),
+        false => Ok(Vec::new()),
+    };
+    // What was found in the texts is told, also where a package cannot be evaluated.
+    let evaluated = unused.and_then(|unused| {
+        let left = match args.fix {
+            true => mend(&files, unused, &mut fixed)?,
+            false => unused.into_iter().map(|unused| unused.finding).collect(),
+        };
+        findings.extend(left);
+        Ok(())
+    });
     report(global, args, &findings, &fixed)?;
+    evaluated?;
     Ok(match (failed, findings.is_empty()) {
         (1.., _) => ExitCode::from(2),
         (0, false) => ExitCode::from(1),
         (0, true) => ExitCode::SUCCESS,
     })
+}
+
+/// The dependencies that nothing uses in the packages among some files.
+fn deps(files: &[StarFile], host: &dyn Host) -> Result<Vec<UnusedDep>> {
+    let packages = files.iter().filter(|file| FileKind::of(&file.name) == FileKind::Package);
+    let folder =
+        |file: &StarFile| file.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+    let folders: Vec<String> = packages.map(folder).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = unused_deps(host, &folders, threads);
+    found.map_err(|list| {
+        crate::load::failure(&list, "kept lint from looking at dependencies").into()
+    })
+}
+
+/// Takes dependencies out of their files; what is left is returned.
+fn mend(
+    files: &[StarFile],
+    unused: Vec<UnusedDep>,
+    fixed: &mut Vec<String>,
+) -> Result<Vec<Diagnostic>> {
+    let (mendable, left): (Vec<UnusedDep>, Vec<UnusedDep>) =
+        unused.into_iter().partition(UnusedDep::is_mendable);
+    for file in files {
+        let own: Vec<UnusedDep> =
+            mendable.iter().filter(|unused| unused.file == file.name).cloned().collect();
+        if own.is_empty() {
+            continue;
+        }
+        let better = without_deps(&file.name, &read(file)?, &own).map_err(Box::new)?;
+        replace(&file.path, &better)?;
+        if !fixed.contains(&file.name) {
+            fixed.push(file.name.clone());
+        }
+    }
+    Ok(left.into_iter().map(|unused| unused.finding).collect())
 }
 
 fn read(file: &StarFile) -> Result<String> {
