@@ -22,6 +22,7 @@ use crate::read::read_globals;
 use crate::repos::is_library;
 use crate::rule::{rule_globals, unpack_visibility};
 use crate::scope::FileScope;
+use crate::symbolic_macro::macro_globals;
 use crate::values::depset::depset_globals;
 use crate::values::label::LabelValue;
 use crate::values::provider::{builtins, provider_globals};
@@ -44,6 +45,7 @@ pub(crate) fn globals() -> &'static Globals {
         let mut builder = GlobalsBuilder::extended_by(&extensions);
         rule_globals(&mut builder);
         aspect_globals(&mut builder);
+        macro_globals(&mut builder);
         provider_globals(&mut builder);
         depset_globals(&mut builder);
         package_globals(&mut builder);
@@ -119,7 +121,7 @@ fn package_globals(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<AllocList<Vec<String>>> {
         let scope = FileScope::of(eval)?;
-        scope.package("glob")?;
+        scope.package_file("glob")?;
         if is_library(&scope.file.repo) {
             let message = "`glob` does not work in the library";
             return RuleError::new(Code::Glob, message).raise();
@@ -148,7 +150,7 @@ fn package_globals(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let scope = FileScope::of(eval)?;
-        let mut package = scope.package("package")?.borrow_mut();
+        let mut package = scope.package_file("package")?.borrow_mut();
         if package.configured || !package.targets.is_empty() {
             let message = "`package` is called once, before the first target";
             return RuleError::new(Code::Evaluation, message).raise();
@@ -177,7 +179,7 @@ fn package_globals(builder: &mut GlobalsBuilder) {
             Some(value) => unpack_visibility(value, base)?,
             None => Visibility::Public,
         };
-        let mut package = scope.package("exports_files")?.borrow_mut();
+        let mut package = scope.package_file("exports_files")?.borrow_mut();
         for name in strings(srcs, "srcs")? {
             let label = base.parse(name)?;
             if label.package != scope.file.package {

@@ -44,6 +44,7 @@ mod repos;
 mod resolve;
 mod rule;
 mod scope;
+mod symbolic_macro;
 mod toolchain_report;
 mod values;
 mod visibility;
@@ -71,8 +72,8 @@ pub use query::{
     QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,
 };
 pub use reference::{
-    AspectReference, Attribute, Field, FileReference, Function, Parameter, Provider, RuleReference,
-    error_page, error_pages, reference,
+    AspectReference, Attribute, Field, FileReference, Function, MacroReference, Parameter,
+    Provider, RuleReference, error_page, error_pages, reference,
 };
 pub use toolchain_report::resolve_toolchains;
 

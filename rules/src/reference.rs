@@ -24,6 +24,7 @@ use crate::load::file::{display, missing};
 use crate::load::loader::Loader;
 use crate::on_large_stack;
 use crate::rule::{FrozenRule, RuleSpec, common_attributes};
+use crate::symbolic_macro::{FrozenSymbolicMacro, MacroSpec};
 use crate::values::provider::{ProviderCallable, ProviderType};
 
 pub use errors::{error_page, error_pages};
@@ -37,6 +38,8 @@ pub struct FileReference {
     pub doc: String,
     /// Rules, by name.
     pub rules: Vec<RuleReference>,
+    /// Macros with a schema, by name.
+    pub macros: Vec<MacroReference>,
     /// Aspects, by name.
     pub aspects: Vec<AspectReference>,
     /// Providers, by name.
@@ -61,6 +64,17 @@ pub struct RuleReference {
     /// Providers that its targets always have.
     pub provides: Vec<String>,
     /// Its own attributes, without those that every rule has.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A macro with a schema.
+#[derive(Clone, Debug, Serialize)]
+pub struct MacroReference {
+    /// The name to load.
+    pub name: String,
+    /// What it declares.
+    pub doc: String,
+    /// Its own attributes, without `name`, `visibility` and those that it inherits.
     pub attributes: Vec<Attribute>,
 }
 
@@ -170,7 +184,7 @@ fn reference_here(host: &dyn Host, file: &Label) -> Result<FileReference, Vec<Di
     }
     let documentation = evaluated.module.documentation();
     let doc = documentation.docs.map(|doc| whole(&doc)).unwrap_or_default();
-    let (mut rules, mut aspects) = (Vec::new(), Vec::new());
+    let (mut rules, mut macros, mut aspects) = (Vec::new(), Vec::new(), Vec::new());
     let (mut providers, mut functions) = (Vec::new(), Vec::new());
     let mut names: Vec<String> =
         evaluated.module.names().map(|name| name.as_str().to_owned()).collect();
@@ -186,6 +200,10 @@ fn reference_here(host: &dyn Host, file: &Label) -> Result<FileReference, Vec<Di
             if rule.as_ref().spec.file == *file {
                 rules.push(rule_of(name, &rule.as_ref().spec));
             }
+        } else if let Ok(of) = value.clone().downcast::<FrozenSymbolicMacro>() {
+            if of.as_ref().spec.file == *file {
+                macros.push(macro_of(name, &of.as_ref().spec));
+            }
         } else if let Ok(aspect) = value.clone().downcast::<FrozenAspect>() {
             if aspect.as_ref().spec.file == *file {
                 aspects.push(aspect_of(name, &aspect.as_ref().spec));
@@ -194,7 +212,8 @@ fn reference_here(host: &dyn Host, file: &Label) -> Result<FileReference, Vec<Di
             functions.push(function_of(name, &function));
         }
     }
-    Ok(FileReference { file: file.to_string(), doc, rules, aspects, providers, functions })
+    let file = file.to_string();
+    Ok(FileReference { file, doc, rules, macros, aspects, providers, functions })
 }
 
 fn rule_of(name: String, spec: &RuleSpec) -> RuleReference {
@@ -211,6 +230,12 @@ fn rule_of(name: String, spec: &RuleSpec) -> RuleReference {
         provides: spec.provides.iter().map(|ty| ty.name().to_owned()).collect(),
         attributes: own.map(|(name, spec)| attribute_of(name, spec)).collect(),
     }
+}
+
+fn macro_of(name: String, spec: &MacroSpec) -> MacroReference {
+    let own = spec.attrs.iter().filter(|(name, _)| !name.starts_with('_'));
+    let attributes = own.map(|(name, spec)| attribute_of(name, spec)).collect();
+    MacroReference { name, doc: spec.doc.trim().to_owned(), attributes }
 }
 
 fn aspect_of(name: String, spec: &AspectSpec) -> AspectReference {

@@ -133,6 +133,9 @@ fn declare<'v>(
         check_known(rule, name.as_str())?;
     }
     let label = target_label(rule, given, base)?;
+    if let Some(call) = scope.macros.borrow().last() {
+        call.check_name(&label.name)?;
+    }
     let in_target = |mut error: RuleError| {
         error.message = format!("target `{}`: {}", label.name, error.message);
         error
@@ -145,13 +148,13 @@ fn declare<'v>(
             None if spec.mandatory => {
                 let message = format!("attribute `{name}` of `{}` is missing", rule.name());
                 return Err(in_target(RuleError::new(Code::Attribute, message))
-                    .hint(format!("it is {}", about(spec))));
+                    .hint(format!("it is {}", attribute_of(spec))));
             }
             None => spec.default.clone(),
         });
     }
     let visibility = match given.get("visibility").copied().filter(|value| !value.is_none()) {
-        None => package.borrow().default_visibility.clone(),
+        None => scope.default_visibility(rule.name())?,
         Some(value) => unpack_visibility(value, base).map_err(in_target)?,
     };
     let span = outermost_call(eval)
@@ -162,7 +165,7 @@ fn declare<'v>(
 }
 
 /// The type and the meaning of an attribute.
-fn about(spec: &AttrSpec) -> String {
+pub(crate) fn attribute_of(spec: &AttrSpec) -> String {
     match spec.doc.as_str() {
         "" => spec.kind.noun().to_owned(),
         doc => format!("{}: {}", spec.kind.noun(), doc.trim_end_matches('.')),
@@ -364,14 +367,26 @@ pub(crate) fn unpack_attributes(
     common: &[(String, Arc<AttrSpec>)],
 ) -> Result<Vec<(String, Arc<AttrSpec>)>, RuleError> {
     let dict = DictRef::from_value(value).ok_or_else(|| wrong_type("attrs", "a dict", value))?;
-    let mut out = Vec::with_capacity(dict.len());
+    let mut given = Vec::with_capacity(dict.len());
     for (name, descriptor) in dict.iter() {
-        let name =
+        let text =
             name.unpack_str().ok_or_else(|| wrong_type("attrs", "named by strings", name))?;
+        given.push((text.to_owned(), descriptor));
+    }
+    check_attributes(given.into_iter(), common)
+}
+
+/// The same by name.
+pub(crate) fn check_attributes<'v>(
+    given: impl Iterator<Item = (String, Value<'v>)>,
+    common: &[(String, Arc<AttrSpec>)],
+) -> Result<Vec<(String, Arc<AttrSpec>)>, RuleError> {
+    let mut out = Vec::new();
+    for (name, descriptor) in given {
         let Some(descriptor) = AttrDescriptor::from_value(descriptor) else {
             return Err(wrong_type(&format!("attrs[\"{name}\"]"), "an `attr.…(…)`", descriptor));
         };
-        if common.iter().any(|(reserved, _)| reserved == name) {
+        if common.iter().any(|(reserved, _)| *reserved == name) {
             let message = format!("every rule has the attribute `{name}` already");
             return Err(RuleError::new(Code::Evaluation, message));
         }
@@ -385,7 +400,7 @@ pub(crate) fn unpack_attributes(
             let message = format!("attribute `{name}` is private, so it cannot be mandatory");
             return Err(RuleError::new(Code::Evaluation, message).hint("give it a default"));
         }
-        out.push((name.to_owned(), descriptor.spec.clone()));
+        out.push((name, descriptor.spec.clone()));
     }
     Ok(out)
 }

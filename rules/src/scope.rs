@@ -22,6 +22,7 @@ use crate::memo::targets::{PackageKey, TargetMemory};
 use crate::package::{Package, TargetDecl};
 use crate::provenance::KnownCalls;
 use crate::resolve::location_of;
+use crate::symbolic_macro::MacroCall;
 use crate::values::file::{FileOrigin, FileValue};
 use crate::visibility::Visibility;
 
@@ -39,6 +40,8 @@ pub(crate) struct FileScope<'e> {
     pub(crate) visibility: RefCell<Option<Visibility>>,
     /// The workspace.
     pub(crate) host: &'e dyn Host,
+    /// The calls of macros under evaluation, outermost first.
+    pub(crate) macros: RefCell<Vec<MacroCall>>,
     /// The calls of macros that declared targets so far.
     pub(crate) calls: KnownCalls,
     /// How many entries of folders its globs looked at.
@@ -63,6 +66,22 @@ impl<'e> FileScope<'e> {
             RuleError::new(Code::Evaluation, message)
                 .hint(format!("call it from a macro that a `{PACKAGE_FILE}` file calls"))
         })
+    }
+
+    /// The same for what speaks of the whole package, which is not for a `macro`.
+    pub(crate) fn package_file(&self, function: &str) -> Result<&RefCell<Package>, RuleError> {
+        match self.macros.borrow().last() {
+            Some(call) => Err(call.refuse(function)),
+            None => self.package(function),
+        }
+    }
+
+    /// The visibility of targets that do not say: that of the package, and none in a `macro`.
+    pub(crate) fn default_visibility(&self, function: &str) -> Result<Visibility, RuleError> {
+        match self.macros.borrow().is_empty() {
+            true => Ok(self.package(function)?.borrow().default_visibility.clone()),
+            false => Ok(Visibility::Private),
+        }
     }
 }
 

@@ -82,3 +82,36 @@ program(name = \"p\", script = \"p.sh\", data = [\"data.txt\"], args = [\"first\
     let run = ws.run(&["run", "//app:p", "--", "second third"]);
     assert_eq!((run.code, run.stdout.as_str()), (0, "data data first second third\ndata\n"));
 }
+
+#[test]
+fn the_macro_of_the_documentation_works() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/concepts/macros.md");
+    let text = std::fs::read_to_string(page).expect("the page can be read");
+    let block = |start: &str| {
+        let (_, rest) = text.split_once(start).expect("the block is there");
+        rest.split("```").next().expect("a block ends").to_owned()
+    };
+    let ws = Workspace::new();
+    ws.write("tools/maestro.star", "exports_files([\"style.css\"])\n");
+    ws.write("tools/style.css", "style\n");
+    ws.write("tools/page.star", block("# tools/page.star\n"));
+    ws.write("app/maestro.star", block("```python\nload(\"//tools:page.star\""));
+    let call = ws.read("app/maestro.star");
+    ws.write("app/maestro.star", format!("load(\"//tools:page.star\"{call}"));
+    ws.write("app/start.txt", "text\n");
+    assert_eq!(outputs(&ws.ok(&["build", "//app:start"])), ["app/start.html"]);
+    assert_eq!(ws.read("maestro-out/shared/app/start.html"), "text\nstyle\n");
+    // An edit of the macro is seen, and one that changes nothing that is declared runs nothing.
+    let body = ws.read("tools/page.star");
+    ws.write("tools/page.star", body.replace("[src, _style]", "[_style, src]"));
+    assert_eq!(ws.ok(&["build", "//app:start"])["actions"]["executed"], 1);
+    assert_eq!(ws.read("maestro-out/shared/app/start.html"), "style\ntext\n");
+    ws.write("tools/page.star", body.replace("[src, _style]", "[_style] + [src]"));
+    assert_eq!(ws.ok(&["build", "//app:start"])["actions"]["executed"], 0);
+    let error = ws.fails(2, &["build", "//app:start", "//app:begin"]);
+    assert!(error.contains("//app:begin"), "{error}");
+    let run = ws.run(&["query", "//app:start_html", "--output=build"]);
+    assert!(run.stdout.contains("generator_function = \"page\""), "{}", run.stdout);
+    let docs = ws.run(&["docs", "tools/page.star"]);
+    assert!(docs.stdout.contains("A page with the style of the house."), "{}", docs.stdout);
+}

@@ -89,7 +89,8 @@ fn documentation(found: &mut Found<'_>, statements: &[&AstStmt]) {
             StmtP::Assign(assign) => {
                 let AssignTargetP::Identifier(name) = &assign.lhs.node else { continue };
                 let Some((callee, args)) = call(&assign.rhs) else { continue };
-                let Some(what @ ("rule" | "provider" | "aspect")) = identifier(callee) else {
+                let Some(what @ ("rule" | "provider" | "aspect" | "macro")) = identifier(callee)
+                else {
                     continue;
                 };
                 let private = name.ident.starts_with('_');

@@ -243,8 +243,8 @@ pub(crate) fn evaluate<'m>(
     let package = is_package.then(|| RefCell::new(Package::new(&file.package)));
     let default = Visibility::subtree(&file.repo, &file.package);
     let (visibility, globbed) = (RefCell::new(None), Cell::new(0));
-    let calls = KnownCalls::default();
-    let scope = FileScope { file, package, visibility, host, calls, globbed };
+    let (macros, calls) = (RefCell::default(), KnownCalls::default());
+    let scope = FileScope { file, package, visibility, host, macros, calls, globbed };
     let prints = Prints::new(&name);
     let _evaluating = Evaluating::start(&name);
     let module = Module::with_temp_heap(|module| {

@@ -12,6 +12,12 @@ impl FileReference {
         for rule in &self.rules {
             rule_section(&mut out, rule);
         }
+        for of in &self.macros {
+            let _ = write!(out, "\n## `{}`\n", of.name);
+            paragraph(&mut out, &of.doc);
+            paragraph(&mut out, "A macro: it declares targets that are named after its `name`.");
+            attribute_table(&mut out, &of.attributes);
+        }
         for aspect in &self.aspects {
             aspect_section(&mut out, aspect);
         }

@@ -9,6 +9,7 @@ mod errors;
 mod golden;
 mod hostile;
 mod library;
+mod macros;
 mod memory;
 mod packages;
 mod provenance;
