@@ -25,6 +25,7 @@ mod diagnostic;
 mod error;
 mod evaluation;
 mod format;
+mod generator;
 mod glob;
 mod globals;
 mod library;
@@ -35,7 +36,6 @@ mod memo;
 mod native_rules;
 mod nesting;
 mod package;
-mod provenance;
 mod query;
 mod read;
 mod recalled;
@@ -63,10 +63,10 @@ pub use config::toolchains::{Resolution, ToolchainChoice, Verdict};
 pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
+pub use generator::Generator;
 pub use limits::EvaluationLimits;
 pub use lint::{LINTS, Lint, UnusedDep, fix, lint, lint_of, unused_deps, without_deps};
 pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
-pub use provenance::Generator;
 pub use query::{
     ActionAnswer, ActionFacts, ActionForm, EdgeFilter, OutputOptions, QueryAnswer, QueryForm,
     QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,

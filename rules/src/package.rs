@@ -9,7 +9,7 @@ use starlark::codemap::FileSpan;
 use crate::attr::{AttrKind, AttrValue};
 use crate::diagnostic::Location;
 use crate::error::{Code, RuleError};
-use crate::provenance::MacroCalls;
+use crate::generator::MacroCalls;
 use crate::rule::RuleSpec;
 use crate::visibility::Visibility;
 

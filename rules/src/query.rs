@@ -45,9 +45,9 @@ use self::source::Source;
 use crate::config::request::ConfigurationRequest;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
+use crate::generator::Generator;
 use crate::limits::EvaluationLimits;
 use crate::load::packages::Packages;
-use crate::provenance::Generator;
 use crate::resolve::Universe;
 use crate::{on_large_stack, split};
 

@@ -24,6 +24,9 @@ use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::resolve::{Universe, location_of};
 
+/// In the place of the position of an attribute: the way leads to the same target.
+const SAME_TARGET: u16 = u16::MAX;
+
 /// Names an aspect with its params and the aspects that it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AspectId(u32);
@@ -104,10 +107,10 @@ impl AspectTable {
 
     /// An aspect as it goes on along an attribute, with those that go with it.
     fn along(&mut self, id: AspectId, attribute: &str) -> Option<AspectId> {
-        let own = self.get(id).clone();
-        if !own.spec.follows(attribute) {
+        if !self.get(id).spec.follows(attribute) {
             return None;
         }
+        let own = self.get(id).clone();
         let mut below = Vec::with_capacity(own.below.len());
         for other in &own.below {
             let spec = &self.get(*other).spec;
@@ -322,8 +325,8 @@ impl ConfiguredGraph {
         let own = self.aspect(*aspect).clone();
         let mut edges = vec![Edge { via: Via::Base, to: *base }];
         for below in &own.below {
-            let to = self.put(*base, *below, Some((id, u16::MAX)), pending);
-            edges.push(Edge { via: Via::Aspect(u16::MAX), to });
+            let to = self.put(*base, *below, Some((id, SAME_TARGET)), pending);
+            edges.push(Edge { via: Via::Aspect(SAME_TARGET), to });
         }
         self.go_on(id, &applied, &mut edges, pending);
         let config = self.node(id).config;

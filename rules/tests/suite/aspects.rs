@@ -4,6 +4,7 @@ use maestro_rules::{
     ActionFacts, ConfigurationRequest, LoadOptions, Loaded, QueryOptions, aquery, load,
 };
 
+use crate::memory::session::Session;
 use crate::workspace::{Memory, patterns, render};
 
 /// Rules with sources and dependencies, and an aspect that writes what it has seen.
@@ -364,4 +365,37 @@ fn aquery_shows_the_actions_of_aspects() {
             ("maestro-out/shared/left.seen".to_owned(), seen),
         ]
     );
+}
+
+#[test]
+fn builds_that_remember_agree_with_those_that_do_not() {
+    let defs = format!("{DEFS}{ATTACH}");
+    let package = format!(
+        "{GRAPH}load(\"//:defs.star\", \"both\")\nboth(name = \"r\", deps = [\":left\"])\n"
+    );
+    let mut session = Session::new(&files(&defs, &package), &["//:r"]);
+    let mut check = |edits: &[(&str, Option<&str>)], expect: &[&str]| {
+        // The session compares with a build that remembers nothing.
+        let built = session.edit(edits).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(built.reevaluated.targets, expect);
+    };
+    let all = [
+        "//:bottom",
+        "//:bottom //:defs.star%first",
+        "//:bottom //:defs.star%second",
+        "//:left",
+        "//:left //:defs.star%first",
+        "//:left //:defs.star%second",
+        "//:r",
+    ];
+    // With aspects, an edit of a build file looks at every target.
+    check(&[("maestro.star", Some(&package.replace("\"BSD\"", "\"MIT\"")))], &all);
+    check(&[("defs.star", Some(&defs.replace("return [FirstInfo", "return [ FirstInfo")))], &all);
+    // Without them, the next edit looks at what it concerns, until a rule attaches one again.
+    let without = defs
+        .replace("deps\": attr.label_list(aspects = aspects)", "deps\": attr.label_list()")
+        .replace("d[SecondInfo].text + ", "");
+    check(&[("defs.star", Some(&without))], &["//:bottom", "//:left", "//:r"]);
+    check(&[("maestro.star", Some(&package.replace("\"BSD\"", "\"GPL\"")))], &["//:bottom"]);
+    check(&[("defs.star", Some(&defs))], &all);
 }

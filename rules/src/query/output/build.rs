@@ -7,8 +7,8 @@ use maestro_core::Label;
 
 use crate::attr::AttrValue;
 use crate::attr::configurable::{Branch, Choice};
+use crate::generator::Generator;
 use crate::package::TargetDecl;
-use crate::provenance::Generator;
 use crate::query::graph::{NodeId, TargetGraph, What};
 use crate::resolve::location_of;
 use crate::values::select::DEFAULT_CONDITION;
