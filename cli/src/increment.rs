@@ -213,10 +213,12 @@ impl Invocation {
         let graph = &work.graph;
         let (results, others_hold) = new_results(work, report);
         let pending = pending(work, ended.plan, report);
+        let planned: ActionSet = ended.plan.order.iter().copied().collect();
         let options = keyed_options(&self.config, &self.request);
         let request = RequestRecord {
             name: options.clone(),
-            complete: report.success() && pending.is_empty(),
+            // What is pending beside the plan is nothing that this request asks for.
+            complete: report.success() && !pending.iter().any(|id| planned.contains(*id)),
             artifacts: requested.to_vec(),
             targets: wanted.iter().map(|want| want.target).collect(),
             payload: payload(summary, tests)?,
