@@ -3,13 +3,15 @@
 
 mod edits {
     pub mod fixture;
+    pub mod rows;
 }
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use edits::fixture::{self, Row};
+use edits::fixture::{self, Call};
+use edits::rows::{self, Evaluated, Row};
 use maestro_tests::{Run, Workspace, executed};
 use serde_json::Value;
 
@@ -18,8 +20,7 @@ struct Built {
     run: Run,
     /// The labels of the actions that ran, sorted.
     ran: Vec<String>,
-    /// The packages and the targets that were evaluated, where others were remembered.
-    reevaluated: Option<(Vec<String>, Vec<String>)>,
+    evaluated: Evaluated,
 }
 
 fn names(event: &Value, field: &str) -> Vec<String> {
@@ -27,19 +28,33 @@ fn names(event: &Value, field: &str) -> Vec<String> {
     names.iter().map(|name| name.as_str().expect("a name").to_owned()).collect()
 }
 
-fn build(ws: &Workspace, root: &Path, flags: &[String]) -> Built {
-    let events = ws.outside().join("events.jsonl");
-    let mut command = ws.command();
-    command.current_dir(root).args(["build", "//...", "--output=json", "--events"]);
-    command.arg(&events).args(flags);
-    let run = Run::of(command.output().expect("the binary can be started"));
-    let text = std::fs::read_to_string(&events).expect("events were written");
+fn evaluated(events: &Path) -> Evaluated {
+    let text = std::fs::read_to_string(events).expect("events were written");
     let lines = text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
-    let reevaluated = lines.into_iter().find(|event: &Value| event["event"] == "reevaluated");
-    let reevaluated = reevaluated.map(|e| (names(&e, "packages"), names(&e, "targets")));
-    let ran = executed(&events);
+    let events: Vec<Value> = lines.collect();
+    let find = |name: &str| events.iter().find(|event| event["event"] == name);
+    match (find("reevaluated"), find("analyzed")) {
+        (Some(event), _) => Evaluated::These(names(event, "packages"), names(event, "targets")),
+        (None, Some(_)) => Evaluated::All,
+        (None, None) => Evaluated::Nothing,
+    }
+}
+
+fn command(ws: &Workspace, root: &Path, call: &Call) -> Command {
+    let mut command = ws.command();
+    command.current_dir(root).args([call.command, call.pattern]);
+    command.args(&call.flags).envs(call.env.iter().copied());
+    command
+}
+
+fn build(ws: &Workspace, root: &Path, call: &Call) -> Built {
+    let events = ws.outside().join("events.jsonl");
+    let mut command = command(ws, root, call);
+    command.arg("--output=json").arg("--events").arg(&events);
+    let run = Run::of(command.output().expect("the binary can be started"));
+    let (ran, evaluated) = (executed(&events), evaluated(&events));
     std::fs::remove_file(&events).expect("events were written");
-    Built { run, ran, reevaluated }
+    Built { run, ran, evaluated }
 }
 
 /// The digest of every output.
@@ -51,7 +66,7 @@ fn digests(run: &Run) -> BTreeMap<String, String> {
 }
 
 /// What is built where nothing is remembered: in a copy of the workspace, with the same cache.
-fn forgetful(ws: &Workspace, row: &str, flags: &[String]) -> BTreeMap<String, String> {
+fn forgetful(ws: &Workspace, row: &str, call: &Call) -> BTreeMap<String, String> {
     let copy = tempfile::tempdir_in(ws.outside()).expect("a folder can be made");
     let root = copy.path().join("ws");
     let status = Command::new("cp").arg("-a").arg(&ws.root).arg(&root).status();
@@ -59,52 +74,46 @@ fn forgetful(ws: &Workspace, row: &str, flags: &[String]) -> BTreeMap<String, St
     if root.join("maestro-out").exists() {
         std::fs::remove_dir_all(root.join("maestro-out")).expect("it can be removed");
     }
-    let built = build(ws, &root, flags);
+    let built = build(ws, &root, call);
     assert_eq!(built.run.code, 0, "{row}: without memory:\n{}", built.run.stderr);
     assert_eq!(built.ran, Vec::<String>::new(), "{row}: without memory, keys are the same");
-    assert_eq!(built.reevaluated, None, "{row}: nothing is remembered");
+    assert_eq!(built.evaluated, Evaluated::All, "{row}: nothing is remembered");
     digests(&built.run)
 }
 
-fn check(ws: &Workspace, row: &Row, flags: &mut Vec<String>) {
+fn check(ws: &Workspace, row: &Row, call: &mut Call) {
     for step in &row.steps {
-        step.take(ws, flags);
+        step.take(ws, call);
     }
     let name = row.name;
-    let built = build(ws, &ws.root, flags);
+    let built = build(ws, &ws.root, call);
+    let failed = built.run.code != 0;
+    assert_eq!(failed, row.fails.is_some(), "{name}:\n{}", built.run.stderr);
+    assert_eq!(built.ran, row.ran, "{name}: what ran");
+    assert_eq!(built.evaluated, row.evaluated, "{name}: what was evaluated");
     if let Some(message) = row.fails {
-        assert_ne!(built.run.code, 0, "{name}: it fails");
         assert!(built.run.stderr.contains(message), "{name}:\n{}", built.run.stderr);
         return;
     }
-    assert_eq!(built.run.code, 0, "{name}:\n{}", built.run.stderr);
-    assert_eq!(built.ran, row.ran, "{name}: what ran");
-    if let Some((packages, targets)) = &row.reevaluated {
-        let (packages, targets) = (packages.clone(), targets.clone());
-        let expect =
-            (packages.into_iter().map(String::from), targets.into_iter().map(String::from));
-        let expect = Some((expect.0.collect(), expect.1.collect()));
-        assert_eq!(built.reevaluated, expect, "{name}: what was evaluated");
-    }
-    let again = build(ws, &ws.root, flags);
+    let again = build(ws, &ws.root, call);
     assert_eq!(again.ran, Vec::<String>::new(), "{name}: nothing is left to do");
-    assert!(again.reevaluated.is_none(), "{name}: nothing is left to evaluate");
-    let text = ws.command().args(["build", "//..."]).args(&*flags).output().expect("it runs");
-    let text = Run::of(text);
+    assert_eq!(again.evaluated, Evaluated::Nothing, "{name}: nothing is left to evaluate");
+    let text = Run::of(command(ws, &ws.root, call).output().expect("it runs"));
     assert!(text.stderr.contains("up to date"), "{name}:\n{}{}", text.stdout, text.stderr);
     let expect = digests(&built.run);
     assert_eq!(digests(&again.run), expect, "{name}: the second build");
-    assert_eq!(forgetful(ws, name, flags), expect, "{name}: a build without memory");
+    assert_eq!(forgetful(ws, name, call), expect, "{name}: a build without memory");
 }
 
 #[test]
 fn edits_run_what_they_affect_and_leave_what_a_build_without_memory_would() {
     let ws = Workspace::new();
     fixture::write(&ws);
-    let mut flags = Vec::new();
-    let first = build(&ws, &ws.root, &flags);
+    let mut call = Call::default();
+    let first = build(&ws, &ws.root, &call);
     assert_eq!(first.run.code, 0, "{}", first.run.stderr);
-    for row in fixture::rows() {
-        check(&ws, &row, &mut flags);
+    assert_eq!(first.evaluated, Evaluated::All);
+    for row in rows::rows() {
+        check(&ws, &row, &mut call);
     }
 }

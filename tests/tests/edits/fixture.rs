@@ -1,4 +1,4 @@
-//! The workspace that is edited, and the table of the edits.
+//! The workspace that is edited, and what an edit is made of.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, SystemTime};
@@ -26,13 +26,36 @@ pub enum Step {
     Disguise(&'static str, &'static str),
     /// Flags of this and of later builds.
     Flags(&'static [&'static str]),
+    /// What this and later builds ask for: the command and a pattern.
+    Ask(&'static str, &'static str),
+    /// An environment variable of this and of later builds.
+    Env(&'static str, &'static str),
     /// `maestro clean`.
     Clean,
 }
 
+/// How the binary is called.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `build` or `test`.
+    pub command: &'static str,
+    /// What is asked for.
+    pub pattern: &'static str,
+    /// Further flags.
+    pub flags: Vec<&'static str>,
+    /// Variables of the environment.
+    pub env: Vec<(&'static str, &'static str)>,
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self { command: "build", pattern: "//...", flags: Vec::new(), env: Vec::new() }
+    }
+}
+
 impl Step {
     /// Does it.
-    pub fn take(&self, ws: &Workspace, flags: &mut Vec<String>) {
+    pub fn take(&self, ws: &Workspace, call: &mut Call) {
         let at = |path: &str| ws.root.join(path);
         let done = match *self {
             Self::Write(path, text) => {
@@ -70,7 +93,15 @@ impl Step {
                 file.and_then(|file| file.set_modified(time?))
             }
             Self::Flags(now) => {
-                *flags = now.iter().map(|&flag| flag.to_owned()).collect();
+                call.flags = now.to_vec();
+                Ok(())
+            }
+            Self::Ask(command, pattern) => {
+                (call.command, call.pattern) = (command, pattern);
+                Ok(())
+            }
+            Self::Env(name, value) => {
+                call.env.push((name, value));
                 Ok(())
             }
             Self::Clean => {
@@ -79,34 +110,6 @@ impl Step {
             }
         };
         done.unwrap_or_else(|e| panic!("{self:?}: {e}"));
-    }
-}
-
-/// An edit and what it comes to.
-pub struct Row {
-    pub name: &'static str,
-    pub steps: Vec<Step>,
-    /// The labels of the actions that run, sorted.
-    pub ran: Vec<&'static str>,
-    /// The packages and the targets that are evaluated.
-    pub reevaluated: Option<(Vec<&'static str>, Vec<&'static str>)>,
-    /// What the message of the failure says, where the build fails.
-    pub fails: Option<&'static str>,
-}
-
-fn row(name: &'static str, steps: Vec<Step>, ran: &[&'static str]) -> Row {
-    Row { name, steps, ran: ran.to_vec(), reevaluated: None, fails: None }
-}
-
-impl Row {
-    fn evaluates(mut self, packages: &[&'static str], targets: &[&'static str]) -> Self {
-        self.reevaluated = Some((packages.to_vec(), targets.to_vec()));
-        self
-    }
-
-    fn fails(mut self, message: &'static str) -> Self {
-        self.fails = Some(message);
-        self
     }
 }
 
@@ -184,8 +187,55 @@ lib(name = "low", hdrs = ["low.h"], visibility = ["public"])
 lib(name = "top", hdrs = ["top.h"], deps = [":low"], visibility = ["public"])
 "#;
 
+const STEPS: &str = r#"load("@maestro//rules:basics.star", "genrule", "sh_test")
+genrule(name = "by_tool", outs = ["tool.out"], tools = ["tool.sh"], cmd = "sh $(location tool.sh) > $@")
+genrule(name = "by_env", outs = ["env.out"], env = {"WORD": "w"}, cmd = "echo $$WORD > $@")
+genrule(name = "once", outs = ["once.out"], cmd = "echo once > $@")
+genrule(name = "after", srcs = [":once"], outs = ["after.out"], cmd = "cat $(SRCS) > $@")
+sh_test(name = "check", srcs = ["check.sh"], data = ["expect.txt"])
+sh_test(name = "other", srcs = ["other.sh"])
+"#;
+
+const KIT: &str = r#"load(":kit.star", "kit")
+package(default_visibility = ["public"])
+toolchain_type(name = "type")
+kit(name = "plain", word = "plain")
+kit(name = "fine", word = "fine")
+toolchain(name = "a", toolchain = ":plain", toolchain_type = ":type")
+toolchain(name = "b", toolchain = ":fine", toolchain_type = ":type")
+"#;
+
+const KIT_RULES: &str = r#"visibility(["//..."])
+def _kit_impl(ctx):
+    return [ToolchainInfo(word = ctx.attr.word)]
+
+kit = rule(implementation = _kit_impl, attrs = {"word": attr.string()}, provides = [ToolchainInfo])
+
+def _kitted_impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name + ".out")
+    ctx.actions.write(out, ctx.toolchains["//kit:type"].word)
+    return [DefaultInfo(files = depset([out]))]
+
+kitted = rule(implementation = _kitted_impl, toolchains = ["//kit:type"])
+"#;
+
+/// `maestro.toml` as it is at first.
+pub const SETTINGS: &str = "[workspace]\ntoolchains = [\"//kit:a\"]\n";
+
 /// Writes the workspace.
 pub fn write(ws: &Workspace) {
+    ws.write("maestro.toml", SETTINGS);
+    ws.write("steps/maestro.star", STEPS);
+    ws.write("steps/tool.sh", "echo tool\n");
+    ws.write("steps/check.sh", "grep -q yes steps/expect.txt\n");
+    ws.write("steps/expect.txt", "yes\n");
+    ws.write("steps/other.sh", "true\n");
+    ws.write("kit/maestro.star", KIT);
+    ws.write("kit/kit.star", KIT_RULES);
+    ws.write(
+        "kit/use/maestro.star",
+        "load(\"//kit:kit.star\", \"kitted\")\nkitted(name = \"kitted\")\n",
+    );
     ws.write("tools/maestro.star", "");
     ws.write("tools/defs.star", DEFS);
     ws.write("cfg/maestro.star", CFG);
@@ -200,187 +250,5 @@ pub fn write(ws: &Workspace) {
     ws.write("data/run.sh", "echo run\n");
     ws.write("data/one.ref", "1\n");
     ws.write("data/two.ref", "2\n");
-    Step::Link("data/link", "one.ref").take(ws, &mut Vec::new());
-}
-
-/// The table.
-pub fn rows() -> Vec<Row> {
-    let mut rows = sources();
-    rows.extend(evaluation());
-    rows.extend(settings());
-    rows.extend(folders());
-    rows.extend(outputs());
-    rows
-}
-
-/// Edits of what actions read.
-fn sources() -> Vec<Row> {
-    use Step::{Age, Disguise, Link, Mode, Write};
-    let texts = &["//data:names", "//data:texts"];
-    vec![
-        row("nothing", vec![], &[]),
-        row("a source", vec![Write("app/one.c", "ONE\n")], &["//app:all", "//app:one"]),
-        row("a source, back", vec![Write("app/one.c", "one\n")], &[]),
-        row(
-            "a header that two share",
-            vec![Write("lib/low.h", "LOW\n")],
-            &["//app:all", "//app:one", "//app:two"],
-        ),
-        row("a header of one", vec![Write("lib/top.h", "TOP\n")], &["//app:all", "//app:one"]),
-        row("written again alike", vec![Write("app/two.c", "two\n")], &[]),
-        row("its time alone, backwards", vec![Age("app/two.c", 1_000_000)], &[]),
-        row(
-            "another text of an age ago",
-            vec![Write("app/two.c", "2\n"), Age("app/two.c", 2_000_000)],
-            &["//app:all", "//app:two"],
-        ),
-        row(
-            "same length and time",
-            vec![Disguise("app/two.c", "3\n")],
-            &["//app:all", "//app:two"],
-        ),
-        row("an executable bit", vec![Mode("data/run.sh", 0o755)], &["//data:bit"]),
-        row("the bit again", vec![Mode("data/run.sh", 0o644)], &[]),
-        row("a link's target", vec![Link("data/link", "two.ref")], &["//data:linked"]),
-        row("behind a link", vec![Write("data/two.ref", "II\n")], &["//data:linked"]),
-        row("what no one reads", vec![Write("data/one.ref", "I\n")], &[]),
-        row("in a glob, changed", vec![Write("data/a.txt", "A\n")], texts),
-        row(
-            "two at once",
-            vec![Write("app/one.c", "1\n"), Write("data/a.txt", "aa\n")],
-            &["//app:all", "//app:one", "//data:names", "//data:texts"],
-        ),
-    ]
-}
-
-/// Edits of build files, of what they load, and of flags.
-fn evaluation() -> Vec<Row> {
-    use Step::Replace;
-    const APP: &str = "app/maestro.star";
-    const DEFS: &str = "tools/defs.star";
-    let objects = &["//app:all", "//app:one", "//app:two"];
-    vec![
-        row(
-            "a comment",
-            vec![Replace(APP, "obj(name = \"one\"", "# one\nobj(name = \"one\"")],
-            &[],
-        )
-        .evaluates(&["//app"], &[]),
-        row(
-            "a macro's argument",
-            vec![Replace(APP, "\"w\"", "\"v\"")],
-            &["//app:pair_x", "//app:pair_y"],
-        )
-        .evaluates(&["//app"], &["//app:pair_x", "//app:pair_y"]),
-        row(
-            "a macro's body",
-            vec![Replace(DEFS, "echo \" +", "echo  -\" +")],
-            &["//app:pair_x", "//app:pair_y"],
-        ),
-        row(
-            "a comment in what is loaded",
-            vec![Replace(DEFS, "def pair", "# Two.\ndef pair")],
-            &[],
-        ),
-        row("a rule's body", vec![Replace(DEFS, "echo $1 $2", "echo $2 $1")], objects),
-        row("an attribute's default", vec![Replace(DEFS, "\"O0\"", "\"O2\"")], objects),
-        row(
-            "a provider's field",
-            vec![Replace(DEFS, "word = \"word\"", "word = \"term\"")],
-            objects,
-        ),
-        row(
-            "an attribute",
-            vec![Replace(APP, "src = \"one.c\"", "src = \"one.c\", opt = \"O3\"")],
-            &["//app:all", "//app:one"],
-        )
-        .evaluates(&["//app"], &["//app:one"]),
-        row("a command", vec![Replace(APP, "cat $(SRCS)", "cat  $(SRCS)")], &["//app:all"])
-            .evaluates(&["//app"], &["//app:all"]),
-    ]
-}
-
-/// Edits of flags, of settings and of what may be seen, and mistakes.
-fn settings() -> Vec<Row> {
-    use Step::{Flags, Replace, Write};
-    const APP: &str = "app/maestro.star";
-    let release = &["--param", "//cfg:mode=release"];
-    vec![
-        row("a param", vec![Flags(release)], &["//app:mode"]),
-        row("a param and a source", vec![Write("app/one.c", "p\n")], &["//app:all", "//app:one"]),
-        row("no param", vec![Flags(&[])], &[]),
-        row("a mistake", vec![Replace(APP, "pair(name", "pair((name")], &[]).fails("error"),
-        row("mended", vec![Replace(APP, "pair((name", "pair(name")], &[]),
-        row("a failing action", vec![Replace(APP, "cat  $(SRCS)", "false $(SRCS)")], &[])
-            .fails("//app:all"),
-        row("a command that works", vec![Replace(APP, "false $(SRCS)", "cat  $(SRCS)")], &[]),
-        row(
-            "hidden",
-            vec![Replace(
-                "lib/maestro.star",
-                "\"low.h\"], visibility = [\"public\"]",
-                "\"low.h\"]",
-            )],
-            &[],
-        )
-        .fails("visib"),
-        row(
-            "shown again",
-            vec![Replace("lib/maestro.star", "\"low.h\"]", "\"low.h\"], visibility = [\"//app\"]")],
-            &[],
-        ),
-        row(
-            "settings",
-            vec![Write("maestro.toml", "[config.x]\nparams = { \"//cfg:mode\" = \"release\" }\n")],
-            &[],
-        ),
-        row("a profile", vec![Flags(&["--config", "x"])], &[]),
-        row("no profile", vec![Flags(&[])], &[]),
-    ]
-}
-
-/// Edits of what folders hold.
-fn folders() -> Vec<Row> {
-    use Step::{Remove, Rename, Write};
-    let texts = &["//data:names", "//data:texts"];
-    let package = "load(\"@maestro//rules:basics.star\", \"genrule\")\n\
-                   genrule(name = \"new\", outs = [\"new.out\"], cmd = \"echo new > $@\")\n";
-    vec![
-        row("one more for a glob", vec![Write("data/b.txt", "b\n")], texts),
-        row("renamed in a glob", vec![Rename("data/b.txt", "data/ü ber.txt")], texts),
-        row("renamed again", vec![Rename("data/ü ber.txt", "data/über.txt")], texts),
-        row("one less for a glob", vec![Remove("data/über.txt")], &[]),
-        row("below, for a glob", vec![Write("data/sub/c.txt", "c\n")], texts),
-        row("a package appears below", vec![Write("data/sub/maestro.star", "")], &[]),
-        row("and vanishes", vec![Remove("data/sub/maestro.star")], &[]),
-        row("a folder goes", vec![Remove("data/sub")], &[]),
-        row("a new package", vec![Write("new/maestro.star", package)], &["//new:new"]),
-        row("a package goes", vec![Remove("new")], &[]),
-        row("a file becomes a folder", vec![Remove("app/two.c"), Write("app/two.c/x", "x\n")], &[])
-            .fails("two.c"),
-        row(
-            "a folder becomes a file",
-            vec![Remove("app/two.c"), Write("app/two.c", "2\n")],
-            &["//app:all", "//app:two"],
-        ),
-        row("a source goes", vec![Remove("app/two.c")], &[]).fails("two.c"),
-        row("a source is back", vec![Write("app/two.c", "2\n")], &[]),
-    ]
-}
-
-/// Edits of what was built.
-fn outputs() -> Vec<Row> {
-    use Step::{Clean, Remove, Write};
-    const OUT: &str = "maestro-out/shared/app/all.out";
-    vec![
-        row("an output goes", vec![Remove(OUT)], &[]),
-        row("an output is edited", vec![Remove(OUT), Write(OUT, "mine\n")], &[]),
-        row(
-            "an output becomes a folder",
-            vec![Remove(OUT), Write("maestro-out/shared/app/all.out/x", "mine\n")],
-            &[],
-        ),
-        row("all outputs go", vec![Remove("maestro-out")], &[]),
-        row("clean", vec![Clean], &[]),
-    ]
+    Step::Link("data/link", "one.ref").take(ws, &mut Call::default());
 }
