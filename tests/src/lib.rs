@@ -343,14 +343,14 @@ pub fn keys(events: &Path) -> Vec<String> {
 pub fn files_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut stack = vec![dir.to_owned()];
-    while let Some(dir) = stack.pop() {
-        for entry in std::fs::read_dir(&dir).expect("the folder can be read") {
+    while let Some(folder) = stack.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder can be read") {
             let path = entry.expect("the entry can be read").path();
             if path.is_dir() && !path.is_symlink() {
                 stack.push(path);
             } else if !path.is_symlink() {
                 let bytes = std::fs::read(&path).expect("the file can be read");
-                found.push((path.strip_prefix(dir.as_path()).unwrap_or(&path).to_owned(), bytes));
+                found.push((path.strip_prefix(dir).unwrap_or(&path).to_owned(), bytes));
             }
         }
     }
