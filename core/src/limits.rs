@@ -13,6 +13,8 @@ pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
 pub const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024 - 64 * 1024;
 /// Most nodes of a Directory message that is read from the store.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
+/// Most arguments, and most outputs, of a Command message that is read from the store.
+pub const COMMAND_ENTRIES_MAX: usize = 1_000_000;
 /// Deepest nesting of directories in a tree.
 pub const TREE_DEPTH_MAX: usize = 512;
 /// Most entries of one tree artifact.
@@ -25,6 +27,14 @@ pub const BLOB_IN_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const ACTION_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most times that one action is run again in a build because blobs of it were lost.
 pub const REWINDS_MAX: u32 = 5;
+/// Most earlier states of one action that the cache remembers, to compare with.
+pub const BASELINES_MAX: usize = 8;
+/// Directories of inputs that are gathered before they are stored in one piece, in bytes.
+pub const BASELINE_PACK_BYTES: usize = 4 * 1024 * 1024;
+/// Directories of the inputs of one action that are remembered at all, in bytes.
+pub const BASELINE_ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Actions that are gathered before they are remembered.
+pub const BASELINE_PACK_ACTIONS: usize = 512;
 /// Default time limit of a command action, in milliseconds.
 pub const ACTION_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
 /// Largest text that stands in `maestro.lock.d/`, in bytes.

@@ -147,24 +147,22 @@ fn reapi_result(result: &wire::ActionResult) -> reapi::ActionResult {
 
 // --- messages at random
 
-fn action() -> impl Strategy<Value = wire::Action> {
-    function().prop_flat_map(|function| {
-        let parts = (
-            digest(function),
-            digest(function),
-            option::of(0..u64::MAX / 1_000_000),
-            any::<bool>(),
-            any::<Vec<u8>>(),
-            pairs(),
-        );
-        parts.prop_map(|(command, root, timeout_ms, do_not_cache, salt, platform)| wire::Action {
-            command_digest: command,
-            input_root_digest: root,
-            timeout_ms,
-            do_not_cache,
-            salt,
-            platform,
-        })
+fn action(function: DigestFunction) -> impl Strategy<Value = wire::Action> {
+    let parts = (
+        digest(function),
+        digest(function),
+        option::of(0..u64::MAX / 1_000_000),
+        any::<bool>(),
+        any::<Vec<u8>>(),
+        pairs(),
+    );
+    parts.prop_map(|(command, root, timeout_ms, do_not_cache, salt, platform)| wire::Action {
+        command_digest: command,
+        input_root_digest: root,
+        timeout_ms,
+        do_not_cache,
+        salt,
+        platform,
     })
 }
 
@@ -228,13 +226,33 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn actions_have_the_bytes_of_protobuf(action in action()) {
-        prop_assert_eq!(action.encode(), encoded(&reapi_action(&action)));
+    fn actions_have_the_bytes_of_protobuf_and_come_back(
+        (function, action) in function().prop_flat_map(|f| (Just(f), action(f)))
+    ) {
+        let bytes = encoded(&reapi_action(&action));
+        prop_assert_eq!(action.encode(), bytes.clone());
+        prop_assert_eq!(wire::Action::decode(function, &bytes), Ok(action));
     }
 
     #[test]
-    fn commands_have_the_bytes_of_protobuf(command in command()) {
-        prop_assert_eq!(command.encode(), encoded(&reapi_command(&command)));
+    fn commands_have_the_bytes_of_protobuf_and_come_back(command in command()) {
+        let bytes = encoded(&reapi_command(&command));
+        prop_assert_eq!(command.encode(), bytes.clone());
+        prop_assert_eq!(wire::Command::decode(&bytes), Ok(command));
+    }
+
+    #[test]
+    fn trees_have_the_bytes_of_protobuf_and_come_back(
+        root in directory(DigestFunction::Blake3),
+        children in vec(directory(DigestFunction::Blake3), 0..4),
+    ) {
+        let theirs = reapi::Tree {
+            root: Some(reapi_directory(&root)),
+            children: children.iter().map(reapi_directory).collect(),
+        };
+        let (bytes, tree) = (encoded(&theirs), wire::Tree { root, children });
+        prop_assert_eq!(tree.encode(), bytes.clone());
+        prop_assert_eq!(wire::Tree::decode(DigestFunction::Blake3, &bytes), Ok(tree));
     }
 
     #[test]
@@ -279,6 +297,9 @@ proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(function in function(), bytes in any::<Vec<u8>>()) {
         let _ = wire::Directory::decode(function, &bytes);
+        let _ = wire::Tree::decode(function, &bytes);
+        let _ = wire::Command::decode(&bytes);
+        let _ = wire::Action::decode(function, &bytes);
         let _ = wire::ActionResult::decode(function, &bytes);
     }
 
@@ -296,6 +317,27 @@ proptest! {
         if let Ok(read) = wire::Directory::decode(DigestFunction::Blake3, &bytes) {
             let again = wire::Directory::decode(DigestFunction::Blake3, &read.encode());
             prop_assert_eq!(again, Ok(read));
+        }
+    }
+
+    #[test]
+    fn damaged_actions_and_commands_are_refused_or_sound(
+        action in action(DigestFunction::Blake3),
+        command in command(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let [mut action, mut command] = [action.encode(), command.encode()];
+        for bytes in [&mut action, &mut command].into_iter().filter(|bytes| !bytes.is_empty()) {
+            for (index, byte) in &damage {
+                *index.get_mut(bytes) = *byte;
+            }
+        }
+        if let Ok(read) = wire::Action::decode(DigestFunction::Blake3, &action) {
+            let again = wire::Action::decode(DigestFunction::Blake3, &read.encode());
+            prop_assert_eq!(again, Ok(read));
+        }
+        if let Ok(read) = wire::Command::decode(&command) {
+            prop_assert_eq!(wire::Command::decode(&read.encode()), Ok(read));
         }
     }
 
