@@ -4,6 +4,7 @@
 
 mod output;
 mod repos;
+mod testing;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::output::OutputFormat;
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
+pub use self::testing::{TestArgs, TestFlags, TestOutput};
 
 /// Builds what can be described: code, images, answers of models, releases.
 #[derive(Parser, Debug)]
@@ -58,7 +60,7 @@ pub enum Command {
     /// Builds targets.
     Build(BuildArgs),
     /// Builds targets and runs the tests among them.
-    Test(BuildArgs),
+    Test(TestArgs),
     /// Builds a target and runs it.
     Run(RunArgs),
     /// Asks about targets, in the language of `bazel query`: deps(), rdeps(), somepath(), kind().

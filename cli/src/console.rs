@@ -25,6 +25,7 @@ pub struct Console {
     running: BTreeMap<u32, (String, Instant)>,
     toolchains: Vec<(String, Instant)>,
     saved_usd_micros: u64,
+    without_test_logs: bool,
 }
 
 impl Console {
@@ -44,6 +45,7 @@ impl Console {
             running: BTreeMap::new(),
             toolchains: Vec::new(),
             saved_usd_micros: 0,
+            without_test_logs: false,
         }
     }
 
@@ -93,9 +95,16 @@ impl Console {
             Event::TestFinished { label, status, cached, duration_ms, .. } => {
                 self.test(&label.to_string(), *status, *cached, *duration_ms);
             }
-            Event::InvocationStarted { .. } | Event::InvocationFinished { .. } => {}
+            Event::InvocationStarted { .. }
+            | Event::InvocationFinished { .. }
+            | Event::TestResult { .. } => {}
         }
         self.refresh();
+    }
+
+    /// Says nothing of what failed tests wrote.
+    pub fn hide_test_logs(&mut self, hide: bool) {
+        self.without_test_logs = hide;
     }
 
     /// Draws the status again if it is time.
@@ -179,7 +188,8 @@ impl Console {
             Some(aspect) => (format!(" by aspect {aspect}"), format!(" --aspects={aspect}")),
         };
         let mut text = format!("{head} {mnemonic} of {label}{by}: {message}\n  --> {location}");
-        if !log.is_empty() {
+        let hidden = self.without_test_logs && mnemonic == "Test";
+        if !log.is_empty() && !hidden {
             text.push_str(&format!("\n{log}"));
         }
         if let Some(path) = log_path {
@@ -198,6 +208,7 @@ impl Console {
     fn test(&mut self, label: &str, status: TestStatus, cached: bool, duration_ms: u64) {
         let (word, color) = match status {
             TestStatus::Passed => ("PASSED", "32"),
+            TestStatus::Flaky => ("FLAKY", "33"),
             TestStatus::Failed => ("FAILED", "31;1"),
             TestStatus::Timeout => ("TIMEOUT", "31;1"),
             TestStatus::NotBuilt => ("NOT BUILT", "33"),

@@ -66,7 +66,8 @@ pub fn downloads(invocation: &Invocation, patterns: &[String]) -> Result<Vec<Dow
         let target = graph.target(*id);
         requested.extend(&target.files);
         if let Some(test) = &target.test {
-            requested.extend(graph.action(test.action).outputs.iter().map(|o| o.artifact));
+            let outputs = test.actions.iter().flat_map(|id| graph.action(*id).outputs);
+            requested.extend(outputs.map(|output| output.artifact));
         }
     }
     let plan = graph.plan(&requested).map_err(|e| Failure::input(e.to_string()))?;

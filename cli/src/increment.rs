@@ -422,18 +422,19 @@ pub fn all_targets(
     memory: &Memory,
     record: &RequestRecord,
 ) -> Option<Vec<TargetSummary>> {
-    let (graph, results) = memory.snapshot.open_graph().ok().flatten()?;
+    let (mut graph, results) = memory.snapshot.open_graph().ok().flatten()?;
     let groups = OutputGroups::parse(&request.output_groups);
-    let summary = |id: &TargetId| {
-        let want = crate::commands::build::wanted(&graph, *id, request.tests, &groups);
+    let tests = request.tests.as_ref();
+    let mut summary = |id: &TargetId| {
+        let want = crate::commands::build::wanted(&mut graph, *id, tests, &groups).ok()?;
         let files = want.artifacts.iter();
         let mut outputs: Vec<OutputSummary> =
             files.flat_map(|id| files_on_disk(&graph, &results, memory, *id)).collect();
         outputs.sort_by(|a, b| a.path.cmp(&b.path));
         outputs.dedup_by(|a, b| a.path == b.path);
-        TargetSummary { label: want.label.to_string(), aspect: want.aspect, outputs }
+        Some(TargetSummary { label: want.label.to_string(), aspect: want.aspect, outputs })
     };
-    Some(record.targets.iter().map(summary).collect())
+    record.targets.iter().map(&mut summary).collect()
 }
 
 /// Counts the actions that a plan left out, since their results hold.

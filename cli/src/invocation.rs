@@ -17,9 +17,7 @@ use anyhow::Result;
 use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
 use maestro_core::graph::{Executable, Plan};
-use maestro_core::{
-    ActionGraph, ArtifactId, DigestFunction, FailureKind, Label, RelPath, TargetId,
-};
+use maestro_core::{ActionGraph, ArtifactId, DigestFunction, FailureKind, RelPath};
 use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
@@ -31,7 +29,7 @@ use maestro_executor::workspace::host::WorkspaceHost;
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
 
-use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords};
+use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords, TestFlags, TestOutput};
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::{Failure, chain};
@@ -39,38 +37,10 @@ use crate::increment::{self, Ended, Known, Work, observe};
 use crate::null_build::{self, Memory};
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::repos::{self, Repos};
+pub use crate::request::{Request, Wanted};
 use crate::runners::{Runners, ToolchainFinder, sandbox};
 use crate::sinks::Fanout;
-
-/// What the user asked for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The command's name.
-    pub command: &'static str,
-    /// Target patterns as given.
-    pub patterns: Vec<String>,
-    /// How to build.
-    pub options: BuildOptions,
-    /// Whether tests are run.
-    pub tests: bool,
-    /// Groups of outputs, as given.
-    pub output_groups: Vec<String>,
-    /// Further options that change what is made, as text: they tell snapshots apart.
-    pub further: Vec<String>,
-}
-
-/// A target with the artifacts of it that are to be made.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// Its label.
-    pub label: Label,
-    /// The aspect, where it stands for what one makes on the target of the label.
-    pub aspect: Option<String>,
-    /// The target.
-    pub target: TargetId,
-    /// What to make.
-    pub artifacts: Vec<ArtifactId>,
-}
+use crate::verdicts::write_junit;
 
 /// The end of a build, before it is reported.
 pub struct Built {
@@ -167,7 +137,9 @@ impl Invocation {
         for file in std::iter::once(PROJECT_FILE.to_owned()).chain(records.files_read()) {
             observe(&host, &file)?;
         }
-        let console = Console::new(false, config.no_color);
+        let mut console = Console::new(false, config.no_color);
+        let quiet = |flags: &TestFlags| flags.test_output == TestOutput::Summary;
+        console.hide_test_logs(request.tests.as_ref().is_some_and(quiet));
         let BuildOptions { events, trace, .. } = &request.options;
         let events = Fanout::start(console, events.as_deref(), trace.as_deref())?;
         let id = uuid::Uuid::now_v7().to_string();
@@ -241,6 +213,9 @@ impl Invocation {
             increment::count_known(&mut report, &work.graph, memory, &plan, &requested);
         }
         let tests = self.test_verdicts(&work, &wanted, &report, &plan);
+        if let Some(path) = self.request.tests.as_ref().and_then(|flags| flags.junit.as_ref()) {
+            write_junit(&self.config.workspace, path, &tests)?;
+        }
         let (graph, known) = (&work.graph, work.known.as_ref());
         let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
         let files: Vec<Vec<OutputSummary>> =
@@ -366,7 +341,7 @@ impl Invocation {
         let options = &self.request.options;
         EngineOptions {
             jobs: self.config.jobs(options.jobs),
-            keep_going: options.keep_going || self.request.tests,
+            keep_going: options.keep_going || self.request.tests.is_some(),
             reach: match (self.locked(), options.stale_records) {
                 (true, _) => Reach::Lock,
                 (false, StaleRecords::Allow) => Reach::Stale,
@@ -479,7 +454,7 @@ pub fn print_summary(
     request: &Request,
     up_to_date: bool,
 ) -> Result<()> {
-    let verb = if request.tests { "tested" } else { "built" };
+    let verb = if request.tests.is_some() { "tested" } else { "built" };
     eprint!("{}", summary.text(verb, targets, up_to_date));
     if output == OutputFormat::Json {
         println!("{}", serde_json::to_string(summary)?);

@@ -23,11 +23,13 @@ mod profile;
 mod profiles;
 mod report;
 mod repos;
+mod request;
 mod runners;
 mod signals;
 mod sinks;
 mod star_files;
 mod test_logs;
+mod testing;
 mod verdicts;
 mod watch;
 

@@ -14,14 +14,14 @@ use maestro_executor::workspace;
 use maestro_executor::workspace::snapshot::{Changes, RequestRecord, Snapshot, SnapshotName};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{BuildOptions, ConfigurationOptions, Global};
+use crate::args::{BuildOptions, ConfigurationOptions, Global, TestFlags};
 use crate::config::Config;
 use crate::console::Console;
 use crate::invocation::{Request, millis, print_summary, unix_ms};
 use crate::profiles::host_machine;
 use crate::report::Summary;
 use crate::sinks::Fanout;
-use crate::verdicts::TestVerdict;
+use crate::verdicts::{TestVerdict, write_junit};
 
 /// What a snapshot remembers for the report of a null build.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +78,9 @@ pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look>
     summary.invocation_id = uuid::Uuid::now_v7().to_string();
     summary.wall_ms = millis(started);
     tell_up_to_date(config, request, &summary, &tests)?;
+    if let Some(path) = request.tests.as_ref().and_then(|flags| flags.junit.as_ref()) {
+        write_junit(&config.workspace, path, &tests)?;
+    }
     print_summary(global.output, &summary, targets, request, true)?;
     Ok(Look::Done(ExitCode::SUCCESS))
 }
@@ -144,7 +147,7 @@ fn tell_up_to_date(
         unix_ms: unix_ms(),
     });
     for test in tests {
-        sinks.emit(test.event(true));
+        test.events(true).into_iter().for_each(|event| sinks.emit(event));
     }
     sinks.emit(Event::InvocationFinished {
         success: true,
@@ -177,6 +180,7 @@ pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("overrides={:?}", config.overrides),
     ];
     let own = own.into_iter().chain([format!("output-groups={:?}", request.output_groups)]);
+    let own = own.chain(request.tests.iter().flat_map(TestFlags::keyed));
     own.chain(request.further.iter().cloned()).chain(request.patterns.iter().cloned()).collect()
 }
 

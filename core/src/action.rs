@@ -227,11 +227,21 @@ pub struct ExecutionHints {
     pub memory_bytes: u64,
     /// Whether the action is a test: a fresh network namespace, its log shown on failure.
     pub test: bool,
+    /// How often it is tried before it has failed; more than once only for tests that say so.
+    pub attempts: u32,
+    /// Whether no other command may run beside it.
+    pub exclusive: bool,
 }
 
 impl Default for ExecutionHints {
     fn default() -> Self {
-        Self { cpu_millis: 1000, memory_bytes: 256 << 20, test: false }
+        Self {
+            cpu_millis: 1000,
+            memory_bytes: 256 << 20,
+            test: false,
+            attempts: 1,
+            exclusive: false,
+        }
     }
 }
 

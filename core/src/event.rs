@@ -136,10 +136,14 @@ pub enum Event {
         /// Where the whole log is, if there is one.
         log_path: Option<String>,
     },
-    /// A test has its verdict.
-    TestFinished {
+    /// One run of one shard of a test has its verdict: the build event protocol's `TestResult`.
+    TestResult {
         /// The test.
         label: Label,
+        /// Which run it was, from 1.
+        run: u32,
+        /// Which shard, from 1.
+        shard: u32,
         /// The verdict.
         status: TestStatus,
         /// Whether it came from the cache.
@@ -147,6 +151,27 @@ pub enum Event {
         /// How long it ran, in milliseconds.
         duration_ms: u64,
         /// Where its log is.
+        log_path: Option<String>,
+        /// Where its result in the form of JUnit is.
+        xml_path: Option<String>,
+    },
+    /// A test has its verdict over all runs and shards: the protocol's `TestSummary`.
+    TestFinished {
+        /// The test.
+        label: Label,
+        /// The verdict: the worst of its runs.
+        status: TestStatus,
+        /// Whether all of it came from the cache.
+        cached: bool,
+        /// How long it ran, in milliseconds; shards and runs are added up.
+        duration_ms: u64,
+        /// How often it was run.
+        #[serde(default)]
+        runs: u32,
+        /// In how many shards.
+        #[serde(default)]
+        shards: u32,
+        /// Where its log is, or that of the first run that did not pass.
         log_path: Option<String>,
     },
     /// Something the user should know that is no action's fault.
@@ -193,6 +218,8 @@ pub enum Outcome {
 pub enum TestStatus {
     /// Exit code 0.
     Passed,
+    /// Exit code 0 after an attempt that failed, of a test that is declared to be flaky.
+    Flaky,
     /// Another exit code, or outputs missing.
     Failed,
     /// It ran too long.

@@ -90,7 +90,7 @@ pub struct Target {
     pub groups: Vec<(String, Vec<ArtifactId>)>,
     /// What `run` starts, if it can be run.
     pub executable: Option<Box<Executable>>,
-    /// The action whose success is the test's, if it is a test.
+    /// The actions whose success is the test's, if it is a test.
     pub test: Option<Box<TestTarget>>,
     /// Its `tags` attribute.
     pub tags: Vec<String>,
@@ -122,8 +122,8 @@ pub struct Executable {
 /// How a target is tested.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TestTarget {
-    /// The action that runs the test.
-    pub action: ActionId,
+    /// The actions that run it: one, or one for each shard, in their order.
+    pub actions: Vec<ActionId>,
     /// `small`, `medium`, `large` or `enormous`.
     pub size: String,
 }

@@ -226,6 +226,15 @@ impl Action {
 }
 
 impl ActionResult {
+    /// The worker of a result that a test reached only at a later attempt. Such a result is good
+    /// enough for whoever saw the failure, and must never leave the machine.
+    pub const FLAKY_WORKER: &'static str = "local, after a failed attempt";
+
+    /// Whether an attempt failed before this one passed.
+    pub fn is_flaky(&self) -> bool {
+        self.worker == Self::FLAKY_WORKER
+    }
+
     /// The canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();

@@ -11,8 +11,10 @@
 //! | `inputs` | laying inputs out |
 //! | `outputs` | checking outputs and storing them |
 //! | `diagnose` | what to tell the user about a failure |
+//! | `failures` | errors of what is below, as failures of an action |
 
 mod diagnose;
+mod failures;
 mod inputs;
 mod outputs;
 mod scratch;
@@ -23,9 +25,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use maestro_cas::{Store, StoreError};
+use maestro_cas::Store;
 use maestro_core::key::SandboxProfile;
 use maestro_core::wire::ActionResult;
 use maestro_core::{Digest, How, limits};
@@ -33,6 +35,7 @@ use maestro_core::{Digest, How, limits};
 use crate::runner::{Job, Outcome, RunError, Runner};
 use crate::sandbox::protocol::{End, Layer, Reply, Request, StepFailure};
 use crate::sandbox::{SandboxError, SpawnOptions, SpawnServer, exit_code, exit_signal};
+use failures::{internal, machine, sandbox_failure, store_failure};
 use inputs::{BoundTree, InputError, Layouter};
 use outputs::{Collected, OutputError, Wanted};
 use scratch::SlotFolder;
@@ -70,6 +73,8 @@ pub struct CommandRunner {
     layouter: Layouter,
     servers: Mutex<Vec<Slot>>,
     spilled: Mutex<HashSet<String>>,
+    /// Held for reading by every command that runs, for writing by one that must be alone.
+    alone: RwLock<()>,
 }
 
 /// One job slot; runs one action at a time.
@@ -104,6 +109,7 @@ impl CommandRunner {
             servers: Mutex::new(Vec::with_capacity(options.slots)),
             options,
             spilled: Mutex::default(),
+            alone: RwLock::new(()),
         }
     }
 
@@ -272,7 +278,13 @@ impl CommandRunner {
             self.check_disk()?;
             let workspace = self.options.workspace.as_deref();
             let hints = diagnose::hints(job, workspace, signal, &stderr);
-            return Err(said.failed(diagnose::ending(code, signal), hints));
+            let mut error = said.failed(diagnose::ending(code, signal), hints);
+            if let (RunError::Failed { kept, .. }, true) = (&mut error, job.spec.hints.test) {
+                // A report that cannot be had is no reason to hide why the test failed.
+                let collected = outputs::collect(&self.store, written.as_fd(), wanted);
+                *kept = collected.map(|collected| collected.files).unwrap_or_default();
+            }
+            return Err(error);
         }
         let collected = outputs::collect(&self.store, written.as_fd(), wanted);
         let Collected { files, directories } =
@@ -353,6 +365,31 @@ impl Runner for CommandRunner {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
+        let (_shared, _alone) = match job.spec.hints.exclusive {
+            true => (None, Some(self.alone.write().unwrap_or_else(PoisonError::into_inner))),
+            false => (Some(self.alone.read().unwrap_or_else(PoisonError::into_inner)), None),
+        };
+        let mut tried = 1;
+        loop {
+            match self.run_once(job) {
+                Err(RunError::Failed { .. } | RunError::Timeout { .. })
+                    if tried < job.spec.hints.attempts =>
+                {
+                    tried += 1;
+                }
+                Ok(mut outcome) if tried > 1 => {
+                    outcome.result.worker = ActionResult::FLAKY_WORKER.to_owned();
+                    return Ok(outcome);
+                }
+                end => return end,
+            }
+        }
+    }
+}
+
+impl CommandRunner {
+    /// Runs an action once; another spawn server is tried where one dies under it.
+    fn run_once(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
         let slot = self.slot(job.slot);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = internal("an action was not tried");
@@ -409,7 +446,8 @@ struct Said {
 
 impl Said {
     fn failed(self, message: String, hints: Vec<String>) -> RunError {
-        RunError::Failed { message, hints, stdout: self.stdout, stderr: self.stderr }
+        let Self { stdout, stderr } = self;
+        RunError::Failed { message, hints, stdout, stderr, kept: Vec::new() }
     }
 }
 
@@ -489,40 +527,10 @@ fn not_started(job: &Job<'_>, hermetic: bool, errno: i32) -> RunError {
         _ => "",
     };
     let hints = if hint.is_empty() { Vec::new() } else { vec![hint.to_owned()] };
-    RunError::Failed { message, hints, stdout: None, stderr: None }
+    RunError::Failed { message, hints, stdout: None, stderr: None, kept: Vec::new() }
 }
 
 fn is_input(job: &Job<'_>, program: &str) -> bool {
     let program = program.trim_start_matches("/build/").trim_start_matches("./");
     job.prepared.tree.entries.iter().any(|(path, _)| path.as_str() == program)
-}
-
-fn sandbox_failure(error: &SandboxError) -> RunError {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-    let message = format!("{error}{}", source.unwrap_or_default());
-    RunError::Machine { message, hints: error.hints() }
-}
-
-fn store_failure(error: &StoreError) -> RunError {
-    match error {
-        StoreError::Missing { digest } | StoreError::Corrupt { digest, .. } => {
-            RunError::MissingBlobs(vec![*digest])
-        }
-        _ => {
-            let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-            let message = format!("{error}{}", source.unwrap_or_default());
-            RunError::Machine { message, hints: error.hint().into_iter().collect() }
-        }
-    }
-}
-
-fn machine(path: &Path, action: &str, source: &io::Error) -> RunError {
-    let message = format!("cannot {action} `{}`: {source}", path.display());
-    let full = source.kind() == io::ErrorKind::StorageFull;
-    let hints = if full { vec!["`maestro cache gc` makes room".to_owned()] } else { Vec::new() };
-    RunError::Machine { message, hints }
-}
-
-fn internal(message: &str) -> RunError {
-    RunError::Internal { message: message.to_owned() }
 }

@@ -107,6 +107,8 @@ pub struct FinishedAction {
     pub record: Option<Box<crate::records::RecordUse>>,
     /// Standard output and error of the run that made the result, if any.
     pub logs: Vec<Digest>,
+    /// Whether it passed only after a failed attempt.
+    pub flaky: bool,
 }
 
 impl FinishedAction {
@@ -126,6 +128,7 @@ impl FinishedAction {
             saved_usd_micros: 0,
             record: None,
             logs: Vec::new(),
+            flaky: false,
         }
     }
 }

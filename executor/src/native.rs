@@ -220,5 +220,11 @@ pub fn one_output(job: &Job<'_>, made: Made, execution_ms: u64) -> Result<Outcom
 }
 
 fn failed(message: String) -> Result<Outcome, RunError> {
-    Err(RunError::Failed { message, hints: Vec::new(), stdout: None, stderr: None })
+    Err(RunError::Failed {
+        message,
+        hints: Vec::new(),
+        stdout: None,
+        stderr: None,
+        kept: Vec::new(),
+    })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use maestro_cas::Store;
-use maestro_core::wire::ActionResult;
+use maestro_core::wire::{ActionResult, OutputFile};
 use maestro_core::{ActionGraph, ActionSpec, Digest, FailureKind, How, Prepared};
 
 /// Tells running work that nobody wants its result any more. Cheap to clone, never reset.
@@ -83,6 +83,8 @@ pub enum RunError {
         stdout: Option<Digest>,
         /// See `stdout`.
         stderr: Option<Digest>,
+        /// What a test made before it failed, such as its report.
+        kept: Vec<OutputFile>,
     },
     /// It ran longer than it may.
     #[error("timed out after {limit_ms} ms")]

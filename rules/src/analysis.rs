@@ -7,6 +7,7 @@ mod context;
 mod memory;
 mod program;
 mod result;
+mod testing;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};

@@ -245,6 +245,15 @@ pub(crate) fn common_attributes(
         };
         let sizes = ["small", "medium", "large", "enormous"];
         let times = ["", "short", "moderate", "long", "eternal"];
+        let shards = "How many processes share the test; each gets TEST_SHARD_INDEX.";
+        for (name, kind, doc) in [
+            ("flaky", AttrKind::Bool, "Whether it is tried up to three times."),
+            ("shard_count", AttrKind::Int, shards),
+        ] {
+            let mut spec = AttrSpec::plain(kind, doc);
+            spec.configurable = false;
+            out.push((name.to_owned(), Arc::new(spec)));
+        }
         out.push(("size".to_owned(), choice("How heavy the test is.", &sizes, "medium")));
         out.push(("timeout".to_owned(), choice("How long it may run.", &times, "")));
     }

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use maestro_core::ActionGraph;
 use maestro_core::graph::TargetId;
-use maestro_core::{ActionGraph, ArtifactId};
 
-use crate::args::{BuildArgs, Global};
+use crate::args::{BuildArgs, Global, TestArgs, TestFlags};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::invocation::{Invocation, Request, Wanted};
@@ -15,12 +15,14 @@ use crate::output_groups::OutputGroups;
 
 /// Builds targets.
 pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
-    once_or_watching(global, args, || run(global, args, "build", false))
+    once_or_watching(global, args, || run(global, args, "build", None))
 }
 
 /// Builds targets and runs the tests among them.
-pub fn test(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
-    once_or_watching(global, args, || run(global, args, "test", true))
+pub fn test(global: &Global, args: &TestArgs) -> Result<ExitCode> {
+    args.flags.check()?;
+    let build = &args.build;
+    once_or_watching(global, build, || run(global, build, "test", Some(args.flags.clone())))
 }
 
 fn once_or_watching(
@@ -31,39 +33,63 @@ fn once_or_watching(
     if args.watch { crate::watch::run(global, build) } else { build() }
 }
 
-fn run(global: &Global, args: &BuildArgs, command: &'static str, tests: bool) -> Result<ExitCode> {
+fn run(
+    global: &Global,
+    args: &BuildArgs,
+    command: &'static str,
+    tests: Option<TestFlags>,
+) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let patterns = args.patterns.clone();
     let options = crate::profiles::options(&config, &args.options)?;
     let output_groups = args.output_groups.clone();
-    let request = Request { command, patterns, options, tests, output_groups, further: Vec::new() };
+    let request = Request { tests, output_groups, ..Request::plain(command, patterns, options) };
+    let flags = request.tests.clone();
     let memory = match look(global, &config, &request)? {
         Look::Done(code) => return Ok(code),
         Look::ToDo(memory) => memory,
     };
     let invocation = Invocation::start_over(global, config, request, memory)?;
-    let work = invocation.work()?;
+    let mut work = invocation.work()?;
     let groups = OutputGroups::parse(&args.output_groups);
     groups.check(&work.graph, &work.requested)?;
-    let wanted: Vec<Wanted> =
-        work.requested.iter().map(|id| wanted(&work.graph, *id, tests, &groups)).collect();
-    if tests && wanted.iter().all(|w| work.graph.target(w.target).test.is_none()) {
-        return Err(Failure::input("the patterns name no test")
-            .hint("`maestro query 'kind(\".*_test\", //...)'` lists tests")
-            .into());
+    let mut all: Vec<Wanted> = Vec::new();
+    for id in &work.requested {
+        if flags.as_ref().is_none_or(|flags| flags.selects(work.graph.target(*id))) {
+            all.push(wanted(&mut work.graph, *id, flags.as_ref(), &groups)?);
+        }
     }
-    let built = invocation.build(work, wanted)?;
+    if flags.is_some() && all.iter().all(|want| want.runs.is_empty()) {
+        return Err(no_test(&work.graph, &work.requested).into());
+    }
+    let built = invocation.build(work, all)?;
     invocation.conclude(built)
 }
 
-/// What `build` or `test` makes of a target.
-pub fn wanted(graph: &ActionGraph, id: TargetId, tests: bool, groups: &OutputGroups) -> Wanted {
-    let target = graph.target(id);
-    let mut artifacts: Vec<ArtifactId> = groups.artifacts(target);
-    if let Some(test) = target.test.as_ref().filter(|_| tests) {
-        artifacts.extend(graph.action(test.action).outputs.iter().map(|output| output.artifact));
+fn no_test(graph: &ActionGraph, requested: &[TargetId]) -> Failure {
+    if requested.iter().any(|id| graph.target(*id).test.is_some()) {
+        return Failure::input("the filters leave out every test")
+            .hint("they are `--test-tag-filters` and `--test-size-filters`");
     }
+    Failure::input("the patterns name no test")
+        .hint("`maestro query 'kind(\".*_test\", //...)'` lists tests")
+}
+
+/// What `build` or `test` makes of a target; variants of tests are added to the graph.
+pub fn wanted(
+    graph: &mut ActionGraph,
+    id: TargetId,
+    tests: Option<&TestFlags>,
+    groups: &OutputGroups,
+) -> Result<Wanted, Failure> {
+    let runs = match tests {
+        Some(flags) => flags.runs(graph, id)?,
+        None => Vec::new(),
+    };
+    let target = graph.target(id);
+    let mut artifacts = groups.artifacts(target);
+    let outputs = runs.iter().flat_map(|run| graph.action(run.action).outputs);
+    artifacts.extend(outputs.map(|output| output.artifact));
     let aspect = target.aspect.as_deref().map(str::to_owned);
-    let label = target.label.clone();
-    Wanted { label, aspect, target: id, artifacts }
+    Ok(Wanted { label: target.label.clone(), aspect, target: id, artifacts, runs })
 }

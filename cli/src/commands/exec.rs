@@ -97,14 +97,8 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&args.graph)
         .with_context(|| format!("cannot read `{}`", args.graph.display()))?;
     let (graph, wanted) = read_graph(&args.graph, &text)?;
-    let request = Request {
-        command: "exec",
-        patterns: vec![args.graph.display().to_string()],
-        options: args.options.clone(),
-        tests: false,
-        output_groups: Vec::new(),
-        further: Vec::new(),
-    };
+    let request =
+        Request::plain("exec", vec![args.graph.display().to_string()], args.options.clone());
     let invocation = Invocation::start(global, request)?;
     let requested = wanted.iter().map(|want| want.target).collect();
     let built = invocation.build(
@@ -155,7 +149,13 @@ fn read_graph(path: &Path, text: &str) -> Result<(ActionGraph, Vec<Wanted>)> {
             })
             .collect();
         if !artifacts.is_empty() {
-            wanted.push(Wanted { label: label.clone(), aspect: None, target: owner, artifacts });
+            wanted.push(Wanted {
+                label: label.clone(),
+                aspect: None,
+                target: owner,
+                artifacts,
+                runs: Vec::new(),
+            });
         }
         let context = |message| bad(format!("action of `{label}`: {message}"));
         let spec = action_spec(&mut graph, owner, outputs, entry, &toolchains).map_err(context)?;

@@ -20,7 +20,7 @@ pub fn fetch(global: &Global, args: &FetchArgs) -> Result<ExitCode> {
         command: "fetch",
         patterns: patterns.clone(),
         options,
-        tests: false,
+        tests: None,
         output_groups: Vec::new(),
         further: Vec::new(),
     };

@@ -44,14 +44,7 @@ fn start(global: &Global, args: &LockArgs, locked: bool) -> Result<Invocation> {
     let mut options = args.options.clone();
     options.locked = locked;
     options.keep_going = true;
-    let request = Request {
-        command: "lock",
-        patterns: patterns(args),
-        options,
-        tests: false,
-        output_groups: Vec::new(),
-        further: Vec::new(),
-    };
+    let request = Request::plain("lock", patterns(args), options);
     Invocation::start(global, request)
 }
 
@@ -68,6 +61,7 @@ fn recorded(graph: &ActionGraph, targets: &[maestro_core::TargetId]) -> Result<V
         aspect: graph.target(spec.owner).aspect.as_deref().map(str::to_owned),
         target: spec.owner,
         artifacts: spec.outputs.iter().map(|output| output.artifact).collect(),
+        runs: Vec::new(),
     });
     Ok(recorded.collect())
 }

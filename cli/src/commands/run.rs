@@ -18,19 +18,12 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let config = Config::load(global)?;
     let options = crate::profiles::options(&config, &args.options)?;
     let patterns = vec![args.target.clone()];
-    let request = Request {
-        command: "run",
-        patterns,
-        options,
-        tests: false,
-        output_groups: Vec::new(),
-        further: Vec::new(),
-    };
+    let request = Request::plain("run", patterns, options);
     let invocation = Invocation::start_over(global, config, request, None)?;
-    let work = invocation.work()?;
-    let is_target = |id: &&TargetId| work.graph.target(**id).aspect.is_none();
-    let targets: Vec<&TargetId> = work.requested.iter().filter(is_target).collect();
-    let [id] = targets.as_slice() else {
+    let mut work = invocation.work()?;
+    let is_target = |id: &TargetId| work.graph.target(*id).aspect.is_none();
+    let targets: Vec<TargetId> = work.requested.iter().copied().filter(is_target).collect();
+    let [id] = *targets.as_slice() else {
         return Err(Failure::input(format!(
             "`{}` names {} targets; `run` takes one",
             args.target,
@@ -38,9 +31,9 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
         ))
         .into());
     };
-    let mut want = super::build::wanted(&work.graph, **id, false, &OutputGroups::parse(&[]));
-    let Some(executable) = work.graph.target(**id).executable.clone() else {
-        let target = work.graph.target(**id);
+    let mut want = super::build::wanted(&mut work.graph, id, None, &OutputGroups::parse(&[]))?;
+    let Some(executable) = work.graph.target(id).executable.clone() else {
+        let target = work.graph.target(id);
         return Err(Failure::input(format!(
             "`{}` cannot be run: rule `{}` makes no program",
             target.label, target.rule

@@ -58,7 +58,7 @@ pub fn vendor(global: &Global, args: &VendorArgs) -> Result<ExitCode> {
         command: "vendor",
         patterns: patterns.clone(),
         options,
-        tests: false,
+        tests: None,
         output_groups: Vec::new(),
         further: Vec::new(),
     };

@@ -112,6 +112,17 @@ impl WorkError {
         }
     }
 
+    /// The report that a failed test wrote, if it did.
+    pub fn test_report(&self) -> Option<Digest> {
+        match self {
+            Self::Run(RunError::Failed { kept, .. })
+            | Self::Command { error: RunError::Failed { kept, .. }, .. } => {
+                kept.first().map(|file| file.digest)
+            }
+            _ => None,
+        }
+    }
+
     /// What can be done about it.
     pub fn hints(&self) -> Vec<String> {
         match self {
@@ -178,6 +189,7 @@ impl Worker<'_, '_> {
             }
         };
         finished.outputs = self.outputs(spec, &result)?;
+        finished.flaky = result.is_flaky();
         finished.logs = result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
         finished.end_ms = self.engine.now_ms();
         (finished.key, finished.parts) =

@@ -113,9 +113,13 @@ impl NativeError {
             | Self::Link { .. }
             | Self::Archive { .. }
             | Self::Layout { .. }
-            | Self::TooLarge { .. } => {
-                RunError::Failed { message, hints: Vec::new(), stdout: None, stderr: None }
-            }
+            | Self::TooLarge { .. } => RunError::Failed {
+                message,
+                hints: Vec::new(),
+                stdout: None,
+                stderr: None,
+                kept: Vec::new(),
+            },
             Self::Store(error) => store_error(error),
             Self::Scratch { .. } | Self::Read { .. } => {
                 RunError::Machine { message, hints: Vec::new() }

@@ -347,7 +347,9 @@ impl From<FetchError> for RunError {
             (FailureKind::Internal, _) => Self::Internal { message },
             (FailureKind::Input, _) => Self::Refused { message, hints },
             (FailureKind::Environment, _) => Self::Machine { message, hints },
-            (FailureKind::Build, _) => Self::Failed { message, hints, stdout: None, stderr: None },
+            (FailureKind::Build, _) => {
+                Self::Failed { message, hints, stdout: None, stderr: None, kept: Vec::new() }
+            }
         }
     }
 }

@@ -1,11 +1,9 @@
-//! Programs and tests: their runfiles tree, and the action that runs a test.
+//! Programs: their runfiles tree, arguments and environment; and groups of outputs.
 
 use std::collections::BTreeMap;
 
-use maestro_core::graph::{Executable, TestTarget};
-use maestro_core::{
-    ActionClass, ActionId, Arg, ArtifactId, ArtifactKind, ExecutionHints, How, Item,
-};
+use maestro_core::graph::Executable;
+use maestro_core::{ArtifactId, ArtifactKind};
 use serde_json::json;
 use starlark::values::dict::DictRef;
 use starlark::values::{Heap, Value};
@@ -27,16 +25,6 @@ use crate::values::provider::{ProviderInstance, builtins};
 use crate::values::runfiles::Runfiles;
 use crate::values::target::Target;
 use crate::values::{sequence, wrong_type};
-
-/// Starts a test in its runfiles: `$1` runfiles, `$2` program below `main`, `$3` XML, `$4` outputs.
-const TEST_SCRIPT: &str = r#"set -eu
-export TEST_SRCDIR="$PWD/$1" RUNFILES_DIR="$PWD/$1" TEST_WORKSPACE=main
-export TEST_TMPDIR=/tmp/test XML_OUTPUT_FILE="$PWD/$3" TEST_UNDECLARED_OUTPUTS_DIR="$PWD/$4"
-mkdir -p "$TEST_TMPDIR" "${XML_OUTPUT_FILE%/*}" "$TEST_UNDECLARED_OUTPUTS_DIR"
-cd "$1/main"
-program=./$2
-shift 4
-exec "$program" "$@""#;
 
 impl Analyzer<'_, '_> {
     /// Completes the target in the graph: files, program, test.
@@ -202,75 +190,6 @@ impl Analyzer<'_, '_> {
             Expander { label: &decl.label, attribute: "args", targets: &targets, variables: None };
         args.iter().map(|arg| expander.expand(arg)).collect()
     }
-
-    /// Adds the action whose success is the test's.
-    fn test(
-        &self,
-        decl: &TargetDecl,
-        program: &FileValue,
-        executable: &Executable,
-        heap: Heap<'_>,
-    ) -> Result<TestTarget, RuleError> {
-        let Some(runfiles) = executable.runfiles else {
-            let message = format!("test `{}` must be an output, not a source", program.path());
-            return Err(RuleError::new(Code::Implementation, message));
-        };
-        let folder = format!("{}/{}.test", self.scope.current()?.out_dir(), decl.label.name);
-        let xml = declare(&self.scope, &folder, "test.xml", ArtifactKind::File)?;
-        let extra = declare(&self.scope, &folder, "outputs", ArtifactKind::Tree)?;
-        let text = |text: &str| Arg::One(vec![Item::Text(text.into())]);
-        let path = |id: ArtifactId| Arg::One(vec![Item::Artifact(id)]);
-        let inside = program.runfiles_path();
-        let inside = match inside.strip_prefix("main/") {
-            Some(rest) => rest.to_owned(),
-            None => format!("../{inside}"),
-        };
-        let mut argv = vec![
-            text("/bin/bash"),
-            text("-c"),
-            text(TEST_SCRIPT),
-            text("test"),
-            path(runfiles),
-            text(&inside),
-            path(xml.artifact()),
-            path(extra.artifact()),
-        ];
-        argv.extend(executable.args.iter().map(|arg| text(arg)));
-        let size = decl.strings("size").into_iter().next().unwrap_or_default();
-        let timeout = decl.strings("timeout").into_iter().next().unwrap_or_default();
-        let runnables = self.scope.runnables.borrow();
-        let own = runnables.get(&program.artifact()).map(|r| r.toolchains.clone());
-        let mut toolchains = own.unwrap_or_default();
-        drop(runnables);
-        toolchains.extend(self.test_toolchain(heap)?);
-        let draft = Draft {
-            mnemonic: "Test".to_owned(),
-            progress: "Testing %{label}".to_owned(),
-            class: ActionClass::Pure,
-            how: How::Command { argv },
-            inputs: Vec::new(),
-            direct: vec![runfiles],
-            toolchains,
-            outputs: vec![(xml, true), (extra, true)],
-            env: executable.env.clone(),
-            timeout_ms: Some(timeout_ms(&size, &timeout)),
-            hints: ExecutionHints { test: true, ..ExecutionHints::default() },
-        };
-        draft.add(&self.scope)?;
-        let last = self.scope.graph.borrow().action_count() - 1;
-        Ok(TestTarget { action: ActionId::from_index(last), size })
-    }
-
-    /// The toolchain with the shell that starts tests.
-    fn test_toolchain(&self, heap: Heap<'_>) -> Result<Option<ArtifactId>, RuleError> {
-        let Some(node) = self.edges_of(Via::TestToolchain).next() else { return Ok(None) };
-        let value = self.target_value(node, heap)?;
-        let info = Target::from_value(value)
-            .and_then(|target| target.provider(&builtins().toolchain.ty))
-            .and_then(ProviderInstance::from_value);
-        let tree = info.and_then(|info| info.field("toolchain")).and_then(FileValue::from_value);
-        Ok(tree.map(FileValue::artifact))
-    }
 }
 
 /// What `OutputGroupInfo` names, by group.
@@ -293,30 +212,4 @@ pub(super) fn output_groups<'v>(
     }
     out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(out)
-}
-
-/// How long a test may run: as its `timeout` says, else as its `size` does.
-fn timeout_ms(size: &str, timeout: &str) -> u64 {
-    let seconds = match (timeout, size) {
-        ("short", _) | ("", "small") => 60,
-        ("long", _) | ("", "large") => 900,
-        ("eternal", _) | ("", "enormous") => 3600,
-        _ => 300,
-    };
-    seconds * 1000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_follow_size_unless_said() {
-        assert_eq!(timeout_ms("small", ""), 60_000);
-        assert_eq!(timeout_ms("medium", ""), 300_000);
-        assert_eq!(timeout_ms("large", ""), 900_000);
-        assert_eq!(timeout_ms("enormous", ""), 3_600_000);
-        assert_eq!(timeout_ms("enormous", "short"), 60_000);
-        assert_eq!(timeout_ms("small", "moderate"), 300_000);
-    }
 }

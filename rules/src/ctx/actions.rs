@@ -246,7 +246,7 @@ fn hints(cpu: i32, memory_mb: i32) -> Result<ExecutionHints, RuleError> {
     Ok(ExecutionHints {
         cpu_millis: positive(cpu, "cpu")?.saturating_mul(1000),
         memory_bytes: u64::from(positive(memory_mb, "memory_mb")?) << 20,
-        test: false,
+        ..ExecutionHints::default()
     })
 }
 

@@ -214,9 +214,10 @@ genrule(name = \"g\", outs = [\"g.txt\"], tools = [\":tool\"], cmd = \"$(locatio
     let x = graph.target(*loaded.requested.first().expect("two targets"));
     let test = x.test.as_ref().expect("a test");
     assert_eq!(test.size, "small");
-    let spec = graph.action(test.action);
+    let action = *test.actions.first().expect("one shard");
+    let spec = graph.action(action);
     assert_eq!((spec.timeout_ms, spec.hints.test), (Some(60_000), true));
-    let text = describe(graph, test.action);
+    let text = describe(graph, action);
     let (_, tail) = text.split_once("exec \"$program\" \"$@\"").expect("the script");
     assert_eq!(
         tail,

@@ -170,7 +170,10 @@ fn targets(loaded: &Loaded) -> BTreeSet<String> {
         let names: Vec<String> =
             deps.iter().map(|dep| graph.target(*dep).label.to_string()).collect();
         let program = executable.as_ref().map(|e| (path(&e.file), e.runfiles.as_ref().map(path)));
-        let test = test.as_ref().map(|test| graph.action(test.action).mnemonic);
+        let test = test
+            .as_ref()
+            .and_then(|test| test.actions.first())
+            .map(|id| graph.action(*id).mnemonic);
         out.insert(format!(
             "{label} {rule} {aspect:?} {location} {names:?} {files:?} {program:?} {test:?} {tags:?} {groups:?}"
         ));
