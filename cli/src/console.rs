@@ -197,7 +197,8 @@ impl Console {
         }
         if let Some(command) = command {
             text.push_str(&format!("\ncommand: {command}"));
-            text.push_str(&format!("\nto run it again: maestro build {label}{flag}"));
+            let verb = if mnemonic == "Test" { "test" } else { "build" };
+            text.push_str(&format!("\nto run it again: maestro {verb} {label}{flag}"));
         }
         for hint in hints {
             text.push_str(&format!("\n{} {hint}", self.paint("36", "hint:")));

@@ -59,6 +59,8 @@ pub struct Known {
     pub edited: HashSet<ArtifactId>,
     /// The request as it stood.
     pub record: RequestRecord,
+    /// How many actions of the graph `dirty` speaks of; those from here on are new.
+    pub judged: usize,
 }
 
 impl Work {
@@ -79,6 +81,15 @@ impl Known {
         let remembered = serde_json::from_str::<Remembered>(&self.record.payload);
         let tests = remembered.map(|remembered| remembered.tests).unwrap_or_default();
         tests.into_iter().map(|verdict| (verdict.label.clone(), verdict)).collect()
+    }
+
+    /// Takes in actions that were added since: they have no result that could hold.
+    pub fn expect_added(&mut self, graph: &ActionGraph) {
+        let added = (self.judged..graph.action_count()).map(ActionId::from_index);
+        let added: Vec<ActionId> = added.collect();
+        self.redo.extend(added.iter().copied());
+        self.dirty.extend(graph.affected(&[], &added).iter());
+        self.judged = graph.action_count();
     }
 
     /// The same for the engine.
@@ -150,7 +161,8 @@ impl Invocation {
         let edited_list: Vec<ArtifactId> = edited.iter().copied().collect();
         let redo_list: Vec<ActionId> = redo.iter().collect();
         let dirty = graph.affected(&edited_list, &redo_list);
-        let known = Known { results, dirty, redo, edited, record: record.clone() };
+        let judged = graph.action_count();
+        let known = Known { results, dirty, redo, edited, record: record.clone(), judged };
         Ok(Some(Work { graph, requested, known: Some(known), evaluation: bytes }))
     }
 

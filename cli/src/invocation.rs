@@ -40,7 +40,7 @@ use crate::repos::{self, Repos};
 pub use crate::request::{Request, Wanted};
 use crate::runners::{Runners, ToolchainFinder, sandbox};
 use crate::sinks::Fanout;
-use crate::verdicts::write_junit;
+use crate::verdicts::write_merged;
 
 /// The end of a build, before it is reported.
 pub struct Built {
@@ -183,6 +183,9 @@ impl Invocation {
 
     /// Makes what is wanted, writes it to `maestro-out/`, and remembers.
     pub fn build(&self, mut work: Work, wanted: Vec<Wanted>) -> Result<Built> {
+        if let Some(known) = &mut work.known {
+            known.expect_added(&work.graph);
+        }
         let mut requested: Vec<ArtifactId> = Vec::new();
         for want in &wanted {
             requested.extend(&want.artifacts);
@@ -212,9 +215,9 @@ impl Invocation {
         if let (Some(_), Some(memory)) = (&work.known, &self.memory) {
             increment::count_known(&mut report, &work.graph, memory, &plan, &requested);
         }
-        let tests = self.test_verdicts(&work, &wanted, &report, &plan);
-        if let Some(path) = self.request.tests.as_ref().and_then(|flags| flags.junit.as_ref()) {
-            write_junit(&self.config.workspace, path, &tests)?;
+        let (tests, logs) = self.test_verdicts(&work, &wanted, &report, &plan);
+        if let Some(flags) = &self.request.tests {
+            write_merged(flags, &self.config.workspace, &tests)?;
         }
         let (graph, known) = (&work.graph, work.known.as_ref());
         let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
@@ -224,7 +227,8 @@ impl Invocation {
             self.store.leave_epoch()?;
         }
         if self.remembers && !started_over {
-            let written: Vec<WrittenFile> = written.into_values().flatten().collect();
+            let written = written.into_values().flatten().chain(logs);
+            let written: Vec<WrittenFile> = written.collect();
             self.leave(&Ended {
                 work: &work,
                 plan: &plan,

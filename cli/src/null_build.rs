@@ -21,7 +21,7 @@ use crate::invocation::{Request, millis, print_summary, unix_ms};
 use crate::profiles::host_machine;
 use crate::report::Summary;
 use crate::sinks::Fanout;
-use crate::verdicts::{TestVerdict, write_junit};
+use crate::verdicts::{TestVerdict, show_logs, write_merged};
 
 /// What a snapshot remembers for the report of a null build.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,8 +78,8 @@ pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look>
     summary.invocation_id = uuid::Uuid::now_v7().to_string();
     summary.wall_ms = millis(started);
     tell_up_to_date(config, request, &summary, &tests)?;
-    if let Some(path) = request.tests.as_ref().and_then(|flags| flags.junit.as_ref()) {
-        write_junit(&config.workspace, path, &tests)?;
+    if let Some(flags) = &request.tests {
+        write_merged(flags, &config.workspace, &tests)?;
     }
     print_summary(global.output, &summary, targets, request, true)?;
     Ok(Look::Done(ExitCode::SUCCESS))
@@ -146,6 +146,9 @@ fn tell_up_to_date(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         unix_ms: unix_ms(),
     });
+    if let Some(flags) = &request.tests {
+        show_logs(flags, &config.workspace, tests, &sinks);
+    }
     for test in tests {
         test.events(true).into_iter().for_each(|event| sinks.emit(event));
     }

@@ -6,8 +6,9 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use maestro_cas::Store;
-use maestro_core::{Digest, Label};
+use maestro_cas::{StatSignature, Store};
+use maestro_core::{Digest, DigestFunction, Label};
+use maestro_executor::engine::outputs::WrittenFile;
 
 use crate::config::Config;
 use crate::testing::TestRun;
@@ -36,29 +37,29 @@ impl Place {
     }
 }
 
-/// The text of some blobs, one after the other; what is gone or not UTF-8 is replaced or left out.
+/// The text of some blobs, one after the other; what is not UTF-8 is replaced.
 pub fn read(store: &Store, blobs: &[Digest]) -> String {
     let mut bytes = Vec::new();
     for digest in blobs {
-        if let Ok(blob) = store.open_blob(digest) {
-            let _ = blob.take(BYTES_MAX).read_to_end(&mut bytes); // what can be read is shown
+        let blob = store.open_blob(digest).map(|blob| blob.take(BYTES_MAX));
+        if !blob.is_ok_and(|mut blob| blob.read_to_end(&mut bytes).is_ok()) {
+            bytes.extend_from_slice(b"(the rest is no longer in the cache)\n");
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Writes a file of a test, if there is anything in it; returns its path below the workspace.
+/// Writes a file of a test; says how it lies there, below the workspace.
 ///
 /// A file that cannot be written is no reason to fail: the verdict stands without it.
-pub fn write(config: &Config, place: &Place, name: &str, text: &str) -> Option<String> {
-    if text.is_empty() {
-        return None;
-    }
+pub fn write(config: &Config, place: &Place, name: &str, text: &str) -> Option<WrittenFile> {
     let below = place.0.join(name);
     let path = config.workspace.join(&below);
     std::fs::create_dir_all(path.parent()?).ok()?;
     let temp = path.with_extension("new");
     std::fs::write(&temp, text).ok()?;
     std::fs::rename(&temp, &path).ok()?;
-    Some(below.display().to_string())
+    let signature = StatSignature::of(&std::fs::symlink_metadata(&path).ok()?);
+    let digest = DigestFunction::Blake3.digest(text.as_bytes());
+    Some(WrittenFile { path: below.display().to_string(), digest, executable: false, signature })
 }

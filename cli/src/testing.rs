@@ -6,16 +6,18 @@
 
 pub mod junit;
 
-use maestro_core::event::EventSink;
 use maestro_core::graph::Target;
 use maestro_core::{
-    ActionGraph, ActionId, ActionSpec, Arg, ArtifactId, DigestFunction, How, Item, Origin, Output,
-    RelPath, TargetId,
+    ActionGraph, ActionId, ActionSpec, Arg, ArtifactId, ArtifactKind, DigestFunction, How, Item,
+    Origin, Output, RelPath, TargetId,
 };
 
-use crate::args::{TestFlags, TestOutput};
+use crate::args::TestFlags;
 use crate::exit::Failure;
-use crate::invocation::{Invocation, Wanted};
+use crate::verdicts::COVERAGE_FILE;
+
+/// The sizes that a test can have.
+const SIZES: [&str; 4] = ["small", "medium", "large", "enormous"];
 
 /// One action of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,24 +43,33 @@ impl TestFlags {
             test_size_filters,
             test_output: _,
             junit: _,
+            coverage,
         } = self;
+        let coverage = coverage.is_some();
         vec![
-            format!("test={test_filter:?}{test_arg:?}{test_env:?}{runs_per_test}"),
+            format!("test={test_filter:?}{test_arg:?}{test_env:?}{runs_per_test}{coverage}"),
             format!("tests={test_tag_filters:?}{test_size_filters:?}"),
         ]
     }
 
-    /// Refuses variables that are none.
+    /// Refuses variables and sizes that are none.
     pub fn check(&self) -> Result<(), Failure> {
-        let bad = self.test_env.iter().find(|text| {
+        let no_variable = |text: &&String| {
             let (name, _) = text.split_once('=').unwrap_or(("", ""));
             name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        });
-        match bad {
-            None => Ok(()),
-            Some(text) => Err(Failure::input(format!("`--test-env={text}` sets no variable"))
-                .hint("write `--test-env=NAME=VALUE`; nothing is taken from your environment")),
+        };
+        if let Some(text) = self.test_env.iter().find(no_variable) {
+            return Err(Failure::input(format!("`--test-env={text}` sets no variable"))
+                .hint("write `--test-env=NAME=VALUE`; nothing is taken from your environment"));
         }
+        let no_size = |text: &&String| !SIZES.contains(&text.trim_start_matches('-'));
+        if let Some(text) = self.test_size_filters.iter().find(no_size) {
+            return Err(Failure::input(format!(
+                "`--test-size-filters`: there is no size `{text}`"
+            ))
+            .hint(format!("sizes are {}", SIZES.join(", "))));
+        }
+        Ok(())
     }
 
     /// Whether the filters leave a test in. As in Bazel, it needs one of the plain words, if there
@@ -89,14 +100,16 @@ impl TestFlags {
     }
 
     fn is_plain(&self) -> bool {
-        let Self { test_filter, test_arg, test_env, runs_per_test, .. } = self;
-        test_filter.is_none() && test_arg.is_empty() && test_env.is_empty() && *runs_per_test == 1
+        let Self { test_filter, test_arg, test_env, runs_per_test, coverage, .. } = self;
+        let as_always = test_filter.is_none() && test_arg.is_empty() && test_env.is_empty();
+        as_always && *runs_per_test == 1 && coverage.is_none()
     }
 
     /// The folder that tells the files of a variant from those of others; none for plain tests.
     pub fn variant_folder(&self) -> Option<String> {
-        let Self { test_filter, test_arg, test_env, .. } = self;
-        let text = format!("{test_filter:?}{test_arg:?}{test_env:?}");
+        let Self { test_filter, test_arg, test_env, coverage, .. } = self;
+        let coverage = coverage.is_some();
+        let text = format!("{test_filter:?}{test_arg:?}{test_env:?}{coverage}");
         let digest = || DigestFunction::Sha256.digest(text.as_bytes()).short().to_string();
         (!self.is_plain()).then(digest)
     }
@@ -119,6 +132,7 @@ impl TestFlags {
         if self.is_plain() {
             return Ok(plain);
         }
+        let bad = |error: &dyn std::fmt::Display| Failure::input(error.to_string());
         let mut spec: ActionSpec = graph.action(plain);
         let name = self.variant_name(run);
         let mut moved: Vec<(ArtifactId, ArtifactId)> = Vec::new();
@@ -126,16 +140,14 @@ impl TestFlags {
             let old = graph.artifact(*artifact);
             let (kind, folder) = (old.kind, old.path.parent());
             let folder = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
-            let path = RelPath::new(&format!("{folder}{name}/{}", old.path.name()))
-                .map_err(|error| Failure::input(error.to_string()))?;
+            let path = RelPath::new(&format!("{folder}{name}/{}", old.path.name()));
+            let path = path.map_err(|error| bad(&error))?;
             if let Some(made) = graph.artifact_at(&path)
                 && let Origin::Action(Some(action)) = graph.artifact(made).origin
             {
                 return Ok(action); // the graph remembers the variant from an earlier build
             }
-            let new = graph
-                .declare_output(path, kind, spec.owner)
-                .map_err(|error| Failure::input(error.to_string()))?;
+            let new = graph.declare_output(path, kind, spec.owner).map_err(|error| bad(&error))?;
             moved.push((*artifact, new));
             *artifact = new;
         }
@@ -144,9 +156,22 @@ impl TestFlags {
             let text = |text: &String| Arg::One(vec![Item::Text(text.as_str().into())]);
             argv.extend(self.test_arg.iter().map(text));
         }
+        if let (Some(_), Some((_, output))) = (&self.coverage, moved.first()) {
+            let folder = graph.artifact(*output).path.parent();
+            let path = folder.map(|folder| format!("{folder}/{COVERAGE_FILE}")).unwrap_or_default();
+            let path = RelPath::new(&path).map_err(|error| bad(&error))?;
+            let artifact = graph.declare_output(path, ArtifactKind::File, spec.owner);
+            let artifact = artifact.map_err(|error| bad(&error))?;
+            spec.outputs.push(Output { artifact, optional: true });
+        }
+        self.set_variables(&mut spec.env, run);
+        graph.add_action(spec).map_err(|error| bad(&error))
+    }
+
+    fn set_variables(&self, env: &mut Vec<(String, String)>, run: u32) {
         let mut set = |name: &str, value: &str| {
-            spec.env.retain(|(own, _)| own != name);
-            spec.env.push((name.to_owned(), value.to_owned()));
+            env.retain(|(own, _)| own != name);
+            env.push((name.to_owned(), value.to_owned()));
         };
         for (name, value) in self.test_env.iter().filter_map(|text| text.split_once('=')) {
             set(name, value);
@@ -157,7 +182,9 @@ impl TestFlags {
         if self.runs_per_test > 1 {
             set("TEST_RUN_NUMBER", &run.to_string());
         }
-        graph.add_action(spec).map_err(|error| Failure::input(error.to_string()))
+        if self.coverage.is_some() {
+            set("COVERAGE", "1");
+        }
     }
 }
 
@@ -172,26 +199,5 @@ fn rename(argv: &mut [Arg], moved: &[(ArtifactId, ArtifactId)]) {
                 *id = *new;
             }
         }
-    }
-}
-
-impl Invocation {
-    /// Whether logs of tests are shown: of all, of those that fail, or of none.
-    pub fn shows_log(&self, passed: bool) -> bool {
-        match self.request.tests.as_ref().map(|flags| flags.test_output) {
-            Some(TestOutput::All) => true,
-            Some(TestOutput::Errors) | None => !passed,
-            Some(TestOutput::Summary) => false,
-        }
-    }
-
-    /// Tells what a test wrote.
-    pub(crate) fn show_test_log(&self, want: &Wanted, action: ActionId, text: String) {
-        self.events.emit(maestro_core::event::Event::ActionLog {
-            action: u32::try_from(action.index()).unwrap_or(u32::MAX),
-            label: want.label.clone(),
-            text,
-            truncated: false,
-        });
     }
 }

@@ -140,6 +140,8 @@ pub struct FailedAction {
     pub action: ActionId,
     /// Why.
     pub error: WorkError,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
 }
 
 /// How a build ended.
@@ -314,7 +316,9 @@ impl Engine<'_> {
                 }
                 let needs = needs(scheduler.plan(), action);
                 self.emit_failed(action, &error, start_ms, needs);
-                scheduler.fail(action, error, self.options.keep_going);
+                let duration_ms = self.now_ms().saturating_sub(start_ms);
+                let failed = FailedAction { action, error, duration_ms };
+                scheduler.fail(failed, self.options.keep_going);
             }
         }
     }

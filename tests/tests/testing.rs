@@ -113,6 +113,15 @@ sh_test(name = \"t\", srcs = [\"t.sh\"], flaky = True)
     let (code, error, events) = test(&ws, &["--sandbox=none"]);
     assert_eq!((code, ran(&ws), &events[1]["status"]), (0, 0, &Value::from("flaky")), "{error}");
     assert!(error.contains("FLAKY"), "{error}");
+    // An edit that the test cannot see leaves the verdict as it was.
+    ws.write("p/maestro.star", format!("# a comment\n{}", ws.read("p/maestro.star")));
+    let (code, error, events) = test(&ws, &["--sandbox=none"]);
+    assert_eq!((code, ran(&ws), &events[1]["status"]), (0, 0, &Value::from("flaky")), "{error}");
+    // A late pass counts only for a test that says that it is flaky.
+    ws.write("p/maestro.star", ws.read("p/maestro.star").replace("flaky = True", ""));
+    std::fs::remove_file(&mark).expect("tried before");
+    let (code, error, events) = test(&ws, &["--sandbox=none"]);
+    assert_eq!((code, &events[1]["status"]), (1, &Value::from("failed")), "{error}");
 }
 
 #[test]
@@ -150,6 +159,76 @@ fn filters_and_arguments_reach_the_test_and_are_cached_by_themselves() {
 }
 
 #[test]
+fn a_variant_sees_edits_of_what_it_varies() {
+    let ws = workspace("echo \"args $*\"; [ \"$1\" = good ]", "args = [\"good\"]");
+    let check = |code: i32, runs: usize| {
+        let (found, error, events) = test(&ws, &["--test-arg=more"]);
+        assert_eq!((found, ran(&ws)), (code, runs), "{error}");
+        let log = events[0]["log_path"].as_str().expect("a log");
+        ws.read(log)
+    };
+    assert_eq!(check(0, 1), "args good more\n");
+    let build_file = ws.read("p/maestro.star");
+    ws.write("p/maestro.star", build_file.replace("\"good\"", "\"bad\""));
+    assert_eq!(check(1, 0), "args bad more\n");
+    assert_eq!(check(1, 0), "args bad more\n");
+    ws.write("p/maestro.star", &build_file);
+    assert_eq!(check(0, 0), "args good more\n");
+    ws.write("p/t.sh", "#!/bin/bash\necho edited\n");
+    assert_eq!(check(0, 1), "edited\n");
+}
+
+#[test]
+fn logs_that_were_removed_are_written_again() {
+    let ws = workspace("echo words; touch \"$TEST_SHARD_STATUS_FILE\"", "shard_count = 2");
+    test(&ws, &[]);
+    let logs = ws.root.join("maestro-out/testlogs/p/t");
+    let first = "maestro-out/testlogs/p/t/shard_1_of_2/test";
+    let report = ws.read(&format!("{first}.xml"));
+    let check = || {
+        let (code, error, events) = test(&ws, &["--junit=all.xml"]);
+        assert_eq!((code, ran(&ws), &events[2]["cached"]), (0, 0, &Value::from(true)), "{error}");
+        assert_eq!(ws.read(&format!("{first}.log")), "words\n");
+        assert_eq!(ws.read(&format!("{first}.xml")), report);
+    };
+    std::fs::remove_dir_all(&logs).expect("logs");
+    check();
+    ws.write(&format!("{first}.log"), "somebody else's words\n");
+    check();
+    check();
+}
+
+#[test]
+fn coverage_is_gathered_from_every_shard() {
+    let script = "touch \"$TEST_SHARD_STATUS_FILE\"
+[ -z \"${COVERAGE:-}\" ] && exit
+touch \"$COVERAGE_DIR/raw\"
+printf 'SF:p/t.sh\\nDA:%s,1\\nend_of_record\\n' \"$TEST_SHARD_INDEX\" > \"$COVERAGE_OUTPUT_FILE\"
+[ \"$TEST_SHARD_INDEX\" = \"${BAD:-none}\" ] && exit 1
+exit 0";
+    let ws = workspace(script, "shard_count = 2");
+    let trace = |line: &str| format!("SF:p/t.sh\nDA:{line},1\nend_of_record\n");
+    let check = |flags: &[&str], code: i32, runs: usize| {
+        let (found, error, _) = test(&ws, flags);
+        assert_eq!((found, ran(&ws)), (code, runs), "{error}");
+    };
+    check(&[], 0, 2);
+    assert!(!ws.root.join("maestro-out/testlogs/p/t/shard_1_of_2/coverage.dat").exists());
+    for runs in [2, 0] {
+        let _ = std::fs::remove_file(ws.root.join("all.lcov"));
+        check(&["--coverage=all.lcov"], 0, runs);
+        assert_eq!(ws.read("all.lcov"), trace("0") + &trace("1"));
+    }
+    // A test that fails covers, too.
+    check(&["--coverage=all.lcov", "--test-env=BAD=0"], 1, 1);
+    assert_eq!(ws.read("all.lcov"), trace("0") + &trace("1"));
+    let none = workspace("exit 0", "");
+    let (code, error, _) = test(&none, &["--coverage=all.lcov"]);
+    assert_eq!((code, none.read("all.lcov").as_str()), (0, ""));
+    assert!(error.contains("no test wrote to COVERAGE_OUTPUT_FILE"), "{error}");
+}
+
+#[test]
 fn tags_and_sizes_choose_tests() {
     let ws = Workspace::new();
     ws.write("t.sh", "#!/bin/bash\n");
@@ -180,6 +259,8 @@ fn tags_and_sizes_choose_tests() {
     check(&["--test-size-filters=small,medium"], &["//:a", "//:c"]);
     let error = ws.fails(2, &["test", "//...", "--test-tag-filters=none"]);
     assert!(error.contains("the filters leave out every test"), "{error}");
+    let error = ws.fails(2, &["test", "//...", "--test-size-filters=-smal"]);
+    assert!(error.contains("there is no size `-smal`"), "{error}");
 }
 
 #[test]
@@ -196,6 +277,11 @@ fn logs_are_shown_as_asked() {
     let (fine, bad) = ("echo words of the test", "echo words of the test; exit 3");
     check(fine, &[], 0, false);
     check(fine, &["--test-output=all"], 0, true);
+    let ws = workspace(fine, "");
+    for _ in 0..3 {
+        let (_, error, _) = test(&ws, &["--test-output=all"]);
+        assert_eq!(error.matches("words of the test").count(), 1, "also from the cache: {error}");
+    }
     check(bad, &[], 1, true);
     check(bad, &["--test-output=summary"], 1, false);
 }

@@ -62,6 +62,9 @@ pub struct TestFlags {
     /// Writes the results of all tests as JUnit's XML.
     #[arg(long, value_name = "FILE", help_heading = "Tests")]
     pub junit: Option<PathBuf>,
+    /// Has tests write coverage to COVERAGE_OUTPUT_FILE, and puts all of it into one lcov trace.
+    #[arg(long, value_name = "FILE", help_heading = "Tests")]
+    pub coverage: Option<PathBuf>,
 }
 
 /// Whose logs `test` shows.

@@ -74,7 +74,8 @@ pub fn suites(report: &str) -> Option<String> {
         at = start + tag.length;
         match tag.kind {
             Kind::Other => {}
-            Kind::Open if root.is_some() && open.is_empty() => return None, // a second root
+            // A second root.
+            Kind::Open | Kind::Empty if root.is_some() && open.is_empty() => return None,
             Kind::Open => {
                 if open.len() >= DEPTH_MAX {
                     return None;

@@ -19,7 +19,6 @@ use std::collections::{BinaryHeap, HashMap};
 use maestro_core::graph::Plan;
 use maestro_core::{ActionGraph, ActionId, How, limits};
 
-use super::work::WorkError;
 use super::{FailedAction, FinishedAction};
 
 /// Where an action stands.
@@ -191,8 +190,9 @@ impl<'e> Scheduler<'e> {
     }
 
     /// An action has failed; without `keep_going` nothing new starts.
-    pub fn fail(&mut self, action: ActionId, error: WorkError, keep_going: bool) {
-        self.failed.push(FailedAction { action, error });
+    pub fn fail(&mut self, failed: FailedAction, keep_going: bool) {
+        let action = failed.action;
+        self.failed.push(failed);
         self.enter(action, ActionState::Failed);
         self.skip_consumers(action);
         if !keep_going {

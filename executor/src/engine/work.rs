@@ -9,7 +9,7 @@ use maestro_cas::StoreError;
 use maestro_core::event::{Event, Outcome, Severity, TestStatus};
 use maestro_core::graph::Plan;
 use maestro_core::key::{PackedParts, PrepareError, Prepared, prepare};
-use maestro_core::wire::ActionResult;
+use maestro_core::wire::{ActionResult, OutputFile};
 use maestro_core::{
     ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, Node,
 };
@@ -112,14 +112,12 @@ impl WorkError {
         }
     }
 
-    /// The report that a failed test wrote, if it did.
-    pub fn test_report(&self) -> Option<Digest> {
+    /// What a failed test made before it failed, such as its report.
+    pub fn kept_files(&self) -> &[OutputFile] {
         match self {
             Self::Run(RunError::Failed { kept, .. })
-            | Self::Command { error: RunError::Failed { kept, .. }, .. } => {
-                kept.first().map(|file| file.digest)
-            }
-            _ => None,
+            | Self::Command { error: RunError::Failed { kept, .. }, .. } => kept,
+            _ => &[],
         }
     }
 
@@ -234,7 +232,12 @@ impl Worker<'_, '_> {
         let store = self.engine.store;
         match spec.class {
             ActionClass::Pure if skip_cache => Ok(None),
-            ActionClass::Pure => Ok(store.action_result(&prepared.key)?.map(Hit::Cached)),
+            ActionClass::Pure => {
+                let found = store.action_result(&prepared.key)?;
+                // Once a test no longer says that it is flaky, a late pass is none.
+                let holds = |found: &ActionResult| !found.is_flaky() || spec.hints.attempts > 1;
+                Ok(found.filter(holds).map(Hit::Cached))
+            }
             ActionClass::Recorded => {
                 let label = &self.engine.graph.target(spec.owner).label;
                 let lookup = RecordLookup { label, prepared, spec };

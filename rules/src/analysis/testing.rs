@@ -22,6 +22,10 @@ const TEST_SCRIPT: &str = r#"set -eu
 export TEST_SRCDIR="$PWD/$1" RUNFILES_DIR="$PWD/$1" TEST_WORKSPACE=main
 export TEST_TMPDIR=/tmp/test XML_OUTPUT_FILE="$PWD/$3" TEST_UNDECLARED_OUTPUTS_DIR="$PWD/$4"
 mkdir -p "$TEST_TMPDIR" "${XML_OUTPUT_FILE%/*}" "$TEST_UNDECLARED_OUTPUTS_DIR"
+if [ -n "${COVERAGE:-}" ]; then
+  export COVERAGE_OUTPUT_FILE="${XML_OUTPUT_FILE%/*}/coverage.dat"
+  export COVERAGE_DIR="${XML_OUTPUT_FILE%/*}/coverage" && mkdir -p "$COVERAGE_DIR"
+fi
 cd "$1/main"
 program=./$2
 shift 4
@@ -29,7 +33,7 @@ exec "$program" "$@""#;
 
 /// The end of the script for a shard: a program that does not know of shards would run every test
 /// in each of them, so it has to say that it does, by touching the status file.
-const SHARD_END: &str = r#"export TEST_SHARD_STATUS_FILE=/tmp/test-shard-status
+const SHARD_END: &str = r#"export TEST_SHARD_STATUS_FILE="${XML_OUTPUT_FILE%/*}/shard-status"
 "$program" "$@"
 if ! [ -e "$TEST_SHARD_STATUS_FILE" ]; then
   echo "the test has \`shard_count\`, but its runner knows nothing of shards: it did not touch TEST_SHARD_STATUS_FILE" >&2
