@@ -339,7 +339,7 @@ pub fn keys(events: &Path) -> Vec<String> {
     keys
 }
 
-/// Every file below `dir`, sorted, with its bytes.
+/// Every file below `dir` by its path there, sorted, with its bytes.
 pub fn files_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut stack = vec![dir.to_owned()];
