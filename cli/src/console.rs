@@ -59,6 +59,7 @@ impl Console {
                 self.counts = ActionCounts { total: *actions, ..ActionCounts::default() };
                 self.running.clear();
             }
+            Event::Mapped { parts, .. } => self.counts.total += parts,
             Event::ToolchainStarted { name } => {
                 let text = format!("Preparing toolchain {name}");
                 self.toolchains.push((text, Instant::now()));

@@ -36,7 +36,7 @@ impl Download {
 pub fn fetches(graph: &ActionGraph, order: &[ActionId]) -> Vec<(ActionId, ArtifactId)> {
     let is_fetch = |id: &ActionId| match &graph.action(*id).how {
         How::Native { kind, .. } => kind == KIND,
-        How::Command { .. } | How::Params { .. } => false,
+        How::Command { .. } | How::Params { .. } | How::Map(_) => false,
     };
     let outputs = order.iter().filter(|id| is_fetch(id));
     outputs.filter_map(|id| Some((*id, graph.action(*id).outputs.first()?.artifact))).collect()

@@ -5,7 +5,7 @@
 //! changed. Where it cannot, everything is evaluated, and every action is looked up by its key.
 //! Both ways lead to the same outputs; the second is always open.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use maestro_core::graph::{ActionSet, Plan};
@@ -76,10 +76,14 @@ impl Work {
 }
 
 impl Known {
+    /// What the last build of the same request left for reports.
+    pub fn remembered(&self) -> Option<Remembered> {
+        serde_json::from_str(&self.record.payload).ok()
+    }
+
     /// The verdicts of tests as they stood.
     pub fn verdicts(&self) -> HashMap<Label, TestVerdict> {
-        let remembered = serde_json::from_str::<Remembered>(&self.record.payload);
-        let tests = remembered.map(|remembered| remembered.tests).unwrap_or_default();
+        let tests = self.remembered().map(|remembered| remembered.tests).unwrap_or_default();
         tests.into_iter().map(|verdict| (verdict.label.clone(), verdict)).collect()
     }
 
@@ -227,13 +231,17 @@ impl Invocation {
         let pending = pending(work, ended.plan, report);
         let planned: ActionSet = ended.plan.order.iter().copied().collect();
         let options = keyed_options(&self.config, &self.request);
+        let mut parts = report.parts.clone();
+        if let Some(known) = &work.known {
+            parts.extend(known.unseen_parts(graph, report));
+        }
         let request = RequestRecord {
             name: options.clone(),
             // What is pending beside the plan is nothing that this request asks for.
             complete: report.success() && !pending.iter().any(|id| planned.contains(*id)),
             artifacts: requested.to_vec(),
             targets: wanted.iter().map(|want| want.target).collect(),
-            payload: payload(summary, tests)?,
+            payload: payload(summary, tests, &parts)?,
         };
         let former = self.memory.as_ref().filter(|_| work.known.is_some());
         let nothing = Changes::default();
@@ -380,7 +388,11 @@ fn recorded_actions(graph: &ActionGraph) -> Vec<ActionId> {
 }
 
 /// What the next, unchanged build will say: everything is known without asking.
-fn payload(summary: &Summary, tests: &[TestVerdict]) -> Result<String> {
+fn payload(
+    summary: &Summary,
+    tests: &[TestVerdict],
+    parts: &BTreeMap<ActionId, u32>,
+) -> Result<String> {
     let mut summary = summary.clone();
     summary.actions = summary.actions.all_known();
     summary.cost_usd_micros = 0;
@@ -389,7 +401,9 @@ fn payload(summary: &Summary, tests: &[TestVerdict]) -> Result<String> {
     if targets > TARGETS_SHOWN {
         summary.targets.clear();
     }
-    Ok(serde_json::to_string(&Remembered { summary, targets, tests: tests.to_vec() })?)
+    let number = |id: &ActionId| u32::try_from(id.index()).unwrap_or(u32::MAX);
+    let parts = parts.iter().map(|(id, count)| (number(id), *count)).collect();
+    Ok(serde_json::to_string(&Remembered { summary, targets, tests: tests.to_vec(), parts })?)
 }
 
 /// The output that stands at a path or around it.
@@ -447,25 +461,6 @@ pub fn all_targets(
         Some(TargetSummary { label: want.label.to_string(), aspect: want.aspect, outputs })
     };
     record.targets.iter().map(&mut summary).collect()
-}
-
-/// Counts the actions that a plan left out, since their results hold.
-pub fn count_known(
-    report: &mut Report,
-    graph: &ActionGraph,
-    memory: &Memory,
-    plan: &Plan,
-    requested: &[ArtifactId],
-) {
-    let planned: ActionSet = plan.order.iter().copied().collect();
-    let needed = graph.needed(requested);
-    let clean = |action: &ActionId| needed.contains(*action) && !planned.contains(*action);
-    let all = needed.len() - needed.iter().filter(|action| planned.contains(*action)).count();
-    let locked = memory.snapshot.recorded().iter().copied().filter(clean).count();
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    report.counts.total += number(all);
-    report.counts.locked += number(locked);
-    report.counts.cached += number(all - locked);
 }
 
 /// Whether a path is part of the lock, which the records read and not the build files.

@@ -33,7 +33,7 @@ use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords, TestFlags, T
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::{Failure, chain};
-use crate::increment::{self, Ended, Known, Work, observe};
+use crate::increment::{Ended, Known, Work, observe};
 use crate::null_build::{self, Memory};
 use crate::report::{OutputSummary, Summary, TargetSummary};
 use crate::repos::{self, Repos};
@@ -213,7 +213,7 @@ impl Invocation {
             crate::allocator::give_back();
         }
         if let (Some(_), Some(memory)) = (&work.known, &self.memory) {
-            increment::count_known(&mut report, &work.graph, memory, &plan, &requested);
+            crate::counts::count_known(&mut report, &work, memory, &plan, &requested);
         }
         let (tests, logs) = self.test_verdicts(&work, &wanted, &report, &plan);
         if let Some(flags) = &self.request.tests {

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod config;
 mod console;
+mod counts;
 mod diff;
 mod downloads;
 mod evaluation;

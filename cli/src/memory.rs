@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use maestro_core::event::Outcome;
 use maestro_core::graph::ActionGraph;
-use maestro_core::{ArtifactId, Digest, DigestFunction, Node};
-use maestro_executor::engine::{FinishedAction, Report};
+use maestro_core::{ActionId, ArtifactId, Digest, DigestFunction, Node};
+use maestro_executor::engine::{FinishedAction, FinishedPart, Report};
 use maestro_executor::records::{FoundIn, RecordUse};
 use maestro_executor::workspace::build_log::{
     ActionRecord, BuildLog, BuildLogError, Entry, InvocationRecord, RecordRef, RecordedOutput,
@@ -33,11 +33,17 @@ pub fn remember(
 ) -> Result<u64> {
     let graph = &work.graph;
     let counts = report.counts;
-    let news = report.finished.iter_mut().filter(|finished| match &work.known {
-        Some(known) => is_news(&known.results, finished),
-        None => true,
+    let has_parts = report.finished.iter().any(|finished| !finished.mapped.is_empty());
+    let records = report.finished.iter_mut().flat_map(|finished| {
+        let is_news = match &work.known {
+            Some(known) => is_news(&known.results, finished),
+            None => true,
+        };
+        let own = if is_news { action_record(invocation, graph, finished) } else { None };
+        let (map, parts) = (finished.action, std::mem::take(&mut finished.mapped));
+        let part = move |part| part_record(invocation, graph, map, part);
+        parts.into_iter().filter_map(part).chain(own)
     });
-    let actions = news.filter_map(|finished| action_record(invocation, graph, finished));
     let last = Entry::Invocation(InvocationRecord {
         id: invocation.id().to_owned(),
         command: invocation.request.command.to_owned(),
@@ -47,9 +53,10 @@ pub fn remember(
         exit_code,
         counts,
     });
-    let mut entries = actions.map(Entry::Action).chain([last]);
+    let mut entries = records.map(Entry::Action).chain([last]);
     let fail = |e: BuildLogError| Failure::new(e.kind(), chain(&e));
-    if let (Some(_), Some(memory)) = (&work.known, &invocation.memory) {
+    // What is news of a part, only the log knows.
+    if let (Some(_), Some(memory), false) = (&work.known, &invocation.memory, has_parts) {
         let end = memory.snapshot.log_bytes();
         if let Some(bytes) =
             append_news(invocation.state_dir(), end, entries.by_ref()).map_err(fail)?
@@ -108,12 +115,50 @@ fn action_record(
         cpu_ms: finished.cpu_ms,
         memory_bytes: finished.memory_bytes,
         cost_usd_micros: finished.cost_usd_micros,
-        worker: match finished.outcome {
-            Outcome::Executed => "local".to_owned(),
-            _ => "cache".to_owned(),
-        },
+        worker: worker(finished.outcome),
         record: finished.record.as_deref().and_then(record_ref),
     })
+}
+
+fn part_record(
+    invocation: &Invocation,
+    graph: &ActionGraph,
+    map: ActionId,
+    part: FinishedPart,
+) -> Option<ActionRecord> {
+    let spec = graph.action(map);
+    let outputs = part.outputs.iter().map(|file| RecordedOutput {
+        path: file.path.clone(),
+        digest: file.digest,
+        tree: false,
+        executable: file.is_executable,
+    });
+    Some(ActionRecord {
+        identity: part.outputs.first()?.path.clone(),
+        label: graph.target(spec.owner).label.clone(),
+        mnemonic: spec.mnemonic.clone(),
+        class: spec.class,
+        key: part.key,
+        parts: part.key_parts.unpack(),
+        outputs: outputs.collect(),
+        outcome: part.outcome,
+        invocation_id: invocation.id().to_owned(),
+        start_unix_ms: invocation.started_unix_ms() + part.start_ms,
+        duration_ms: part.end_ms.saturating_sub(part.start_ms),
+        cpu_ms: part.cpu_ms,
+        memory_bytes: part.memory_bytes,
+        cost_usd_micros: 0,
+        worker: worker(part.outcome),
+        record: None,
+    })
+}
+
+/// Who made a result in this build.
+fn worker(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Executed => "local".to_owned(),
+        _ => "cache".to_owned(),
+    }
 }
 
 fn record_ref(used: &RecordUse) -> Option<RecordRef> {

@@ -32,6 +32,8 @@ pub struct Remembered {
     pub targets: usize,
     /// Verdicts of tests.
     pub tests: Vec<TestVerdict>,
+    /// How many parts each map has, by its number.
+    pub parts: Vec<(u32, u32)>,
 }
 
 /// What the last build of the same request left, and what has changed since.
@@ -69,7 +71,7 @@ pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look>
         .last()
         .filter(|record| record.complete && changes.is_empty() && snapshot.is_current());
     let remembered = record.and_then(|record| report_of(global, request, &memory, record));
-    let Some(Remembered { mut summary, tests, targets }) = remembered else {
+    let Some(Remembered { mut summary, tests, targets, parts: _ }) = remembered else {
         return Ok(Look::ToDo(Some(memory)));
     };
     if let Err(error) = snapshot.settle() {

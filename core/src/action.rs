@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::depset::SetId;
 use crate::graph::{ActionId, ArtifactId, TargetId};
+use crate::map::Map;
 use crate::path::RelPath;
 
 /// How the result of an action may be reused. Part of the action's definition, never guessed.
@@ -207,6 +208,8 @@ pub enum How {
         /// Whether the file is a program.
         executable: bool,
     },
+    /// Runs a command for each file of a tree, and makes a tree of what they make.
+    Map(Map),
 }
 
 /// An output that an action declares.

@@ -50,6 +50,15 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// A tree turned out to have files that are mapped: further actions, beside those planned.
+    Mapped {
+        /// The number of the action that maps.
+        action: u32,
+        /// How many there are.
+        parts: u32,
+        /// When.
+        at_ms: u64,
+    },
     /// A toolchain is looked for, and copied where it is new or changed.
     ToolchainStarted {
         /// Its name.
@@ -273,6 +282,17 @@ impl ActionCounts {
     pub fn all_known(self) -> Self {
         let Self { total, locked, .. } = self;
         Self { total, cached: total - locked, locked, ..Self::default() }
+    }
+
+    /// Counts actions that are not among these.
+    pub fn add_all(&mut self, other: Self) {
+        let Self { total, executed, cached, locked, failed, skipped } = other;
+        self.total += total;
+        self.executed += executed;
+        self.cached += cached;
+        self.locked += locked;
+        self.failed += failed;
+        self.skipped += skipped;
     }
 
     /// Counts one more action.

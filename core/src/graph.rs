@@ -446,6 +446,7 @@ pub fn argument_artifacts(how: &How, visit: &mut dyn FnMut(ArtifactId)) {
     match how {
         How::Command { argv } => walk(argv, visit),
         How::Params { args, .. } => walk(args, visit),
+        How::Map(map) => walk(&map.argv, visit),
         How::Native { .. } => {}
     }
 }

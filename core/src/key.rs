@@ -10,6 +10,7 @@
 //! | toolchains: their tree digests, in order | file `.maestro/toolchains` in the input root |
 //! | a native step's kind and semantics | `Command.arguments` = `[@maestro//KIND, SEMANTICS]` |
 //! | a native step's parameters | file `request.json` in the input root |
+//! | what a map does with a file: command line, outputs | `Command` of the part that it makes |
 //! | a time limit that the rule declares | `Action.timeout` |
 //! | class and sandbox profile | `Action.salt`, as RFC 8785 JSON |
 //! | an effect's uniqueness | `Action.do_not_cache` |
@@ -28,6 +29,7 @@
 //! compiler then makes the same object file, everything after it keeps its key: early cutoff.
 
 mod arguments;
+mod builder;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -35,10 +37,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::arguments::shell_quote;
+use self::builder::{Asked, Builder};
 pub use self::parts::{InputPart, KeyParts, PackedParts};
-use crate::action::{ActionClass, ActionSpec, How, Origin, Output};
+use crate::action::{ActionClass, ActionSpec, How, Output};
 use crate::digest::{Digest, DigestFunction};
 use crate::graph::{ActionGraph, ArtifactId};
+use crate::map::Map;
 use crate::merkle::{InputTree, Node, PathClash, merkle};
 use crate::path::RelPath;
 use crate::record::{RecordError, canonical_json};
@@ -144,13 +148,45 @@ pub enum PrepareError {
     },
 }
 
-/// Makes the key of an action whose inputs are known.
+/// An action whose inputs are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What it is.
+    pub spec: &'a ActionSpec,
+    /// The artifacts that it reads, each once.
+    pub inputs: &'a [ArtifactId],
+    /// What it reads and makes beside artifacts.
+    pub files: &'a Files,
+}
+
+/// Files that are no artifacts of the graph, since they stand in trees: those of a map.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// What is read.
+    pub inputs: Vec<(RelPath, Node)>,
+    /// What is made.
+    pub outputs: Vec<RelPath>,
+}
+
+/// Makes the key of an action of the graph whose inputs are known.
 pub fn prepare(
     graph: &ActionGraph,
     function: DigestFunction,
     sandbox: SandboxProfile,
     spec: &ActionSpec,
     inputs: &[ArtifactId],
+    resolved: &dyn Resolved,
+) -> Result<Prepared, PrepareError> {
+    let subject = Subject { spec, inputs, files: &Files::default() };
+    prepare_subject(graph, function, sandbox, &subject, resolved)
+}
+
+/// As [`prepare`], also for what a map consists of.
+pub fn prepare_subject(
+    graph: &ActionGraph,
+    function: DigestFunction,
+    sandbox: SandboxProfile,
+    subject: &Subject<'_>,
     resolved: &dyn Resolved,
 ) -> Result<Prepared, PrepareError> {
     // Exhaustive on purpose: see the table above.
@@ -160,29 +196,28 @@ pub fn prepare(
         progress: _,
         class,
         how,
-        inputs: _, // flattened by the caller into `inputs`
+        inputs: _, // flattened by the caller into those of `subject`
         toolchains,
         outputs,
         env,
         platform,
         timeout_ms,
         hints: _,
-    } = spec;
+    } = subject.spec;
     let mut builder = Builder { graph, function, resolved, entries: Vec::new(), blobs: Vec::new() };
     let toolchains = builder.toolchains(toolchains)?;
+    let mut output_paths = output_paths(graph, outputs, subject.files);
     let Asked { arguments, environment, salt } = match how {
-        How::Command { argv } => {
-            builder.inputs(inputs, None)?;
+        // A map is never run as it stands. Its placeholders are shown, as it was declared.
+        How::Command { argv } | How::Map(Map { argv, .. }) => {
+            builder.inputs(subject, None)?;
             builder.toolchains_file(&toolchains);
-            let arguments = builder.command_line(argv, outputs)?;
-            let mut environment: BTreeMap<String, String> =
-                BASE_ENVIRONMENT.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            environment.extend(env.iter().cloned());
+            let arguments = builder.command_line(argv, output_paths.first())?;
             let salt = serde_json::json!({"class": class.name(), "sandbox": sandbox.salt_name()});
-            Asked { arguments, environment: environment.into_iter().collect(), salt }
+            Asked { arguments, environment: environment(env), salt }
         }
         How::Native { kind, semantics, request } => {
-            builder.inputs(inputs, Some(NATIVE_INPUTS))?;
+            builder.inputs(subject, Some(NATIVE_INPUTS))?;
             builder.native(*class, kind, *semantics, request)?
         }
         // The same key as that of a `write` with this text: the trees whose files are listed are
@@ -193,39 +228,59 @@ pub fn prepare(
             builder.native(*class, "write", WRITE_SEMANTICS, &request)?
         }
     };
-    let mut output_paths: Vec<String> = outputs
-        .iter()
-        .map(|Output { artifact, optional: _ }| graph.artifact(*artifact).path.to_string())
-        .collect();
     output_paths.sort_unstable();
     let mut platform = platform.clone();
     platform.sort_unstable();
-
+    let environment_variables = environment;
+    let command =
+        Command { arguments, environment_variables, output_paths, platform: platform.clone() };
     let Builder { entries, mut blobs, .. } = builder;
     let tree = merkle(function, entries)?;
-    let command = Command {
-        arguments,
-        environment_variables: environment,
-        output_paths,
-        platform: platform.clone(),
-    };
     let command_bytes = command.encode();
     let command_digest = function.digest(&command_bytes);
-    let salt = canonical_json(&salt)?;
+    blobs.push((command_digest, command_bytes));
     let action = Action {
         command_digest,
         input_root_digest: tree.root,
         timeout_ms: *timeout_ms,
         do_not_cache: *class == ActionClass::Effect,
-        salt,
+        salt: canonical_json(&salt)?,
         platform,
     };
-    let action_bytes = action.encode();
-    let key = function.digest(&action_bytes);
-    blobs.push((command_digest, command_bytes));
-    blobs.push((key, action_bytes));
-    let parts = KeyParts::of(command, action, &tree, toolchains);
-    Ok(Prepared { key: ActionKey(key), parts, tree, blobs })
+    Ok(Prepared::of(function, command, action, Gathered { tree, blobs, toolchains }))
+}
+
+/// What is made, in the order in which it is declared.
+fn output_paths(graph: &ActionGraph, outputs: &[Output], files: &Files) -> Vec<String> {
+    let declared = outputs.iter().map(|Output { artifact, optional: _ }| graph.artifact(*artifact));
+    let paths = declared.map(|artifact| &artifact.path).chain(&files.outputs);
+    paths.map(RelPath::to_string).collect()
+}
+
+/// The variables of a command, sorted by name.
+fn environment(declared: &[(String, String)]) -> Vec<(String, String)> {
+    let mut all: BTreeMap<String, String> =
+        BASE_ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    all.extend(declared.iter().cloned());
+    all.into_iter().collect()
+}
+
+/// What is known of an action beside its two messages.
+struct Gathered {
+    tree: InputTree,
+    blobs: Vec<(Digest, Vec<u8>)>,
+    toolchains: Vec<(String, Digest)>,
+}
+
+impl Prepared {
+    fn of(function: DigestFunction, command: Command, action: Action, gathered: Gathered) -> Self {
+        let Gathered { tree, mut blobs, toolchains } = gathered;
+        let action_bytes = action.encode();
+        let key = function.digest(&action_bytes);
+        blobs.push((key, action_bytes));
+        let parts = KeyParts::of(command, action, &tree, toolchains);
+        Self { key: ActionKey(key), parts, tree, blobs }
+    }
 }
 
 impl KeyParts {
@@ -265,88 +320,6 @@ impl KeyParts {
             inputs: inputs.collect(),
             toolchains,
         }
-    }
-}
-
-/// What is asked of whoever runs an action.
-struct Asked {
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
-    salt: serde_json::Value,
-}
-
-struct Builder<'a> {
-    graph: &'a ActionGraph,
-    function: DigestFunction,
-    resolved: &'a dyn Resolved,
-    entries: Vec<(RelPath, Node)>,
-    blobs: Vec<(Digest, Vec<u8>)>,
-}
-
-impl Builder<'_> {
-    fn inputs(&mut self, inputs: &[ArtifactId], below: Option<&str>) -> Result<(), PrepareError> {
-        for id in inputs {
-            let artifact = self.graph.artifact(*id);
-            if below.is_none() && matches!(artifact.origin, Origin::Toolchain(_)) {
-                continue; // commands see it at absolute paths; the toolchains file has its digest
-            }
-            let path = match below {
-                None => artifact.path.clone(),
-                Some(folder) => RelPath::new(&format!("{folder}/{}", artifact.path))
-                    .expect("a constant folder before a normal path is normal"),
-            };
-            let node = self
-                .resolved
-                .node(*id)
-                .ok_or_else(|| PrepareError::MissingInput { path: artifact.path.clone() })?;
-            self.entries.push((path, node));
-        }
-        Ok(())
-    }
-
-    fn native(
-        &mut self,
-        class: ActionClass,
-        kind: &str,
-        semantics: u32,
-        request: &serde_json::Value,
-    ) -> Result<Asked, PrepareError> {
-        self.file(REQUEST_FILE, canonical_json(request)?);
-        Ok(Asked {
-            arguments: vec![format!("@maestro//{kind}"), semantics.to_string()],
-            environment: Vec::new(),
-            salt: serde_json::json!({"class": class.name()}),
-        })
-    }
-
-    fn toolchains(&self, ids: &[ArtifactId]) -> Result<Vec<(String, Digest)>, PrepareError> {
-        let digest = |id: &ArtifactId| {
-            let artifact = self.graph.artifact(*id);
-            let name = match &artifact.origin {
-                Origin::Toolchain(toolchain) => toolchain.name.clone(),
-                _ => artifact.path.to_string(),
-            };
-            match self.resolved.node(*id) {
-                Some(Node::Tree { root }) => Ok((name, root)),
-                _ => Err(PrepareError::MissingInput { path: artifact.path.clone() }),
-            }
-        };
-        ids.iter().map(digest).collect()
-    }
-
-    fn toolchains_file(&mut self, toolchains: &[(String, Digest)]) {
-        if toolchains.is_empty() {
-            return;
-        }
-        let lines: String = toolchains.iter().map(|(_, digest)| format!("{digest}\n")).collect();
-        self.file(TOOLCHAINS_FILE, lines.into_bytes());
-    }
-
-    fn file(&mut self, path: &str, bytes: Vec<u8>) {
-        let path = RelPath::new(path).expect("callers pass constant or output paths");
-        let digest = self.function.digest(&bytes);
-        self.entries.push((path, Node::File { digest, executable: false }));
-        self.blobs.push((digest, bytes));
     }
 }
 

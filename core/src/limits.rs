@@ -75,6 +75,8 @@ pub const LLM_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const LLM_PROMPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest time that one call of a model may take, in milliseconds.
 pub const LLM_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1000;
+/// Most files of a tree that one action maps.
+pub const MAP_PARTS_MAX: usize = 100_000;
 /// Most actions that wait for the network at once, beside the commands that run.
 pub const NETWORK_ACTIONS_MAX: usize = 4;
 /// Longest query, in bytes.

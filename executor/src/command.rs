@@ -452,11 +452,8 @@ impl Said {
 }
 
 fn wanted(job: &Job<'_>) -> Vec<Wanted> {
-    let outputs = job.spec.outputs.iter().map(|output| {
-        let artifact = job.graph.artifact(output.artifact);
-        Wanted { path: artifact.path.clone(), kind: artifact.kind, optional: output.optional }
-    });
-    outputs.collect()
+    let wanted = |(path, kind, optional)| Wanted { path, kind, optional };
+    job.outputs().into_iter().map(wanted).collect()
 }
 
 /// What actions of the same kind have in common: the target and the word for people.

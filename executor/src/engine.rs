@@ -6,18 +6,21 @@
 //! leaves the keys of its consumers as they were.
 //!
 //! Division of labour: [`state`] holds the state of every action and owns every transition;
-//! [`work`] does what one action needs (hash sources, key, look up, run); this file starts the
-//! threads, turns results into transitions and events, and writes the report.
+//! [`work`] does what one action needs (hash sources, key, look up, run); [`parts`] does the same
+//! for actions that turn up only when a tree is there; this file starts the threads, turns results
+//! into transitions and events, and writes the report.
 //! Nothing here knows how an action is run: that is a [`Runner`](crate::runner::Runner).
 
 pub mod before;
 pub mod failure;
 pub mod outputs;
+mod parts;
 pub mod resolve;
 pub mod state;
 pub mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -31,6 +34,8 @@ use crate::records::{Reach, Records};
 use crate::runner::{Cancel, RunError, Runner};
 use crate::workspace::sources::Sources;
 use before::Before;
+use failure::Failed;
+pub use parts::FinishedPart;
 use resolve::Resolver;
 use state::{Scheduler, Turn};
 use work::{Done, WorkError, Worker};
@@ -109,6 +114,8 @@ pub struct FinishedAction {
     pub logs: Vec<Digest>,
     /// Whether it passed only after a failed attempt.
     pub flaky: bool,
+    /// The parts that it was made of, if it is a map that was looked at.
+    pub mapped: Vec<FinishedPart>,
 }
 
 impl FinishedAction {
@@ -129,6 +136,7 @@ impl FinishedAction {
             record: None,
             logs: Vec::new(),
             flaky: false,
+            mapped: Vec::new(),
         }
     }
 }
@@ -153,6 +161,8 @@ pub struct Report {
     pub failed: Vec<FailedAction>,
     /// Counts by outcome.
     pub counts: ActionCounts,
+    /// How many parts each map has that was looked at; those without parts are left out.
+    pub parts: BTreeMap<ActionId, u32>,
     /// What stands at each artifact that was looked at.
     pub nodes: HashMap<ArtifactId, Node>,
     /// Milliseconds along the longest chain of executed actions.
@@ -175,6 +185,8 @@ impl Report {
 struct Shared<'e> {
     scheduler: Mutex<Scheduler<'e>>,
     changed: Condvar,
+    /// The number in events of the next action that is not in the graph.
+    next_number: AtomicU32,
 }
 
 impl<'e> Shared<'e> {
@@ -201,7 +213,11 @@ impl Engine<'_> {
         let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
         // A thread that has nothing to wait for would only be woken by the end of each action.
         let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);
-        let shared = Shared { scheduler: Mutex::new(scheduler), changed: Condvar::new() };
+        let shared = Shared {
+            scheduler: Mutex::new(scheduler),
+            changed: Condvar::new(),
+            next_number: AtomicU32::new(u32::try_from(self.graph.action_count()).unwrap_or(0)),
+        };
         std::thread::scope(|scope| {
             for slot in 0..self.options.jobs + network {
                 let (shared, resolver) = (&shared, &resolver);
@@ -241,7 +257,7 @@ impl Engine<'_> {
     /// The loop of one thread: takes turns until there are none.
     fn serve(&self, plan: &Plan, slot: usize, shared: &Shared<'_>, resolver: &Resolver<'_>) {
         let network = slot >= self.options.jobs;
-        let worker = Worker { engine: self, plan, resolver, slot: slot as u32 };
+        let worker = Worker { engine: self, plan, resolver, shared, slot: slot as u32 };
         let mut guard = shared.lock();
         loop {
             if self.cancel.is_cancelled() {
@@ -260,6 +276,12 @@ impl Engine<'_> {
                         .wait_timeout(guard, wait)
                         .unwrap_or_else(PoisonError::into_inner);
                     guard = next;
+                }
+                Turn::Part { batch, index } => {
+                    drop(guard);
+                    worker.work_on(&batch, index);
+                    guard = shared.lock();
+                    shared.changed.notify_all();
                 }
                 Turn::Do { action, skip_cache } => {
                     drop(guard);
@@ -287,10 +309,11 @@ impl Engine<'_> {
             Ok(done) => {
                 let changed = resolver.set_outputs(&done.finished.outputs);
                 let stale = done.inputs_version != resolver.version_of(&done.inputs);
-                let needs = match done.finished.outcome {
+                let mut needs = match done.finished.outcome {
                     Outcome::Executed => needs(scheduler.plan(), action),
                     _ => Vec::new(),
                 };
+                needs.extend(done.finished.mapped.iter().map(|part| part.number));
                 self.emit_finished(&done.finished, done.slot.or(slot), needs);
                 scheduler.done(action, done.finished, changed, stale);
             }
@@ -309,11 +332,9 @@ impl Engine<'_> {
                     scheduler.give_up(action);
                 }
             }
+            Err(WorkError::Run(RunError::Cancelled)) => scheduler.cancelled(action),
+            Err(WorkError::Abandoned) => scheduler.abandoned(action),
             Err(error) => {
-                if matches!(error, WorkError::Run(RunError::Cancelled)) {
-                    scheduler.cancelled(action);
-                    return;
-                }
                 let needs = needs(scheduler.plan(), action);
                 self.emit_failed(action, &error, start_ms, needs);
                 let duration_ms = self.now_ms().saturating_sub(start_ms);
@@ -357,7 +378,8 @@ impl Engine<'_> {
             saved_usd_micros: 0,
             needs,
         });
-        self.events.emit(failure::describe(self, action, error));
+        let failed = Failed { number: action.index() as u32, spec: &spec, file: None };
+        self.events.emit(failure::describe(self, &failed, error));
     }
 
     fn report(
@@ -370,22 +392,34 @@ impl Engine<'_> {
         let ended = scheduler.end();
         let mut counts = ActionCounts { total: plan.order.len() as u32, ..ActionCounts::default() };
         let mut chains: HashMap<ActionId, u64> = HashMap::new();
+        let mut parts = BTreeMap::new();
         let mut finished = Vec::with_capacity(ended.finished.len());
         let mut by_action = ended.finished;
         for action in &plan.order {
             let Some(done) = by_action.remove(action) else { continue };
             counts.add(done.outcome);
+            for part in &done.mapped {
+                counts.total += 1;
+                counts.add(part.outcome);
+                *parts.entry(*action).or_insert(0) += 1;
+            }
             let own = match done.outcome {
                 Outcome::Executed => done.end_ms.saturating_sub(done.start_ms),
                 _ => 0,
             };
+            let own = own + done.mapped.iter().map(FinishedPart::executed_ms).max().unwrap_or(0);
             let below = plan.producers(*action).filter_map(|p| chains.get(&p)).max();
             chains.insert(*action, own + below.copied().unwrap_or(0));
             finished.push(*done);
         }
-        counts.failed = ended.failed.len() as u32;
-        counts.skipped =
-            counts.total - counts.failed - u32::try_from(finished.len()).unwrap_or(u32::MAX);
+        counts.failed = u32::try_from(ended.failed.len()).unwrap_or(u32::MAX);
+        let planned = plan.order.len() - finished.len() - ended.failed.len();
+        counts.skipped += u32::try_from(planned).unwrap_or(u32::MAX);
+        for failed in &ended.failed {
+            if let WorkError::Parts(parts) = &failed.error {
+                counts.add_all(parts.counts);
+            }
+        }
         // Requested sources have no action; hash them, so that the caller can write them out too.
         for artifact in requested {
             if self.graph.producer(*artifact).is_none() {
@@ -400,6 +434,7 @@ impl Engine<'_> {
             failed: ended.failed,
             finished,
             counts,
+            parts,
         }
     }
 

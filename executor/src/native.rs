@@ -62,6 +62,11 @@ pub struct Kind {
     run: fn(&Step<'_>) -> Result<Made, NativeError>,
 }
 
+/// The kind that composes a tree, which is also the end of a map.
+pub const TREE: &str = "tree";
+/// See [`Kind::semantics`].
+pub const TREE_SEMANTICS: u32 = 1;
+
 /// The kinds that [`NativeRunner`] runs.
 pub const KINDS: [Kind; 10] = [
     Kind { name: "copy", semantics: 1, run: files::copy },
@@ -70,7 +75,7 @@ pub const KINDS: [Kind; 10] = [
     Kind { name: "npm-package", semantics: 1, run: unpack::npm_package },
     Kind { name: "oci-image", semantics: 1, run: image::oci_image },
     Kind { name: "tar", semantics: 1, run: archive::tar },
-    Kind { name: "tree", semantics: 1, run: files::tree },
+    Kind { name: TREE, semantics: TREE_SEMANTICS, run: files::tree },
     Kind { name: "unpack", semantics: 1, run: unpack::unpack },
     Kind { name: "wheel", semantics: 1, run: wheel::wheel },
     Kind { name: "write", semantics: 1, run: files::write },
@@ -85,7 +90,7 @@ impl Runner for NativeRunner {
         match how {
             How::Native { kind, .. } => find_kind(kind).is_some(),
             How::Params { .. } => true,
-            How::Command { .. } => false,
+            How::Command { .. } | How::Map(_) => false,
         }
     }
 
@@ -156,7 +161,7 @@ fn run_kind(job: &Job<'_>) -> Result<Made, NativeError> {
             written = prepared_request(job.prepared)?;
             ("write", WRITE_SEMANTICS, &written)
         }
-        How::Command { .. } => {
+        How::Command { .. } | How::Map(_) => {
             return Err(internal("a command was given to the native runner".to_owned()));
         }
     };

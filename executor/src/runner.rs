@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use maestro_cas::Store;
 use maestro_core::wire::{ActionResult, OutputFile};
-use maestro_core::{ActionGraph, ActionSpec, Digest, FailureKind, How, Prepared};
+use maestro_core::{
+    ActionGraph, ActionSpec, ArtifactKind, Digest, FailureKind, How, Prepared, RelPath,
+};
 
 /// Tells running work that nobody wants its result any more. Cheap to clone, never reset.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +46,8 @@ pub struct Job<'a> {
     pub graph: &'a ActionGraph,
     /// The action.
     pub spec: &'a ActionSpec,
+    /// Files that it must make beside the outputs of `spec`; a part of a map has only those.
+    pub files: &'a [RelPath],
     /// Its key, input tree and new blobs; the blobs are in the store already.
     pub prepared: &'a Prepared,
     /// Where inputs come from and outputs go.
@@ -54,6 +58,18 @@ pub struct Job<'a> {
     pub toolchains: &'a [ToolchainMount],
     /// Becomes true when the invocation is over.
     pub cancel: &'a Cancel,
+}
+
+impl Job<'_> {
+    /// What it makes: path, kind, and whether it may leave it out.
+    pub fn outputs(&self) -> Vec<(RelPath, ArtifactKind, bool)> {
+        let declared = self.spec.outputs.iter().map(|output| {
+            let artifact = self.graph.artifact(output.artifact);
+            (artifact.path.clone(), artifact.kind, output.optional)
+        });
+        let files = self.files.iter().map(|path| (path.clone(), ArtifactKind::File, false));
+        declared.chain(files).collect()
+    }
 }
 
 /// What a successful run made. Every blob that `result` names is in the store.

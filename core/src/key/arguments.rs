@@ -4,7 +4,7 @@
 //! of the input root.
 
 use super::{Builder, PrepareError};
-use crate::action::{Arg, Item, Output, ParamFileFormat, Sequence};
+use crate::action::{Arg, Item, ParamFileFormat, Sequence};
 use crate::limits;
 use crate::merkle::Node;
 
@@ -13,17 +13,14 @@ impl Builder<'_> {
     pub(super) fn command_line(
         &mut self,
         argv: &[Arg],
-        outputs: &[Output],
+        output: Option<&String>,
     ) -> Result<Vec<String>, PrepareError> {
-        let stem = outputs.first().map_or_else(
-            || ".maestro/params".to_owned(),
-            |output| self.graph.artifact(output.artifact).path.to_string(),
-        );
-        let flat = self.expand_all(argv, &stem, false, &mut 0)?;
+        let stem = output.map_or(".maestro/params", String::as_str);
+        let flat = self.expand_all(argv, stem, false, &mut 0)?;
         if too_long(&flat).is_none() {
             return Ok(flat);
         }
-        let spilled = self.expand_all(argv, &stem, true, &mut 0)?;
+        let spilled = self.expand_all(argv, stem, true, &mut 0)?;
         match too_long(&spilled) {
             None => Ok(spilled),
             Some((bytes, limit)) => Err(PrepareError::TooLong { bytes, limit }),

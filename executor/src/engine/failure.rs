@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use maestro_cas::Store;
 use maestro_core::event::Event;
 use maestro_core::key::{Prepared, shell_quote};
-use maestro_core::{ActionId, Digest, How};
+use maestro_core::{ActionSpec, Digest, How, RelPath};
 
 use super::Engine;
 use super::work::WorkError;
@@ -19,9 +19,19 @@ const TAIL_LINES: usize = 40;
 /// How many bytes of a command line are shown; the log has it whole.
 const COMMAND_BYTES: usize = 2000;
 
+/// What failed.
+pub(super) struct Failed<'a> {
+    /// Its number in events.
+    pub(super) number: u32,
+    /// What it is.
+    pub(super) spec: &'a ActionSpec,
+    /// The file that it was for, where it is a part of a map.
+    pub(super) file: Option<&'a RelPath>,
+}
+
 /// Makes the event that tells of a failure, and the log file that it names.
-pub(super) fn describe(engine: &Engine<'_>, action: ActionId, error: &WorkError) -> Event {
-    let spec = engine.graph.action(action);
+pub(super) fn describe(engine: &Engine<'_>, failed: &Failed<'_>, error: &WorkError) -> Event {
+    let Failed { number, spec, file } = failed;
     let target = engine.graph.target(spec.owner);
     let prepared = match error {
         WorkError::Command { prepared, .. } => Some(prepared.as_ref()),
@@ -34,7 +44,7 @@ pub(super) fn describe(engine: &Engine<'_>, action: ActionId, error: &WorkError)
     let (log, _) = read_tail(engine.store, &logs);
     let command = match &spec.how {
         How::Command { .. } => prepared.map(command_line),
-        How::Native { .. } | How::Params { .. } => None,
+        How::Native { .. } | How::Params { .. } | How::Map(_) => None,
     };
     let log_path = prepared
         .filter(|_| command.is_some())
@@ -49,8 +59,11 @@ pub(super) fn describe(engine: &Engine<'_>, action: ActionId, error: &WorkError)
         }
         cause = source.source();
     }
+    if let Some(file) = file {
+        message = format!("for `{file}`: {message}");
+    }
     Event::ActionFailed {
-        action: action.index() as u32,
+        action: *number,
         label: target.label.clone(),
         aspect: target.aspect.as_deref().map(str::to_owned),
         mnemonic: spec.mnemonic.clone(),

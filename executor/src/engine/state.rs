@@ -8,6 +8,7 @@
 //!     └────────────────────────────────────────────────────────┤          │ producer changed
 //!                 or made other bytes than before              └──▶ Failed ▼
 //!  Waiting, Ready ──▶ Skipped   (something it needs failed, or the build stops)   Done ─▶ Waiting
+//!  Running ──▶ Skipped   (the build stops, and parts of it were not begun)
 //! ```
 //!
 //! Invariants: `Waiting.pending` is the number of producers that are not `Done`; an action is in
@@ -15,10 +16,12 @@
 //! `unfinished` counts actions that are neither `Done`, `Failed` nor `Skipped`.
 
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use maestro_core::graph::Plan;
 use maestro_core::{ActionGraph, ActionId, How, limits};
 
+use super::parts::Batch;
 use super::{FailedAction, FinishedAction};
 
 /// Where an action stands.
@@ -50,6 +53,13 @@ pub enum Turn {
         action: ActionId,
         /// Whether the action cache must not be asked: its result there is known to be unusable.
         skip_cache: bool,
+    },
+    /// Work on this part of a map.
+    Part {
+        /// The map's parts.
+        batch: Arc<Batch>,
+        /// Which of them.
+        index: usize,
     },
     /// Nothing to do right now.
     Wait,
@@ -93,6 +103,8 @@ pub struct Scheduler<'e> {
     needs_whole_plan: bool,
     finished: HashMap<ActionId, Box<FinishedAction>>,
     failed: Vec<FailedAction>,
+    /// The maps that are carried out now.
+    batches: Vec<Arc<Batch>>,
     jobs: usize,
 }
 
@@ -115,6 +127,7 @@ impl<'e> Scheduler<'e> {
             needs_whole_plan: false,
             finished: HashMap::with_capacity(plan.order.len()),
             failed: Vec::new(),
+            batches: Vec::new(),
             jobs,
         };
         for action in &plan.order {
@@ -155,6 +168,11 @@ impl<'e> Scheduler<'e> {
         }
         if self.stopping {
             return Turn::Wait;
+        }
+        // A map that is begun holds a slot, so that its parts come first.
+        let part = |batch: &Arc<Batch>| Some((batch.clone(), batch.take()?));
+        if let Some((batch, index)) = self.batches.iter().filter(|_| !network).find_map(part) {
+            return Turn::Part { batch, index };
         }
         let queue = usize::from(network);
         while let Some((_, std::cmp::Reverse(action))) =
@@ -198,6 +216,26 @@ impl<'e> Scheduler<'e> {
         if !keep_going {
             self.stopping = true;
         }
+    }
+
+    /// Offers the parts of a map to whoever takes a turn.
+    pub fn offer(&mut self, batch: Arc<Batch>) {
+        self.batches.push(batch);
+    }
+
+    /// A map has no more parts to offer.
+    pub fn withdraw(&mut self, batch: &Arc<Batch>) {
+        self.batches.retain(|own| !Arc::ptr_eq(own, batch));
+    }
+
+    /// Whether nothing new starts.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// An action was given up in the middle, because the build stops.
+    pub fn abandoned(&mut self, action: ActionId) {
+        self.enter(action, ActionState::Skipped);
     }
 
     /// An action ended because the build does.

@@ -5,26 +5,52 @@
 //! only by commands that may make live calls; an effect is refused.
 //! A failed, cancelled or transient result is never stored.
 
+use std::borrow::Cow;
+
 use maestro_cas::StoreError;
-use maestro_core::event::{Event, Outcome, Severity, TestStatus};
+use maestro_core::event::{self, Event, Severity, TestStatus};
 use maestro_core::graph::Plan;
-use maestro_core::key::{PackedParts, PrepareError, Prepared, prepare};
+use maestro_core::key::{Files, PackedParts, PrepareError, Prepared, Subject, prepare_subject};
+use maestro_core::map::{Map, MapError};
 use maestro_core::wire::{ActionResult, OutputFile};
 use maestro_core::{
-    ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, Node,
+    ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, How, Node,
+    RelPath,
 };
 
+use super::parts::{FailedParts, composition, made_files};
 use super::resolve::{InputError, Resolver};
-use super::{Engine, FinishedAction, failure};
+use super::{Engine, FinishedAction, FinishedPart, Shared, failure};
 use crate::records::{FindError, Found, FoundIn, RecordLookup};
-use crate::runner::{Job, RunError, ToolchainMount};
+use crate::runner::{Job, Outcome, RunError, ToolchainMount};
 
 /// One thread of a build.
-pub struct Worker<'w, 'e> {
+pub struct Worker<'w, 'e, 's> {
     pub(super) engine: &'w Engine<'e>,
     pub(super) plan: &'w Plan,
     pub(super) resolver: &'w Resolver<'w>,
+    pub(super) shared: &'w Shared<'s>,
     pub(super) slot: u32,
+}
+
+/// What is to be run: an action of the graph, or a part of a map.
+pub(super) struct Task<'a> {
+    /// Its number in events.
+    pub(super) number: u32,
+    /// What it is.
+    pub(super) spec: &'a ActionSpec,
+    /// Files that it makes beside the outputs of `spec`.
+    pub(super) files: &'a [RelPath],
+    /// Its key and what that was made of.
+    pub(super) prepared: &'a Prepared,
+}
+
+/// An action whose key is known.
+struct Keyed<'g> {
+    spec: Cow<'g, ActionSpec>,
+    prepared: Prepared,
+    /// The parts that were made before, if it is a map.
+    parts: Vec<FinishedPart>,
 }
 
 /// The end of an action that has a result.
@@ -59,6 +85,15 @@ pub enum WorkError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] maestro_cas::StoreError),
+    /// A tree cannot be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// Parts of a map failed, of which was told before.
+    #[error(transparent)]
+    Parts(Box<FailedParts>),
+    /// The build stopped before all parts of a map were begun.
+    #[error("given up")]
+    Abandoned,
     /// The command ran and failed; this keeps what it was.
     #[error("{error}")]
     Command {
@@ -80,6 +115,8 @@ impl WorkError {
             Self::Prepare(PrepareError::LostTree { .. }) => FailureKind::Environment,
             Self::Prepare(_) => FailureKind::Input,
             Self::Record(error) => error.kind(),
+            Self::Map(_) | Self::Abandoned => FailureKind::Build,
+            Self::Parts(parts) => parts.kind,
             Self::Run(error) | Self::Command { error, .. } => error.kind(),
         }
     }
@@ -129,14 +166,15 @@ impl WorkError {
             Self::Input(InputError::Store(error)) | Self::Store(error) => {
                 error.hint().into_iter().collect()
             }
-            Self::Prepare(_) => Vec::new(),
+            Self::Map(error) => error.hint().map(str::to_owned).into_iter().collect(),
+            Self::Prepare(_) | Self::Parts(_) | Self::Abandoned => Vec::new(),
             Self::Record(error) => error.hints(),
             Self::Run(error) | Self::Command { error, .. } => error.hints().to_vec(),
         }
     }
 }
 
-impl Worker<'_, '_> {
+impl Worker<'_, '_, '_> {
     /// Brings one action to its end.
     pub fn perform(
         &self,
@@ -158,14 +196,17 @@ impl Worker<'_, '_> {
             self.resolver.ensure_input(*toolchain)?;
         }
         let inputs_version = self.resolver.version_of(inputs);
-        let (graph, function) = (self.engine.graph, self.engine.store.function());
-        let sandbox = self.engine.options.sandbox;
-        let prepared = match prepare(graph, function, sandbox, spec, inputs, self.resolver) {
-            Err(PrepareError::LostTree { root }) => {
-                return Err(RunError::MissingBlobs(vec![root]).into());
+        let Keyed { spec, prepared, parts } = match &spec.how {
+            How::Map(map) => self.keyed_map(action, spec, map)?,
+            _ => {
+                let subject = Subject { spec, inputs, files: &Files::default() };
+                let prepared = self.prepare(&subject)?;
+                Keyed { spec: Cow::Borrowed(spec), prepared, parts: Vec::new() }
             }
-            prepared => prepared?,
         };
+        let spec = spec.as_ref();
+        // What is left of a map begins when its parts are done.
+        let start_ms = if parts.is_empty() { start_ms } else { self.engine.now_ms() };
         let mut finished = FinishedAction::cached(action, start_ms);
         let mut slot = None;
         let result = match self.look_up(spec, &prepared, skip_cache)? {
@@ -175,7 +216,7 @@ impl Worker<'_, '_> {
                     self.warn_of_stale(spec, &found);
                 }
                 if found.record.found_in != FoundIn::Cache {
-                    finished.outcome = Outcome::Locked;
+                    finished.outcome = event::Outcome::Locked;
                 }
                 finished.saved_usd_micros = found.saved_usd_micros;
                 finished.record = Some(Box::new(found.record));
@@ -183,9 +224,17 @@ impl Worker<'_, '_> {
             }
             None => {
                 slot = Some(self.slot);
-                self.run(action, spec, &prepared, &mut finished)?
+                let number = action.index() as u32;
+                let task = Task { number, spec, files: &[], prepared: &prepared };
+                let outcome = self.run(&task)?;
+                finished.outcome = event::Outcome::Executed;
+                finished.cpu_ms = outcome.cpu_ms;
+                finished.memory_bytes = outcome.memory_bytes;
+                finished.cost_usd_micros = outcome.cost_usd_micros;
+                outcome.result
             }
         };
+        finished.mapped = parts;
         finished.outputs = self.outputs(spec, &result)?;
         finished.flaky = result.is_flaky();
         finished.logs = result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
@@ -218,9 +267,32 @@ impl Worker<'_, '_> {
             }
         }
         if spec.class == ActionClass::Recorded {
-            finished.outcome = Outcome::Locked;
+            finished.outcome = event::Outcome::Locked;
         }
         Some(finished)
+    }
+
+    /// Makes the key of an action or a part.
+    pub(super) fn prepare(&self, subject: &Subject<'_>) -> Result<Prepared, WorkError> {
+        let (graph, function) = (self.engine.graph, self.engine.store.function());
+        let sandbox = self.engine.options.sandbox;
+        match prepare_subject(graph, function, sandbox, subject, self.resolver) {
+            Err(PrepareError::LostTree { root }) => Err(RunError::MissingBlobs(vec![root]).into()),
+            prepared => Ok(prepared?),
+        }
+    }
+
+    /// Carries out the parts of a map; what is left to do is to compose what they made.
+    fn keyed_map<'g>(
+        &self,
+        action: ActionId,
+        spec: &'g ActionSpec,
+        map: &Map,
+    ) -> Result<Keyed<'g>, WorkError> {
+        let parts = self.carry_out(action, spec, map)?;
+        let (spec, files) = composition(self.engine.graph, spec, &parts)?;
+        let prepared = self.prepare(&Subject { spec: &spec, inputs: &[], files: &files })?;
+        Ok(Keyed { spec: Cow::Owned(spec), prepared, parts })
     }
 
     fn look_up(
@@ -256,16 +328,12 @@ impl Worker<'_, '_> {
         }
     }
 
-    fn run(
-        &self,
-        action: ActionId,
-        spec: &ActionSpec,
-        prepared: &Prepared,
-        finished: &mut FinishedAction,
-    ) -> Result<ActionResult, WorkError> {
+    /// Runs an action or a part, and stores its result.
+    pub(super) fn run(&self, task: &Task<'_>) -> Result<Outcome, WorkError> {
+        let Task { number, spec, files, prepared } = *task;
         let engine = self.engine;
         engine.events.emit(Event::ActionStarted {
-            action: action.index() as u32,
+            action: number,
             label: engine.graph.target(spec.owner).label.clone(),
             mnemonic: spec.mnemonic.clone(),
             progress: spec.progress.clone(),
@@ -285,6 +353,7 @@ impl Worker<'_, '_> {
         let job = Job {
             graph: engine.graph,
             spec,
+            files,
             prepared,
             store: engine.store,
             slot: self.slot,
@@ -302,6 +371,7 @@ impl Worker<'_, '_> {
         };
         // Before anything is stored: everything that was declared must be there.
         self.outputs(spec, &outcome.result)?;
+        made_files(files, &outcome.result)?;
         if spec.class == ActionClass::Pure {
             match engine.store.put_action_result(&prepared.key, &outcome.result) {
                 // Something took an output between its storing and now: run once more.
@@ -311,12 +381,8 @@ impl Worker<'_, '_> {
                 stored => stored?,
             }
         }
-        self.show_log(action, spec, &outcome.result);
-        finished.outcome = Outcome::Executed;
-        finished.cpu_ms = outcome.cpu_ms;
-        finished.memory_bytes = outcome.memory_bytes;
-        finished.cost_usd_micros = outcome.cost_usd_micros;
-        Ok(outcome.result)
+        self.show_log(number, spec, &outcome.result);
+        Ok(outcome)
     }
 
     /// Says that an answer to an older input was used, on the user's demand.
@@ -333,7 +399,7 @@ impl Worker<'_, '_> {
     }
 
     /// Shows what a successful command wrote, such as warnings. Tests have log files instead.
-    fn show_log(&self, action: ActionId, spec: &ActionSpec, result: &ActionResult) {
+    fn show_log(&self, number: u32, spec: &ActionSpec, result: &ActionResult) {
         let logs: Vec<Digest> =
             result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
         if logs.is_empty() || spec.hints.test {
@@ -341,7 +407,7 @@ impl Worker<'_, '_> {
         }
         let (text, truncated) = failure::read_tail(self.engine.store, &logs);
         self.engine.events.emit(Event::ActionLog {
-            action: action.index() as u32,
+            action: number,
             label: self.engine.graph.target(spec.owner).label.clone(),
             text,
             truncated,

@@ -121,6 +121,7 @@ impl Fixture {
         let job = Job {
             graph: &graph,
             spec: &graph.action(maestro_core::ActionId::from_index(0)),
+            files: &[],
             prepared: &prepared,
             store: &self.store,
             slot: 0,

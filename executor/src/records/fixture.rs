@@ -155,6 +155,7 @@ impl World {
         let outcome = updater.run(&Job {
             graph: &step.graph,
             spec: &step.spec,
+            files: &[],
             prepared: &step.prepared,
             store: &self.store,
             slot: 0,

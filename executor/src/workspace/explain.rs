@@ -6,16 +6,18 @@
 //! Everything here is data; [`Explanation::render`] is one way to show it.
 
 pub mod lines;
+mod producers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use maestro_core::event::Outcome;
-use maestro_core::key::{InputPart, NATIVE_INPUTS, REQUEST_FILE};
+use maestro_core::key::{InputPart, REQUEST_FILE};
 use maestro_core::{Change, Digest, Label, key};
 use serde::Serialize;
 
 use self::lines::Lines;
+use self::producers::{Producers, execution_path, is_native};
 use super::build_log::{ActionRecord, BuildLog};
 
 /// Most causes that one explanation lists.
@@ -193,35 +195,6 @@ pub fn explain(log: &BuildLog, identities: &[String]) -> Vec<Explanation> {
     let mut walk = Walk::new(log);
     let changed = order.into_iter().filter(|identity| log.last_change(identity) == Some(last));
     changed.filter_map(|identity| walk.explanation(identity)).collect()
-}
-
-/// Which action made which path.
-struct Producers(HashMap<String, usize>);
-
-impl Producers {
-    fn of(records: &[ActionRecord]) -> Self {
-        let outputs = records.iter().enumerate().flat_map(|(index, record)| {
-            record.parts.outputs.iter().map(move |path| (path.clone(), index))
-        });
-        Self(outputs.collect())
-    }
-
-    fn of_input(&self, record: &ActionRecord, path: &str) -> Option<usize> {
-        self.0.get(execution_path(record, path)).copied()
-    }
-}
-
-/// Native steps see their inputs below a folder of their own.
-fn execution_path<'a>(record: &ActionRecord, path: &'a str) -> &'a str {
-    if !is_native(record) {
-        return path;
-    }
-    let below = path.strip_prefix(NATIVE_INPUTS).and_then(|rest| rest.strip_prefix('/'));
-    below.unwrap_or(path)
-}
-
-fn is_native(record: &ActionRecord) -> bool {
-    record.parts.arguments.first().is_some_and(|first| first.starts_with("@maestro//"))
 }
 
 /// Follows changes upwards; what was found for an action is kept.

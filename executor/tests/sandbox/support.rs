@@ -305,6 +305,7 @@ impl Try<'_> {
         runner.run(&Job {
             graph: &graph,
             spec: &graph.action(id),
+            files: &[],
             prepared: &prepared,
             store: &world.store,
             slot,

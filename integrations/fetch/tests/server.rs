@@ -187,6 +187,7 @@ impl Client {
         let job = Job {
             graph: &graph,
             spec: &graph.action(ActionId::from_index(0)),
+            files: &[],
             prepared: &prepared,
             store: &self.store,
             slot: 0,

@@ -104,6 +104,7 @@ fn job<'a>(step: &'a Step, cancel: &'a Cancel) -> Job<'a> {
     Job {
         graph: &step.graph,
         spec: &step.spec,
+        files: &[],
         prepared: &step.prepared,
         store: &step.store,
         slot: 0,

@@ -1,6 +1,7 @@
 //! `ctx.actions`: files to be made, and the commands that make them.
 
 mod hosts;
+mod map;
 
 use std::fmt;
 
@@ -43,6 +44,7 @@ impl fmt::Display for Actions {
 starlark::methods_static!(
     ACTION_METHODS = |builder| {
         command_methods(builder);
+        map::map_methods(builder);
         native_methods(builder);
     }
 );

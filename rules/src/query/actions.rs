@@ -225,7 +225,7 @@ impl ActionAnswer {
             vec![Diagnostic::of(RuleError::new(Code::Action, message), None)]
         })?;
         let request = match &spec.how {
-            How::Command { .. } => None,
+            How::Command { .. } | How::Map(_) => None,
             How::Native { request, .. } => Some(request.clone()),
             // The text of the file is made of the arguments; the request that holds it is an input.
             How::Params { .. } => parts

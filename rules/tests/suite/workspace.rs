@@ -160,7 +160,9 @@ pub(crate) fn describe(graph: &ActionGraph, id: ActionId) -> String {
     )
     .expect("a key");
     let mut lines = vec![match &spec.how {
-        How::Command { .. } => format!("{}: {}", spec.mnemonic, prepared.parts.arguments.join(" ")),
+        How::Command { .. } | How::Map(_) => {
+            format!("{}: {}", spec.mnemonic, prepared.parts.arguments.join(" "))
+        }
         How::Native { kind, request, .. } => format!("{}: {kind} {request}", spec.mnemonic),
         How::Params { .. } => {
             let is_request = |bytes: &&(Digest, Vec<u8>)| bytes.1.starts_with(b"{\"content\":");
