@@ -6,16 +6,13 @@
 //! Watches are set before a build begins: what is edited while it runs starts the next.
 
 use std::collections::HashSet;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use maestro_executor::runner::Cancel;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use maestro_executor::workspace::watches::{Seen, Watches};
 use rustix::io::Errno;
 
 use crate::args::Global;
@@ -58,15 +55,14 @@ pub fn run(global: &Global, build: impl Fn() -> Result<ExitCode>) -> Result<Exit
 
 /// The folders of a workspace, watched by the kernel.
 struct Folders {
-    queue: OwnedFd,
+    watches: Watches<PathBuf>,
     watched: HashSet<PathBuf>,
 }
 
 impl Folders {
     fn new() -> Result<Self> {
-        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .context("the kernel gives no inotify queue")?;
-        Ok(Self { queue, watched: HashSet::new() })
+        let watches = Watches::new().context("the kernel gives no inotify queue")?;
+        Ok(Self { watches, watched: HashSet::new() })
     }
 
     /// Watches every folder of the workspace that is not watched yet.
@@ -94,14 +90,7 @@ impl Folders {
                 .hint("name a smaller workspace with `--workspace`")
                 .into());
         }
-        let flags = WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::ONLYDIR;
-        match inotify::add_watch(&self.queue, folder, flags) {
+        match self.watches.add(folder, folder.to_owned()) {
             Ok(_) => {
                 self.watched.insert(folder.to_owned());
                 Ok(())
@@ -119,7 +108,7 @@ impl Folders {
     }
 
     /// Waits for a change and for the quiet after it; `false` if the user ends it first.
-    fn wait(&self, cancel: &Cancel) -> Result<bool> {
+    fn wait(&mut self, cancel: &Cancel) -> Result<bool> {
         while !self.changes_within(INTERRUPT_MS)? {
             if cancel.is_cancelled() {
                 return Ok(false);
@@ -137,30 +126,16 @@ impl Folders {
     }
 
     /// Whether something that counts changes within some milliseconds.
-    fn changes_within(&self, wait_ms: u64) -> Result<bool> {
-        let timeout =
-            Timespec { tv_sec: 0, tv_nsec: i64::try_from(wait_ms * 1_000_000).unwrap_or(i64::MAX) };
-        let mut ready = [PollFd::new(&self.queue, PollFlags::IN)];
-        match poll(&mut ready, Some(&timeout)) {
-            Ok(0) | Err(Errno::INTR) => return Ok(false),
-            Ok(_) => {}
-            Err(error) => return Err(error).context("cannot wait for changes"),
+    fn changes_within(&mut self, wait_ms: u64) -> Result<bool> {
+        if !self.watches.wait(wait_ms).context("cannot wait for changes")? {
+            return Ok(false);
         }
-        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-        let mut reader = Reader::new(self.queue.as_fd(), &mut buffer);
         let mut counts = false;
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let name = event.file_name().and_then(|name| name.to_str().ok());
-                    let passed = name.is_some_and(|name| PASSED_OVER.contains(&name));
-                    let overflow = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    counts |= overflow || (!passed && !event.events().contains(ReadFlags::IGNORED));
-                }
-                Err(Errno::AGAIN) => return Ok(counts),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error).context("cannot read changes"),
-            }
-        }
+        let tell = |seen: Seen<'_, PathBuf>| match seen {
+            Seen::Entry { name, .. } => counts |= PASSED_OVER.iter().all(|passed| name != *passed),
+            Seen::Folder(_) | Seen::Lost => counts = true,
+        };
+        self.watches.drain(tell).context("cannot read changes")?;
+        Ok(counts)
     }
 }

@@ -12,6 +12,7 @@
 //! | [`snapshot`] | what a build that has nothing to do reads |
 //! | [`build_log`] | the last two states of every action |
 //! | [`explain`] | why actions ran, from the build log |
+//! | [`watches`] | folders that the kernel watches |
 //! | [`toolchain`] | trees of the machine's packages, shared by all workspaces of a cache |
 
 pub mod build_log;
@@ -26,6 +27,7 @@ mod sealed_file;
 pub mod snapshot;
 pub mod sources;
 pub mod toolchain;
+pub mod watches;
 
 use std::fs;
 use std::io;
