@@ -7,6 +7,7 @@
 //! signature changed is settled by listing again, since unrelated temporary files come and go.
 //! Invariant: a check writes nothing.
 
+pub(in crate::workspace) mod doubts;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -242,12 +243,8 @@ impl FactTable {
     pub fn new(facts: impl IntoIterator<Item = (String, Fact)>) -> Self {
         let mut sorted: BTreeMap<String, BTreeMap<String, Fact>> = BTreeMap::new();
         for (path, mut fact) in facts {
-            let (folder, name) = match path.rsplit_once('/') {
-                // Absolute paths are facts about folders beside the workspace.
-                Some(("", name)) => ("/".to_owned(), name.to_owned()),
-                Some((folder, name)) => (folder.to_owned(), name.to_owned()),
-                None => (String::new(), path),
-            };
+            let (folder, name) = split(&path);
+            let (folder, name) = (folder.to_owned(), name.to_owned());
             // A listing stands beside what is known of the folder as an entry of its parent.
             let (folder, name) = match fact {
                 Fact::Listing(_) => (join(&folder, &name), String::new()),
@@ -305,11 +302,21 @@ impl FactTable {
     }
 }
 
-/// `folder/name`, where either may be empty.
-fn join(folder: &str, name: &str) -> String {
+/// Folder and name of a path; what lies beside the base is named by absolute paths.
+pub(super) fn split(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(pair) => pair,
+        None => ("", path),
+    }
+}
+
+/// `folder/name`, where either may be empty, and the folder the root of all.
+pub(super) fn join(folder: &str, name: &str) -> String {
     match (folder, name) {
         ("", _) => name.to_owned(),
         (_, "") => folder.to_owned(),
+        ("/", _) => format!("/{name}"),
         _ => format!("{folder}/{name}"),
     }
 }
@@ -339,11 +346,7 @@ impl ArchivedFactTable {
         self.folders.iter().flat_map(|folder| {
             folder.entries.iter().filter_map(|entry| match &entry.1 {
                 ArchivedFact::Content(content) => {
-                    let ArchivedContent { signature, racy, digest, evaluated } = content;
-                    let (signature, digest) = (signature.plain(), digest.plain());
-                    let (racy, evaluated) = (*racy, *evaluated);
-                    let content = Content { signature, racy, digest, evaluated };
-                    Some((join(&folder.path, &entry.0), content))
+                    Some((join(&folder.path, &entry.0), content.plain()))
                 }
                 _ => None,
             })
@@ -382,20 +385,19 @@ impl ArchivedFactTable {
         entries.filter_map(|path| Some((path.clone(), self.content(&path)?))).collect()
     }
 
+    fn folder(&self, path: &str) -> Option<&ArchivedFolderFacts> {
+        let folders = self.folders.as_slice();
+        let at = folders.binary_search_by(|facts| facts.path.as_str().cmp(path)).ok()?;
+        folders.get(at)
+    }
+
     /// What was seen of a regular file.
     pub fn content(&self, path: &str) -> Option<Content> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let folders = self.folders.as_slice();
-        let at = folders.binary_search_by(|facts| facts.path.as_str().cmp(folder)).ok()?;
-        let entries = folders.get(at)?.entries.as_slice();
+        let (folder, name) = split(path);
+        let entries = self.folder(folder)?.entries.as_slice();
         let at = entries.binary_search_by(|entry| entry.0.as_str().cmp(name)).ok()?;
         match &entries.get(at)?.1 {
-            ArchivedFact::Content(content) => Some(Content {
-                signature: content.signature.plain(),
-                racy: content.racy,
-                digest: content.digest.plain(),
-                evaluated: content.evaluated,
-            }),
+            ArchivedFact::Content(content) => Some(content.plain()),
             _ => None,
         }
     }
@@ -427,6 +429,13 @@ pub(super) fn hash_file(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+impl ArchivedContent {
+    fn plain(&self) -> Content {
+        let &Self { ref signature, racy, ref digest, evaluated } = self;
+        Content { signature: signature.plain(), racy, digest: digest.plain(), evaluated }
     }
 }
 

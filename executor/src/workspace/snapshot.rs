@@ -25,11 +25,13 @@
 
 mod mapped;
 mod nodes;
+pub mod witness;
 mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use maestro_cas::StatSignature;
 use maestro_core::graph::GraphDelta;
@@ -40,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use self::nodes::AddedResults;
 use super::facts::{
-    ArchivedFactTable, Content, Difference, Fact, FactTable, KnownFiles, now_ns, to_archive,
+    ArchivedFactTable, Content, Difference, Fact, FactTable, KnownFiles, now_ns, split, to_archive,
 };
 use super::sealed_file::{self, Format, Sealed};
 use super::toolchain::ToolchainList;
@@ -78,6 +80,11 @@ impl SnapshotName<'_> {
         }
         let name: String = hasher.finalize().to_hex().chars().take(32).collect();
         self.state_dir.join(FOLDER).join(name)
+    }
+
+    /// The [`Snapshot::identity`] of what is on disk now, if anything is.
+    pub fn identity(&self) -> Option<StatSignature> {
+        signature_of(&self.folder().join(HEAD))
     }
 }
 
@@ -148,8 +155,17 @@ struct Head {
     log_bytes: u64,
 }
 
+impl Head {
+    /// The facts that are newer than those of the generation, as an archive of a [`FactTable`].
+    fn newer_facts(&self) -> rkyv::util::AlignedVec {
+        let all = self.facts.iter().chain(&self.listings);
+        let held = all.filter_map(|(path, fact)| Some((path.clone(), fact.clone()?)));
+        to_archive(&FactTable::new(held))
+    }
+}
+
 /// What is no longer as it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// Files that only actions read, and that are still files.
     pub sources: Vec<String>,
@@ -169,6 +185,17 @@ impl Changes {
         let Self { sources, evaluation, outputs, toolchains, values } = self;
         [sources, evaluation, outputs, toolchains, values].iter().all(|list| list.is_empty())
     }
+
+    /// Adds differences by what they concern.
+    fn sort_in(&mut self, differences: Vec<Difference>) {
+        for Difference { path, content_only } in differences {
+            match path.starts_with(OUTPUT_ROOT) {
+                true => self.outputs.push(path),
+                false if content_only => self.sources.push(path),
+                false => self.evaluation.push(path),
+            }
+        }
+    }
 }
 
 /// A snapshot that was read, checked against damage but not yet against the world.
@@ -176,7 +203,7 @@ impl Changes {
 pub struct Snapshot {
     folder: PathBuf,
     head: Head,
-    facts: Sealed,
+    facts: Arc<Sealed>,
     current: bool,
     opened_at_ns: i64,
     /// Tells this state of the snapshot from every other one.
@@ -186,6 +213,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads a snapshot, or `None` where there is none that can be used.
     pub fn open(name: &SnapshotName<'_>) -> Result<Option<Self>, SnapshotError> {
+        Self::open_after(name, None)
+    }
+
+    /// The same; what it has in common with one that was read before is not read again.
+    fn open_after(
+        name: &SnapshotName<'_>,
+        former: Option<&Self>,
+    ) -> Result<Option<Self>, SnapshotError> {
         let opened_at_ns = now_ns();
         let folder = name.folder();
         let path = folder.join(HEAD);
@@ -196,25 +231,24 @@ impl Snapshot {
             return Ok(None);
         };
         let Ok(head) = postcard::from_bytes::<Head>(sealed.payload()) else { return Ok(None) };
-        let path = facts_path(&folder, head.generation);
-        let facts = sealed_file::read(&path, FACTS_FORMAT).map_err(SnapshotError::at(&path))?;
-        let usable = |sealed: &Sealed| {
-            rkyv::access::<ArchivedFactTable, rancor::Error>(sealed.payload()).is_ok()
+        let same =
+            |former: &&Self| former.folder == folder && former.head.generation == head.generation;
+        let facts = match former.filter(same) {
+            Some(former) => Some(Arc::clone(&former.facts)),
+            None => read_facts(&facts_path(&folder, head.generation))?,
         };
         let current = head.maestro_build == name.maestro_build;
-        Ok(facts.filter(usable).map(|facts| Self {
-            folder,
-            head,
-            facts,
-            current,
-            opened_at_ns,
-            identity,
-        }))
+        Ok(facts.map(|facts| Self { folder, head, facts, current, opened_at_ns, identity }))
     }
 
     /// Whether the snapshot on disk is still the one that was read.
     pub fn is_latest(&self) -> bool {
         signature_of(&self.folder.join(HEAD)).as_ref() == Some(&self.identity)
+    }
+
+    /// What tells this state of the snapshot from every other one.
+    pub fn identity(&self) -> &StatSignature {
+        &self.identity
     }
 
     /// Whether this build of Maestro wrote it. Of one that another build wrote, only what was seen
@@ -255,14 +289,12 @@ impl Snapshot {
         params: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Changes, SnapshotError> {
         let mut changes = Changes::default();
-        let Head { facts, listings, env: old_env, params: old_params, toolchains, .. } = &self.head;
+        let Head { env: old_env, params: old_params, toolchains, .. } = &self.head;
         for (list, now) in [(old_env, env), (old_params, params)] {
             let other = list.iter().filter(|(name, value)| now(name) != *value);
             changes.values.extend(other.map(|(name, _)| name.clone()));
         }
-        let all = facts.iter().chain(listings);
-        let held = all.filter_map(|(path, fact)| Some((path.clone(), fact.clone()?)));
-        let newer = to_archive(&FactTable::new(held));
+        let newer = self.head.newer_facts();
         let newer = rkyv::access::<ArchivedFactTable, rancor::Error>(&newer)
             .expect("what was just made is well formed");
         let replaced = self.replaced();
@@ -270,13 +302,7 @@ impl Snapshot {
         let at_root = |source| SnapshotError { path: workspace_root.to_owned(), source };
         let mut differences = self.table().differences(workspace_root, &passed).map_err(at_root)?;
         differences.extend(newer.differences(workspace_root, &|_, _| false).map_err(at_root)?);
-        for Difference { path, content_only } in differences {
-            match path.starts_with(OUTPUT_ROOT) {
-                true => changes.outputs.push(path),
-                false if content_only => changes.sources.push(path),
-                false => changes.evaluation.push(path),
-            }
-        }
+        changes.sort_in(differences);
         let changed = toolchains.iter().filter_map(toolchain_change);
         changes.toolchains.extend(changed);
         Ok(changes)
@@ -345,16 +371,14 @@ impl Snapshot {
 
     /// The entries of the table that newer facts replace, as (folder, name).
     fn replaced(&self) -> HashSet<(&str, &str)> {
-        let facts = self.head.facts.keys().map(|path| {
-            let path: &str = path;
-            path.rsplit_once('/').unwrap_or(("", path))
-        });
+        let facts = self.head.facts.keys().map(|path| split(path));
         let listings = self.head.listings.keys().map(|path| (path.as_str(), ""));
         facts.chain(listings).collect()
     }
 
     fn table(&self) -> &ArchivedFactTable {
-        // SAFETY: `open` validated the same bytes, which belong to this value and do not change.
+        // SAFETY: `read_facts` validated the same bytes, which nobody changes as long as one value
+        // or several share them.
         unsafe { rkyv::access_unchecked::<ArchivedFactTable>(self.facts.payload()) }
     }
 }
@@ -367,6 +391,15 @@ impl KnownFiles for Snapshot {
             None => self.table().content(path),
         }
     }
+}
+
+/// The facts of a generation, or `None` where they are not whole.
+fn read_facts(path: &Path) -> Result<Option<Arc<Sealed>>, SnapshotError> {
+    let facts = sealed_file::read(path, FACTS_FORMAT).map_err(SnapshotError::at(path))?;
+    let usable = |sealed: &Sealed| {
+        rkyv::access::<ArchivedFactTable, rancor::Error>(sealed.payload()).is_ok()
+    };
+    Ok(facts.filter(usable).map(Arc::new))
 }
 
 fn signature_of(path: &Path) -> Option<StatSignature> {

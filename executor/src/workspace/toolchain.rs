@@ -29,7 +29,9 @@ pub use dpkg::DpkgPaths;
 
 use self::dpkg::{Database, Package};
 use self::layout::{Entry, Layout, ROOT_LINKS, is_excluded};
-use super::facts::{Content, Fact, FactTable, PlainDigest, hash_file, now_ns, to_archive};
+use super::facts::{
+    ArchivedFactTable, Content, Fact, FactTable, PlainDigest, hash_file, now_ns, to_archive,
+};
 use super::sealed_file::{self, Format, Sealed};
 use crate::runner::ToolchainMount;
 
@@ -572,6 +574,11 @@ impl ToolchainList {
     /// How many facts the tree depends on.
     pub fn facts(&self) -> usize {
         self.stored().facts.len()
+    }
+
+    /// The facts, which are about paths below `/`.
+    pub(super) fn table(&self) -> &ArchivedFactTable {
+        &self.stored().facts
     }
 
     /// The first path at which something else is found than before, if any.

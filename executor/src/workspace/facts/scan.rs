@@ -1,7 +1,7 @@
 //! Looks at the facts of a table, by two threads: which of them no longer hold.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -95,13 +95,7 @@ impl Scan<'_> {
             if (self.passed)(folder, name) {
                 continue;
             }
-            let verdict = match &open {
-                Some(Ok(open)) => holds(open.as_fd(), name, fact),
-                // Where the folder is gone, what was absent in it still is.
-                Some(Err(_)) if matches!(fact, ArchivedFact::Absent) => Verdict::Holds,
-                Some(Err(_)) => Verdict::Other,
-                None => holds(base, &join(folder, name), fact),
-            };
+            let verdict = verdict(base, open.as_ref(), folder, name, fact);
             if verdict != Verdict::Holds {
                 let content_only = verdict == Verdict::OtherContent;
                 found.push(Difference { path: join(folder, name), content_only });
@@ -113,17 +107,36 @@ impl Scan<'_> {
     }
 }
 
-fn open_path(base: BorrowedFd<'_>, folder: &str) -> io::Result<std::os::fd::OwnedFd> {
+/// What a look at one entry of a folder says; `open` is the folder, or why it cannot be opened.
+pub(super) fn verdict(
+    base: BorrowedFd<'_>,
+    open: Option<&io::Result<OwnedFd>>,
+    folder: &str,
+    name: &str,
+    fact: &ArchivedFact,
+) -> Verdict {
+    match open {
+        Some(Ok(open)) => holds(open.as_fd(), name, fact),
+        // Where the folder is gone, what was absent in it still is.
+        Some(Err(_)) if matches!(fact, ArchivedFact::Absent) => Verdict::Holds,
+        Some(Err(_)) => Verdict::Other,
+        None => holds(base, &join(folder, name), fact),
+    }
+}
+
+pub(super) fn open_path(base: BorrowedFd<'_>, folder: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(base, folder, flags, Mode::empty())?)
 }
 
 /// What a look at one path says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
+    /// The fact holds.
     Holds,
     /// A regular file of which only the digest was of interest has other content, or may have.
     OtherContent,
+    /// Anything else.
     Other,
 }
 

@@ -304,6 +304,15 @@ fn racy_files_are_read_until_they_are_old() {
 }
 
 #[test]
+fn values_have_no_witness() {
+    let fixture = Fixture::new();
+    let (state_dir, options) = fixture.name();
+    let name = SnapshotName { state_dir: &state_dir, options, maestro_build: "1" };
+    let witness = witness::Witness::open(&name, &fixture.root()).expect("readable");
+    assert!(witness.is_none(), "another process does not know the values of now");
+}
+
+#[test]
 fn the_oldest_snapshots_go_first() {
     let mut fixture = Fixture::new();
     for number in 0..40 {
