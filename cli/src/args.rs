@@ -2,6 +2,7 @@
 //!
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
+mod daemon;
 mod output;
 mod repos;
 mod testing;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::daemon::{DaemonArgs, DaemonChoice, DaemonCommand};
 pub use self::output::OutputFormat;
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 pub use self::testing::{TestArgs, TestFlags, TestOutput};
@@ -90,6 +92,8 @@ pub enum Command {
     Repo(RepoCommand),
     /// Removes `maestro-out`.
     Clean(CleanArgs),
+    /// Watches the workspace, so that builds with `--daemon` need not look at every file.
+    Daemon(DaemonArgs),
     /// Looks after the cache.
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -186,6 +190,9 @@ pub struct BuildArgs {
     /// Builds again whenever something in the workspace changes, until Ctrl-C.
     #[arg(long)]
     pub watch: bool,
+    /// Whether a daemon is asked.
+    #[command(flatten)]
+    pub daemon: DaemonChoice,
     /// How to build.
     #[command(flatten)]
     pub options: BuildOptions,
@@ -200,6 +207,9 @@ pub struct RunArgs {
     /// Arguments for the program.
     #[arg(last = true, value_name = "ARG")]
     pub arguments: Vec<String>,
+    /// Whether a daemon is asked.
+    #[command(flatten)]
+    pub daemon: DaemonChoice,
     /// How to build.
     #[command(flatten)]
     pub options: BuildOptions,

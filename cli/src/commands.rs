@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cache;
 pub mod clean;
+pub mod daemon;
 pub mod docs;
 pub mod doctor;
 pub mod exec;

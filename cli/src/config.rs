@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use maestro_core::{FailureKind, RelPath};
 use serde::Deserialize;
 
-use crate::args::Global;
+use crate::args::{DaemonChoice, Global};
 use crate::exit::Failure;
 use crate::profiles::Profile;
 use crate::repos::spec::RepoSpec;
@@ -25,6 +25,8 @@ pub const VENDOR_FOLDER: &str = "vendor/maestro";
 pub struct Project {
     /// How many commands run at once, 1 to 1024.
     pub jobs: Option<u16>,
+    /// Whether builds ask a daemon, where no flag says so.
+    pub daemon: Option<bool>,
     /// Other repositories, by the name that labels give them.
     #[serde(default)]
     pub repos: BTreeMap<String, RepoSpec>,
@@ -79,6 +81,9 @@ pub struct Config {
     pub mirror: Option<String>,
     /// Folders that take the place of repositories.
     pub overrides: BTreeMap<String, PathBuf>,
+    /// Whether a daemon is asked what changed: by the flags, else the user's configuration, else
+    /// the project's.
+    pub daemon: bool,
     /// Whether this is a CI run.
     pub ci: bool,
     /// Whether colours are unwanted.
@@ -134,6 +139,7 @@ impl Config {
         }
         let project = read_project(&workspace)?;
         Ok(Self {
+            daemon: user.daemon.or(project.daemon).unwrap_or(false),
             mirror: user.fetch.mirror.or_else(|| project.fetch.mirror.clone()),
             project,
             overrides,
@@ -143,6 +149,11 @@ impl Config {
             ci: non_empty("CI").is_some_and(|v| v == "true" || v == "1"),
             no_color: non_empty("NO_COLOR").is_some(),
         })
+    }
+
+    /// The same with what the flags say of the daemon.
+    pub fn with_daemon(self, choice: DaemonChoice) -> Self {
+        Self { daemon: choice.flag().unwrap_or(self.daemon), ..self }
     }
 
     /// How many commands run at once.
@@ -183,6 +194,8 @@ fn find_workspace(here: &Path) -> Option<PathBuf> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct UserConfig {
+    /// Whether builds ask a daemon, where no flag says so.
+    daemon: Option<bool>,
     /// Absolute folders that take the place of repositories.
     #[serde(default, rename = "override")]
     overrides: BTreeMap<String, PathBuf>,

@@ -25,10 +25,11 @@ use maestro_executor::workspace::snapshot::{
 use maestro_rules::Remember;
 
 use crate::config::PROJECT_FILE;
+use crate::daemon::client::Daemon;
 use crate::evaluation::evaluation_bytes;
 use crate::exit::{Failure, chain};
 use crate::invocation::{Invocation, Request, Wanted};
-use crate::null_build::{Memory, Remembered, keyed_options, snapshot_name};
+use crate::null_build::{Memory, Remembered, keyed_options, maestro_build, snapshot_name};
 use crate::output_groups::OutputGroups;
 use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
 use crate::verdicts::TestVerdict;
@@ -129,7 +130,7 @@ impl Invocation {
 
     /// What is left of an earlier build, or `None` where nothing can be built upon.
     fn known_work(&self) -> Result<Option<Work>> {
-        let Some(Memory { snapshot, changes }) = &self.memory else { return Ok(None) };
+        let Some(Memory { snapshot, changes, checked: _ }) = &self.memory else { return Ok(None) };
         let Changes { sources, evaluation, outputs: _, toolchains, values } = changes;
         let usable = snapshot.is_current() && toolchains.is_empty() && values.is_empty();
         let record = snapshot.requests().last().filter(|_| usable);
@@ -265,9 +266,12 @@ impl Invocation {
         };
         let name = snapshot_name(self.state_dir(), &options);
         let former = former.map(|memory| &*memory.snapshot);
-        snapshot::save(&name, former, left).map_err(|error| {
-            Failure::new(maestro_core::FailureKind::Environment, chain(&error)).into()
-        })
+        snapshot::save(&name, former, left)
+            .map_err(|error| Failure::new(maestro_core::FailureKind::Environment, chain(&error)))?;
+        if self.config.daemon {
+            Daemon::new(&self.config, self.state_dir(), maestro_build()).prepare(&options);
+        }
+        Ok(())
     }
 
     /// What was seen on disk in this build, and what it wrote.

@@ -93,7 +93,8 @@ pub struct Invocation {
 impl Invocation {
     /// Takes the workspace and opens everything, for a command that looks at all it needs.
     pub fn start(global: &Global, request: Request) -> Result<Self> {
-        Ok(Self { remembers: false, ..Self::open(global, Config::load(global)?, request, None)? })
+        let config = Config { daemon: false, ..Config::load(global)? };
+        Ok(Self { remembers: false, ..Self::open(global, config, request, None)? })
     }
 
     /// Takes the workspace and opens everything, for a command that begins with what the last

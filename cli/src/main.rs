@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod console;
 mod counts;
+mod daemon;
 mod diff;
 mod downloads;
 mod evaluation;
@@ -112,6 +113,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Vendor(args) => commands::vendor::vendor(global, args),
         Command::Repo(command) => commands::repo::repo(global, command),
         Command::Clean(args) => commands::clean::clean(global, args),
+        Command::Daemon(args) => commands::daemon::daemon(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),
         Command::Doctor(args) => commands::doctor::doctor(global, args),
         Command::Provenance(args) => commands::provenance::provenance(global, args),

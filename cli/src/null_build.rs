@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::args::{BuildOptions, ConfigurationOptions, Global, TestFlags};
 use crate::config::Config;
 use crate::console::Console;
+use crate::daemon::client::Daemon;
+use crate::daemon::message::Told;
 use crate::invocation::{Request, millis, print_summary, unix_ms};
 use crate::profiles::host_machine;
 use crate::report::Summary;
@@ -43,6 +45,8 @@ pub struct Memory {
     pub snapshot: Arc<Snapshot>,
     /// What is no longer as it was.
     pub changes: Changes,
+    /// Whether this process looked for changes itself; else the daemon did.
+    pub checked: bool,
 }
 
 /// What a look at the snapshot says.
@@ -64,19 +68,33 @@ pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look>
     };
     let options = keyed_options(config, request);
     let name = snapshot_name(&state_dir, &options);
-    let Some(memory) = read_memory(config, &name) else { return Ok(Look::ToDo(None)) };
-    let Memory { snapshot, changes } = &memory;
+    let told = told(config, &name);
+    if let Some(remembered) = told.as_ref().and_then(|told| report_of_told(global, told)) {
+        return report_done(global, config, request, remembered, started);
+    }
+    let Some(memory) = read_memory(config, &name, told) else { return Ok(Look::ToDo(None)) };
+    let Memory { snapshot, changes, checked } = &memory;
     let record = snapshot
         .requests()
         .last()
         .filter(|record| record.complete && changes.is_empty() && snapshot.is_current());
     let remembered = record.and_then(|record| report_of(global, request, &memory, record));
-    let Some(Remembered { mut summary, tests, targets, parts: _ }) = remembered else {
-        return Ok(Look::ToDo(Some(memory)));
-    };
-    if let Err(error) = snapshot.settle() {
+    let Some(remembered) = remembered else { return Ok(Look::ToDo(Some(memory))) };
+    if *checked && let Err(error) = snapshot.settle() {
         tracing::debug!(%error, "racy files will be read again");
     }
+    report_done(global, config, request, remembered, started)
+}
+
+/// Reports a request that has nothing left to do.
+fn report_done(
+    global: &Global,
+    config: &Config,
+    request: &Request,
+    remembered: Remembered,
+    started: Instant,
+) -> Result<Look> {
+    let Remembered { mut summary, tests, targets, parts: _ } = remembered;
     summary.invocation_id = uuid::Uuid::now_v7().to_string();
     summary.wall_ms = millis(started);
     tell_up_to_date(config, request, &summary, &tests)?;
@@ -99,17 +117,41 @@ pub fn latest_memory(
         Some(memory) if memory.snapshot.is_latest() => Some(memory),
         _ => {
             let options = keyed_options(config, request);
-            read_memory(config, &snapshot_name(state_dir, &options))
+            let name = snapshot_name(state_dir, &options);
+            let told = told(config, &name);
+            read_memory(config, &name, told)
         }
     }
 }
 
-/// Reads a snapshot and looks for changes; none where there is none that can be used.
-fn read_memory(config: &Config, name: &SnapshotName<'_>) -> Option<Memory> {
+/// What the daemon says, where one is asked and knows.
+fn told(config: &Config, name: &SnapshotName<'_>) -> Option<Told> {
+    let daemon = Daemon::new(config, name.state_dir, name.maestro_build);
+    let told = config.daemon.then(|| daemon.ask(name.options)).flatten()?;
+    (name.identity().as_ref() == Some(&told.head)).then_some(told)
+}
+
+/// Reads a snapshot, and looks for changes where the daemon did not; none where there is none that
+/// can be used.
+fn read_memory(config: &Config, name: &SnapshotName<'_>, told: Option<Told>) -> Option<Memory> {
     let snapshot = Snapshot::open(name).ok().flatten()?;
+    let told = told.filter(|told| told.head == *snapshot.identity());
+    let checked = told.is_none();
     let env = |name: &str| crate::config::non_empty(name);
-    let changes = snapshot.check(&config.workspace, &env, &|_| None).ok()?;
-    Some(Memory { snapshot: Arc::new(snapshot), changes })
+    let changes = match told {
+        Some(told) => told.changes,
+        None => snapshot.check(&config.workspace, &env, &|_| None).ok()?,
+    };
+    Some(Memory { snapshot: Arc::new(snapshot), changes, checked })
+}
+
+/// What a request reports that is done, as the daemon says; `None` where it is not, or where
+/// somebody wants to read more targets than were noted.
+fn report_of_told(global: &Global, told: &Told) -> Option<Remembered> {
+    let remembered: Remembered = serde_json::from_str(told.done.as_ref()?).ok()?;
+    let wants_all = global.output == crate::args::OutputFormat::Json;
+    let is_cut = remembered.summary.targets.len() < remembered.targets;
+    (!wants_all || !is_cut).then_some(remembered)
 }
 
 /// What a complete request reports; where it has more targets than were noted, and somebody wants
@@ -198,7 +240,7 @@ pub fn snapshot_name<'a>(
 }
 
 /// Tells this build of Maestro from any other by the signature of its own file.
-fn maestro_build() -> &'static str {
+pub fn maestro_build() -> &'static str {
     static BUILD: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     BUILD.get_or_init(|| {
         let metadata = std::env::current_exe().and_then(std::fs::metadata);

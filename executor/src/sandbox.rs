@@ -81,6 +81,7 @@ use crate::runner::Cancel;
 pub use client::SpawnOptions;
 pub(crate) use client::SpawnServer;
 use protocol::{End, Layer, Request, StepFailure};
+pub use sys::close_on_exec_from;
 
 /// The hidden first argument that makes a program a spawn server.
 pub const SERVER_ARGUMENT: &str = "__spawn-server";

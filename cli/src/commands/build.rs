@@ -39,7 +39,7 @@ fn run(
     command: &'static str,
     tests: Option<TestFlags>,
 ) -> Result<ExitCode> {
-    let config = Config::load(global)?;
+    let config = Config::load(global)?.with_daemon(args.daemon);
     let patterns = args.patterns.clone();
     let options = crate::profiles::options(&config, &args.options)?;
     let output_groups = args.output_groups.clone();

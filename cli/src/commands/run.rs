@@ -15,7 +15,7 @@ use crate::output_groups::OutputGroups;
 
 /// Runs the command.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
-    let config = Config::load(global)?;
+    let config = Config::load(global)?.with_daemon(args.daemon);
     let options = crate::profiles::options(&config, &args.options)?;
     let patterns = vec![args.target.clone()];
     let request = Request::plain("run", patterns, options);

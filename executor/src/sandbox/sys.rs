@@ -176,7 +176,7 @@ pub(super) fn reset_signals() {
 }
 
 /// Marks every descriptor from `first` on to be closed by the next [`exec`].
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     let flag = c_long::from(libc::CLOSE_RANGE_CLOEXEC);
     // SAFETY: plain integers; the call changes flags of descriptors only.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) };
