@@ -15,6 +15,10 @@ use crate::tool::{Kind, Timing, Tool};
 const SIZE_REPEATED_MAX: usize = 10_000;
 /// Null builds in one run: they are short, and vary.
 const NULL_BUILDS: usize = 5;
+/// Null builds with the daemon in one run: what counts are the slowest of many.
+const DAEMON_BUILDS: usize = 200;
+/// Builds before those, while the daemon gets ready.
+const DAEMON_BUILDS_BEFORE: usize = 10;
 /// Edits of a leaf, and of a build file, in one run.
 const SMALL_EDITS: usize = 3;
 /// Starts of `maestro --version` that are timed.
@@ -27,6 +31,8 @@ pub(crate) enum Scenario {
     Cold,
     /// Nothing changed.
     Null,
+    /// Nothing changed, as the daemon knows.
+    Daemon,
     /// One source file changed, with consequences for one percent of the actions.
     Edit,
     /// One source file changed, with consequences for about three actions.
@@ -46,6 +52,8 @@ pub(crate) struct Figure {
     pub(crate) median_ms: f64,
     /// Fastest and slowest.
     pub(crate) range_ms: (f64, f64),
+    /// The time that 99 of 100 builds keep.
+    pub(crate) p99_ms: f64,
     /// How many builds.
     pub(crate) builds: usize,
 }
@@ -150,10 +158,20 @@ fn once(
         taken.push(Taken { kind: tool.kind, scenario, ms, peak_kib });
         Ok(())
     };
+    let mut daemon = Vec::new();
     tool.forget()?;
     take(Scenario::Cold, tool.build_watched()?, all)?;
     for _ in 0..NULL_BUILDS {
         take(Scenario::Null, tool.build()?, 0)?;
+    }
+    if tool.kind == Kind::Maestro {
+        for build in 0..DAEMON_BUILDS_BEFORE + DAEMON_BUILDS {
+            let ms = tool.ask_daemon()?;
+            if build >= DAEMON_BUILDS_BEFORE {
+                daemon.push(ms);
+            }
+        }
+        tool.stop_daemon()?;
     }
     emit::edit(graph, edits.typical, run, &tool.workspace)?;
     take(Scenario::Edit, tool.build()?, graph.affected(edits.typical))?;
@@ -180,6 +198,9 @@ fn once(
             bail!("{} restored {outputs} outputs, expected {all}", tool.kind.name());
         }
     }
+    let scenario = Scenario::Daemon;
+    let by_daemon = |ms| Taken { kind: tool.kind, scenario, ms, peak_kib: None };
+    taken.extend(daemon.into_iter().map(by_daemon));
     Ok(())
 }
 
@@ -196,7 +217,8 @@ fn figures(taken: &[Taken]) -> Vec<Figure> {
         let mut times: Vec<f64> = of.map(|one| one.ms).collect();
         times.sort_by(f64::total_cmp);
         let range_ms = (*times.first()?, *times.last()?);
-        Some(Figure { kind, scenario, median_ms: median(&times)?, range_ms, builds: times.len() })
+        let (median_ms, p99_ms) = (median(&times)?, percentile(&times, 99)?);
+        Some(Figure { kind, scenario, median_ms, range_ms, p99_ms, builds: times.len() })
     };
     keys.into_iter().filter_map(figure).collect()
 }
@@ -209,6 +231,11 @@ pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
     }
     let lower = *sorted.get(sorted.len() / 2 - 1)?;
     Some(f64::midpoint(lower, upper))
+}
+
+/// The time that so many of a hundred keep.
+fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    sorted.get((sorted.len() * percent).div_ceil(100).checked_sub(1)?).copied()
 }
 
 /// How long `maestro --version` takes, in milliseconds.
@@ -244,6 +271,20 @@ mod tests {
             (&[1.0, 2.0, 4.0, 9.0], Some(3.0)),
         ] {
             assert_eq!(median(times), expected);
+        }
+    }
+
+    #[test]
+    fn percentiles_are_times_that_were_taken() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        for (times, percent, expected) in [
+            (&[][..], 99, None),
+            (&[3.0], 99, Some(3.0)),
+            (&[1.0, 2.0], 50, Some(1.0)),
+            (&hundred, 99, Some(99.0)),
+            (&hundred, 100, Some(100.0)),
+        ] {
+            assert_eq!(percentile(times, percent), expected, "{percent} of {times:?}");
         }
     }
 

@@ -120,6 +120,25 @@ impl Tool {
         Ok(Timing { ms, executed, peak_kib })
     }
 
+    /// Has Maestro build what is built, with its daemon; in milliseconds.
+    pub(crate) fn ask_daemon(&self) -> Result<f64> {
+        let mut command = self.command();
+        command.args(["build", "--jobs", JOBS, "--daemon", "--cache"]).arg(&self.state);
+        let (ms, _) = self.timed(command.arg("//..."))?;
+        let said = std::fs::read_to_string(&self.log).context("the log cannot be read")?;
+        if !said.contains("up to date: ") {
+            bail!("a null build with the daemon did something: {said}");
+        }
+        Ok(ms)
+    }
+
+    /// Ends Maestro's daemon.
+    pub(crate) fn stop_daemon(&self) -> Result<()> {
+        let mut command = self.command();
+        command.args(["daemon", "stop", "--cache"]).arg(&self.state);
+        self.finish(&mut command).map(drop)
+    }
+
     /// Reads and analyzes every package, and runs nothing; in milliseconds. Bazel's server is
     /// started before, and knows nothing yet.
     pub(crate) fn load(&self) -> Result<f64> {
