@@ -1,6 +1,6 @@
 //! Looks at the facts of a table, by two threads: which of them no longer hold.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,8 +118,12 @@ pub(super) fn verdict(
     match open {
         Some(Ok(open)) => holds(open.as_fd(), name, fact),
         // Where the folder is gone, what was absent in it still is.
-        Some(Err(_)) if matches!(fact, ArchivedFact::Absent) => Verdict::Holds,
-        Some(Err(_)) => Verdict::Other,
+        Some(Err(error)) => match (error.kind(), fact) {
+            (ErrorKind::NotFound | ErrorKind::NotADirectory, ArchivedFact::Absent) => {
+                Verdict::Holds
+            }
+            _ => Verdict::Other,
+        },
         None => holds(base, &join(folder, name), fact),
     }
 }
