@@ -1,9 +1,11 @@
 //! With and without a daemon builds come to the same, whatever is edited and whatever becomes of
 //! the daemon.
 
-#[path = "edits/fixture.rs"]
 #[allow(dead_code)] // what is evaluated stands in the table, too, for the test of edits
-mod fixture;
+mod edits {
+    pub mod fixture;
+    pub mod rows;
+}
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -12,7 +14,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use fixture::Step;
+use edits::fixture::{self, Call, Step};
+use edits::rows;
 use maestro_tests::{Run, Workspace, executed, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -32,11 +35,11 @@ struct Built {
     outputs: BTreeMap<String, String>,
 }
 
-fn build_by(ws: &Workspace, flags: &[String], daemon: &str) -> (Run, Built) {
+fn build_by(ws: &Workspace, call: &Call, daemon: &str) -> (Run, Built) {
     let events = ws.outside().join("events.jsonl");
     let mut command = ws.command();
-    command.args(["build", "//...", "--output=json", daemon, "--events"]).arg(&events);
-    command.args(flags).env("MAESTRO_LOG", "maestro=debug");
+    command.args([call.command, call.pattern, "--output=json", daemon, "--events"]).arg(&events);
+    command.args(&call.flags).envs(call.env.iter().copied()).env("MAESTRO_LOG", "maestro=debug");
     let run = Run::of(command.output().expect("the binary can be started"));
     let ran = executed(&events);
     std::fs::remove_file(&events).expect("events were written");
@@ -54,10 +57,10 @@ fn build_by(ws: &Workspace, flags: &[String], daemon: &str) -> (Run, Built) {
 }
 
 /// Builds until the daemon knows the request, so that it is what is tested from then on.
-fn until_told(ws: &Workspace, flags: &[String]) {
+fn until_told(ws: &Workspace, call: &Call) {
     let mut last = String::new();
     let told = poll(LIMIT, || {
-        last = build_by(ws, flags, "--daemon").0.stderr;
+        last = build_by(ws, call, "--daemon").0.stderr;
         last.contains(ANSWERED)
     });
     assert!(told, "the daemon never knows:\n{last}");
@@ -140,14 +143,14 @@ fn sly(ws: &Workspace) -> Vec<(&'static str, Vec<Step>)> {
 }
 
 /// Takes the same steps in both workspaces and compares the builds.
-fn compare(with: &Workspace, without: &Workspace, name: &str, flags: &[String]) {
-    let (run, built) = build_by(with, flags, "--daemon");
-    let (plain, expect) = build_by(without, flags, "--no-daemon");
+fn compare(with: &Workspace, without: &Workspace, name: &str, call: &Call) {
+    let (run, built) = build_by(with, call, "--daemon");
+    let (plain, expect) = build_by(without, call, "--no-daemon");
     assert!(!plain.stderr.contains(ANSWERED), "{name}: nobody was asked");
     assert_eq!(built, expect, "{name}:\n{}\n{}", run.stderr, plain.stderr);
     if built.code == 0 {
-        until_told(with, flags);
-        let (again, built) = build_by(with, flags, "--daemon");
+        until_told(with, call);
+        let (again, built) = build_by(with, call, "--daemon");
         assert_eq!(built.ran, Vec::<String>::new(), "{name}: nothing is left:\n{}", again.stderr);
         assert_eq!(built.outputs, expect.outputs, "{name}: the second build");
     }
@@ -156,25 +159,25 @@ fn compare(with: &Workspace, without: &Workspace, name: &str, flags: &[String]) 
 #[test]
 fn builds_come_to_the_same_with_and_without() {
     let (with, without) = (Workspace::new(), Workspace::new());
-    let mut flags = Vec::new();
+    let mut call = Call::default();
     for ws in [&with, &without] {
         fixture::write(ws);
     }
-    compare(&with, &without, "at first", &flags);
-    for row in fixture::rows() {
+    compare(&with, &without, "at first", &call);
+    for row in rows::rows() {
         for ws in [&with, &without] {
             for step in &row.steps {
-                step.take(ws, &mut flags);
+                step.take(ws, &mut call);
             }
         }
-        compare(&with, &without, row.name, &flags);
+        compare(&with, &without, row.name, &call);
     }
     for ws in [&with, &without] {
         maestro_tests::copy_tree(&ws.root.join("app"), &ws.root.join("spare"));
         std::fs::rename(ws.root.join("spare/maestro.star"), ws.root.join("spare/off"))
             .expect("writable");
     }
-    compare(&with, &without, "a folder more", &flags);
+    compare(&with, &without, "a folder more", &call);
     let steps = [sly(&with), sly(&without)];
     for (index, (name, _)) in steps[0].iter().enumerate() {
         for (ws, steps) in [&with, &without].into_iter().zip(&steps) {
@@ -183,10 +186,10 @@ fn builds_come_to_the_same_with_and_without() {
                     .expect("writable");
             }
             for step in &steps[index].1 {
-                step.take(ws, &mut flags);
+                step.take(ws, &mut call);
             }
         }
-        compare(&with, &without, name, &flags);
+        compare(&with, &without, name, &call);
     }
     stop(&with);
 }
@@ -196,7 +199,7 @@ fn what_is_edited_while_a_build_runs_is_built_by_the_next() {
     let ws = small();
     let star = ws.read("maestro.star").replace("cat $(SRCS) > $@", "cat $(SRCS) > $@; sleep 1");
     ws.write("maestro.star", star);
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     ws.write("a.txt", "two\n");
     let events = ws.outside().join("running.jsonl");
     let events_flag = format!("--events={}", events.display());
@@ -207,7 +210,7 @@ fn what_is_edited_while_a_build_runs_is_built_by_the_next() {
     let mut stderr = String::new();
     build.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
     build.wait().expect("it ends");
-    let built = build_by(&ws, &[], "--daemon").1;
+    let built = build_by(&ws, &Call::default(), "--daemon").1;
     assert_eq!(built.ran, ["//:a"], "after:\n{stderr}");
     assert_eq!(output(&ws), "three\n");
     stop(&ws);
@@ -216,21 +219,21 @@ fn what_is_edited_while_a_build_runs_is_built_by_the_next() {
 #[test]
 fn a_daemon_that_is_killed_or_hangs_costs_time_alone() {
     let ws = small();
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     let first = pid(&ws);
     ws.write("a.txt", "two\n");
     kill_process(first, Signal::KILL).expect("ours");
     assert!(has_ended(first));
-    let (run, built) = build_by(&ws, &[], "--daemon");
+    let (run, built) = build_by(&ws, &Call::default(), "--daemon");
     assert_eq!(built.ran, ["//:a"], "{}", run.stderr);
     assert_eq!(output(&ws), "two\n");
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     let second = pid(&ws);
     assert_ne!(first, second, "another one was started");
 
     kill_process(second, Signal::STOP).expect("ours");
     ws.write("a.txt", "three\n");
-    let (run, built) = build_by(&ws, &[], "--daemon");
+    let (run, built) = build_by(&ws, &Call::default(), "--daemon");
     assert_eq!(built.ran, ["//:a"]);
     assert!(run.stderr.contains("note: the daemon does not answer"), "{}", run.stderr);
     assert_eq!(output(&ws), "three\n");
@@ -251,7 +254,7 @@ fn a_workspace_has_one_daemon() {
     assert!(error.contains(&expect), "{error}");
     let error = ws.fails(3, &["daemon", "--detach"]);
     assert!(error.contains(&expect), "{error}");
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     assert_eq!(pid(&ws), first);
     let text = ws.run(&["daemon", "status"]).stdout;
     for part in ["process", "requests          1", "folders watched", "memory"] {
@@ -268,18 +271,18 @@ fn it_ends_when_nobody_asks_and_when_its_state_is_gone() {
     let run = ws.run(&["daemon", "--idle-timeout", "1"]);
     assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
     assert!(run.stderr.contains("nobody asked for 1 s"), "{}", run.stderr);
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     let daemon = pid(&ws);
     ws.fails(0, &["clean", "--expunge"]);
     assert!(has_ended(daemon), "its folder is gone");
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     stop(&ws);
 }
 
 #[test]
 fn another_build_of_maestro_has_its_own() {
     let ws = small();
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     let first = pid(&ws);
     let other = |args: &[&str]| {
         let mut command = Command::new(ws.reachable_bin());
@@ -291,7 +294,7 @@ fn another_build_of_maestro_has_its_own() {
     assert!(has_ended(first), "it was replaced");
     let second = pid(&ws);
     assert_ne!(first, second);
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     assert_ne!(second, pid(&ws), "and replaced again");
     stop(&ws);
 }
@@ -299,7 +302,7 @@ fn another_build_of_maestro_has_its_own() {
 #[test]
 fn garbage_on_the_socket_troubles_nobody() {
     let ws = small();
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     let daemon = pid(&ws);
     let silent = UnixStream::connect(socket(&ws)).expect("it listens");
     let garbage: [&[u8]; 5] =
@@ -314,7 +317,7 @@ fn garbage_on_the_socket_troubles_nobody() {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{bytes:?}");
         }
     }
-    until_told(&ws, &[]);
+    until_told(&ws, &Call::default());
     assert_eq!(pid(&ws), daemon, "it is still the same");
     drop(silent);
     stop(&ws);
