@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,12 +174,13 @@ impl Doubts {
 
     /// Takes note of what happened since the last time.
     pub(in crate::workspace) fn drain(&mut self, known: &dyn Known) -> io::Result<()> {
-        let Self { watches, folders, .. } = self;
-        let (mut lost, mut ended) = (false, Vec::new());
+        let Self { base, watches, folders, .. } = self;
+        let (mut lost, mut linked, mut ended) = (false, false, Vec::new());
         watches.drain(|seen| match seen {
             Seen::Lost => lost = true,
             Seen::Folder(key) => renew(folders, key, &mut ended),
             Seen::Entry { key, name, listed } => {
+                linked |= listed && is_linked(&base.join(&**key).join(name));
                 let known_name = name.to_str();
                 let below = known_name.map(|name| join(key, name));
                 if let Some(below) = below.filter(|below| folders.contains_key(below.as_str())) {
@@ -197,6 +199,10 @@ impl Doubts {
         })?;
         for id in ended {
             self.watches.remove(id);
+        }
+        if linked {
+            // Which file has a further name now, nobody tells.
+            self.folders.values_mut().for_each(|folder| folder.doubt = Doubt::All);
         }
         if lost { self.doubt_all() } else { Ok(()) }
     }
@@ -354,6 +360,11 @@ fn may_change_untold(at: BorrowedFd<'_>, name: &str, mount: u64, fact: &Archived
         rustix::fs::FileType::RegularFile => stat.stx_nlink > 1 || stat.stx_mnt_id != mount,
         _ => false,
     }
+}
+
+/// Whether a file has several names.
+fn is_linked(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() > 1)
 }
 
 /// Whether the kernel sees every change of the file system at a path: those it keeps on disks or

@@ -125,6 +125,16 @@ fn a_look_finds_what_a_look_at_everything_finds() {
     );
 }
 
+#[test]
+fn a_hard_link_that_is_made_later_is_seen() {
+    let mut fixture = Fixture::new();
+    fixture.look("nothing");
+    fs::hard_link(fixture.at("a/one"), fixture.at("a-b/link")).expect("writable");
+    fixture.look("a link");
+    fs::write(fixture.at("a-b/link"), "new").expect("writable");
+    assert!(fixture.look("through it").contains(&"a/one".to_owned()));
+}
+
 /// Does something with a tree where everything holds, and undoes it.
 fn there_and_back(name: &str, there: &dyn Fn(&Fixture), expect: &[&str], back: &dyn Fn(&Fixture)) {
     let mut fixture = Fixture::new();
