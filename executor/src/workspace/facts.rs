@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use maestro_cas::StatSignature;
 use maestro_core::host::FileType;
 use maestro_core::{Digest, DigestFunction, limits};
-use rkyv::rancor;
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze, rancor};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -29,17 +29,7 @@ use self::scan::Scan;
 use super::listing::to_core;
 
 /// One thing that was seen at a path. Links are followed except by [`Fact::Link`].
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum Fact {
     /// Nothing was there.
     Absent,
@@ -57,17 +47,7 @@ pub enum Fact {
 }
 
 /// A regular file as it was seen.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Content {
     /// What stat said.
     pub signature: Signature,
@@ -80,17 +60,7 @@ pub struct Content {
 }
 
 /// A folder as it was seen.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Listing {
     /// What stat said.
     pub signature: Signature,
@@ -101,18 +71,7 @@ pub struct Listing {
 }
 
 /// A [`StatSignature`] that can be stored with rkyv.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Signature {
     device: u64,
     inode: u64,
@@ -123,18 +82,7 @@ pub struct Signature {
 }
 
 /// A [`Digest`] that can be stored with rkyv.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct PlainDigest {
     sha256: bool,
     hash: [u8; 32],
@@ -142,25 +90,13 @@ pub struct PlainDigest {
 }
 
 /// Facts about paths below one base folder, grouped by folder.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Freeze, Thaw)]
 pub struct FactTable {
     folders: Vec<FolderFacts>,
 }
 
 /// Facts about the entries of one folder.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct FolderFacts {
     path: String,
     entries: Vec<(String, Fact)>,
