@@ -342,7 +342,8 @@ pub struct ProfileArgs {
 /// Arguments of `docs`.
 #[derive(Args, Debug)]
 pub struct DocsArgs {
-    /// A file such as `@maestro//rules:cc.star` or `tools/shout.star`, or a code such as MAE0121.
+    /// A file such as `@maestro//rules:cc.star` or `tools/shout.star`, a code such as MAE0121, or
+    /// `language`: what every file sees, and what implementations are given.
     #[arg(value_name = "WHAT")]
     pub what: String,
 }

@@ -32,17 +32,19 @@ use crate::values::transition::transition_globals;
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
 
+/// What files see of Starlark besides its standard names.
+pub(crate) const EXTENSIONS: [LibraryExtension; 4] = [
+    LibraryExtension::StructType,
+    LibraryExtension::Print,
+    LibraryExtension::Json,
+    LibraryExtension::SetType,
+];
+
 /// The global names, made once.
 pub(crate) fn globals() -> &'static Globals {
     static GLOBALS: OnceLock<Globals> = OnceLock::new();
     GLOBALS.get_or_init(|| {
-        let extensions = [
-            LibraryExtension::StructType,
-            LibraryExtension::Print,
-            LibraryExtension::Json,
-            LibraryExtension::SetType,
-        ];
-        let mut builder = GlobalsBuilder::extended_by(&extensions);
+        let mut builder = GlobalsBuilder::extended_by(&EXTENSIONS);
         rule_globals(&mut builder);
         aspect_globals(&mut builder);
         macro_globals(&mut builder);

@@ -73,7 +73,7 @@ pub use query::{
 };
 pub use reference::{
     AspectReference, Attribute, Field, FileReference, Function, MacroReference, Parameter,
-    Provider, RuleReference, error_page, error_pages, reference,
+    Provider, RuleReference, error_page, error_pages, language_page, reference,
 };
 pub use toolchain_report::resolve_toolchains;
 

@@ -2,10 +2,12 @@
 //! attributes, providers with their fields, functions with their docstrings, and error codes.
 //!
 //! A file is evaluated, as for a build, so attributes that helpers make are seen, too. Pages are
-//! Markdown; [`FileReference`] is the same as data. `docs/reference/library/` and `docs/errors/`
-//! hold what this module writes, and a test keeps them fresh.
+//! Markdown; [`FileReference`] is the same as data. What this module writes lies in
+//! `docs/reference/library/`, `docs/reference/language.md` and `docs/errors/`, and a test keeps it
+//! fresh.
 
 mod errors;
+mod language;
 mod markdown;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use crate::symbolic_macro::{FrozenSymbolicMacro, MacroSpec};
 use crate::values::provider::{ProviderCallable, ProviderType};
 
 pub use errors::{error_page, error_pages};
+pub use language::language_page;
 
 /// What a file offers to those who load it.
 #[derive(Clone, Debug, Serialize)]

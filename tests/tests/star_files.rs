@@ -148,6 +148,7 @@ fn pages(ws: &Workspace) -> BTreeMap<String, String> {
         pages.insert(format!("reference/library/{stem}.md"), page);
     }
     pages.insert("reference/library/README.md".to_owned(), index);
+    pages.insert("reference/language.md".to_owned(), printed(ws, "language"));
     let mut index =
         "# Error codes\n\nMade from `rules/src/error.rs` and `rules/src/lint.rs` by `cargo \
                      xtask bless`.\n\n| code | meaning |\n|---|---|\n"

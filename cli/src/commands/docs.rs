@@ -1,10 +1,10 @@
-//! `maestro docs WHAT`: the reference of a `.star` file, or of an error code.
+//! `maestro docs WHAT`: the reference of a `.star` file, of the language, or of an error code.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use maestro_core::Label;
-use maestro_rules::{error_page, error_pages, reference};
+use maestro_rules::{error_page, error_pages, language_page, reference};
 use serde_json::json;
 
 use crate::args::{DocsArgs, Global, OutputFormat};
@@ -17,6 +17,13 @@ pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
     let json = global.output == OutputFormat::Json;
     if args.what.starts_with("MAE") {
         return code(&args.what, json);
+    }
+    if args.what == "language" {
+        match json {
+            true => println!("{}", json!({"page": language_page()})),
+            false => print!("{}", language_page()),
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(global)?;
     let label = file_label(&config, &args.what)?;

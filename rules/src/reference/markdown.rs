@@ -25,9 +25,21 @@ impl FileReference {
             provider_section(&mut out, provider);
         }
         for function in &self.functions {
-            function_section(&mut out, function);
+            function_section(&mut out, "##", function);
         }
         out
+    }
+}
+
+/// Begins a section of the language: fields and, after it, functions.
+pub(super) fn section(out: &mut String, name: &str, doc: &str, fields: &[(String, String)]) {
+    let _ = write!(out, "\n## {name}\n");
+    paragraph(out, doc);
+    if !fields.is_empty() {
+        out.push_str("\n| field | meaning |\n|---|---|\n");
+    }
+    for (name, doc) in fields {
+        let _ = writeln!(out, "| `{name}` | {} |", cell(doc));
     }
 }
 
@@ -127,7 +139,8 @@ fn provider_section(out: &mut String, provider: &Provider) {
     }
 }
 
-fn function_section(out: &mut String, function: &Function) {
+/// A function, with a heading of that level.
+pub(super) fn function_section(out: &mut String, level: &str, function: &Function) {
     let signature: Vec<String> = function
         .parameters
         .iter()
@@ -136,7 +149,7 @@ fn function_section(out: &mut String, function: &Function) {
             None => parameter.name.clone(),
         })
         .collect();
-    let _ = write!(out, "\n## `{}({})`\n", function.name, signature.join(", "));
+    let _ = write!(out, "\n{level} `{}({})`\n", function.name, signature.join(", "));
     paragraph(out, &function.doc);
     let documented: Vec<_> = function.parameters.iter().filter(|p| !p.doc.is_empty()).collect();
     if !documented.is_empty() {
