@@ -3,6 +3,7 @@
 //! Tests of the binary take it from `MAESTRO_BIN`, which `cargo xtask test` sets.
 
 pub mod file_server;
+pub mod guide;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

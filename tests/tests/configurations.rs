@@ -1,25 +1,7 @@
 //! Params, platforms, profiles and toolchains, on the binary.
 
-use std::path::Path;
-
+use maestro_tests::guide::{follow, steps};
 use maestro_tests::{Workspace, executed};
-
-/// Writes the files of a guide: the block after a sentence that ends in `` Write `FILE`: ``.
-fn write_guide(ws: &Workspace, guide: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides").join(guide);
-    let text = std::fs::read_to_string(path).expect("the guide is there");
-    let mut rest = text.as_str();
-    let mut written = 0;
-    while let Some((_, after)) = rest.split_once("Write `") {
-        let (file, after) = after.split_once("`:\n\n```").expect("a file is followed by its text");
-        let (_language, after) = after.split_once('\n').expect("a block has lines");
-        let (body, after) = after.split_once("\n```\n").expect("a block ends");
-        ws.write(file, format!("{body}\n"));
-        written += 1;
-        rest = after;
-    }
-    assert!(written > 1, "{guide} has files");
-}
 
 /// A tar archive with one file, as `tar` writes it.
 fn archive(path: &str, content: &str) -> Vec<u8> {
@@ -52,9 +34,9 @@ fn archive(path: &str, content: &str) -> Vec<u8> {
 #[test]
 fn the_guide_about_toolchains_works() {
     let ws = Workspace::new();
-    write_guide(&ws, "use-toolchains.md");
     ws.write("tools/greeter-1.tar", archive("bin/greet", "echo \"hello in $1\"\n"));
     ws.write("tools/greeter-2.tar", archive("bin/greet", "echo \"salve in $1\"\n"));
+    follow(&ws, &steps("use-toolchains.md"));
     let made = |platform: &str| {
         let summary = ws.ok(&["build", "//app:hello", "--platform", platform]);
         let path = summary["targets"][0]["outputs"][0]["path"].as_str().expect("a path").to_owned();
