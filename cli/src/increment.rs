@@ -28,7 +28,7 @@ use crate::config::PROJECT_FILE;
 use crate::daemon::client::Daemon;
 use crate::evaluation::evaluation_bytes;
 use crate::exit::{Failure, chain};
-use crate::invocation::{Invocation, Request, Wanted};
+use crate::invocation::{Goal, Invocation, Request, Wanted};
 use crate::null_build::{Memory, Remembered, keyed_options, maestro_build, snapshot_name};
 use crate::output_groups::OutputGroups;
 use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
@@ -62,6 +62,8 @@ pub struct Known {
     pub record: RequestRecord,
     /// How many actions of the graph `dirty` speaks of; those from here on are new.
     pub judged: usize,
+    /// Whether build files were evaluated again.
+    pub evaluated: bool,
 }
 
 impl Work {
@@ -77,6 +79,15 @@ impl Work {
 }
 
 impl Known {
+    /// What the request comes to, if no build file was evaluated again and all of it was made.
+    pub fn goal(&self) -> Option<Goal> {
+        let RequestRecord { complete, artifacts, targets, .. } = &self.record;
+        let (targets, artifacts) = (targets.clone(), artifacts.clone());
+        let count = self.remembered()?.targets;
+        let wanted = Vec::new();
+        (*complete && !self.evaluated).then_some(Goal { targets, count, artifacts, wanted })
+    }
+
     /// What the last build of the same request left for reports.
     pub fn remembered(&self) -> Option<Remembered> {
         serde_json::from_str(&self.record.payload).ok()
@@ -152,6 +163,7 @@ impl Invocation {
         }
         let mut requested = record.targets.clone();
         let mut bytes = EvaluationBytes::default();
+        let evaluated = !evaluation.is_empty();
         let mut graph = graph;
         if !evaluation.is_empty() {
             let Some((loaded, new_bytes)) = self.evaluate_changes(snapshot, &evaluation, graph)?
@@ -167,7 +179,8 @@ impl Invocation {
         let redo_list: Vec<ActionId> = redo.iter().collect();
         let dirty = graph.affected(&edited_list, &redo_list);
         let judged = graph.action_count();
-        let known = Known { results, dirty, redo, edited, record: record.clone(), judged };
+        let record = record.clone();
+        let known = Known { results, dirty, redo, edited, record, judged, evaluated };
         Ok(Some(Work { graph, requested, known: Some(known), evaluation: bytes }))
     }
 
@@ -226,7 +239,7 @@ impl Invocation {
 
     /// Writes what the next build begins with.
     pub fn leave(&self, ended: &Ended<'_>) -> Result<()> {
-        let Ended { work, report, wanted, requested, summary, tests, .. } = ended;
+        let Ended { work, report, targets, count, requested, summary, tests, .. } = ended;
         let graph = &work.graph;
         let (results, others_hold) = new_results(work, report);
         let pending = pending(work, ended.plan, report);
@@ -241,8 +254,8 @@ impl Invocation {
             // What is pending beside the plan is nothing that this request asks for.
             complete: report.success() && !pending.iter().any(|id| planned.contains(*id)),
             artifacts: requested.to_vec(),
-            targets: wanted.iter().map(|want| want.target).collect(),
-            payload: payload(summary, tests, &parts)?,
+            targets: targets.to_vec(),
+            payload: payload(summary, *count, tests, &parts)?,
         };
         let former = self.memory.as_ref().filter(|_| work.known.is_some());
         let nothing = Changes::default();
@@ -332,7 +345,9 @@ pub struct Ended<'a> {
     /// How that ended.
     pub report: &'a Report,
     /// What was asked for.
-    pub wanted: &'a [Wanted],
+    pub targets: &'a [TargetId],
+    /// How many of them are targets and not aspects.
+    pub count: usize,
     /// The artifacts of that, sorted.
     pub requested: &'a [ArtifactId],
     /// What is reported.
@@ -394,6 +409,7 @@ fn recorded_actions(graph: &ActionGraph) -> Vec<ActionId> {
 /// What the next, unchanged build will say: everything is known without asking.
 fn payload(
     summary: &Summary,
+    targets: usize,
     tests: &[TestVerdict],
     parts: &BTreeMap<ActionId, u32>,
 ) -> Result<String> {
@@ -401,7 +417,6 @@ fn payload(
     summary.actions = summary.actions.all_known();
     summary.cost_usd_micros = 0;
     summary.critical_path_ms = 0;
-    let targets = summary.target_count();
     if targets > TARGETS_SHOWN {
         summary.targets.clear();
     }

@@ -35,9 +35,9 @@ use crate::console::Console;
 use crate::exit::{Failure, chain};
 use crate::increment::{Ended, Known, Work, observe};
 use crate::null_build::{self, Memory};
-use crate::report::{OutputSummary, Summary, TargetSummary};
+use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
 use crate::repos::{self, Repos};
-pub use crate::request::{Request, Wanted};
+pub use crate::request::{Goal, Request, Wanted};
 use crate::runners::{Runners, ToolchainFinder, sandbox};
 use crate::sinks::Fanout;
 use crate::verdicts::write_merged;
@@ -46,11 +46,13 @@ use crate::verdicts::write_merged;
 pub struct Built {
     /// What the engine says.
     pub report: Report,
-    /// What was asked for.
-    pub wanted: Vec<Wanted>,
-    /// Files on disk, per wanted target.
+    /// How many targets were asked for.
+    pub targets: usize,
+    /// What is reported.
+    pub summary: Summary,
+    /// Files on disk, for each target that is named.
     pub files: Vec<Vec<OutputSummary>>,
-    /// The program of a wanted target that can be run.
+    /// The programs of these targets, of those that can be run.
     pub executables: Vec<Option<(Executable, PathBuf)>>,
 }
 
@@ -183,16 +185,11 @@ impl Invocation {
     }
 
     /// Makes what is wanted, writes it to `maestro-out/`, and remembers.
-    pub fn build(&self, mut work: Work, wanted: Vec<Wanted>) -> Result<Built> {
+    pub fn build(&self, mut work: Work, goal: impl Into<Goal>) -> Result<Built> {
+        let Goal { targets, count, artifacts: requested, wanted } = goal.into();
         if let Some(known) = &mut work.known {
             known.expect_added(&work.graph);
         }
-        let mut requested: Vec<ArtifactId> = Vec::new();
-        for want in &wanted {
-            requested.extend(&want.artifacts);
-        }
-        requested.sort_unstable();
-        requested.dedup();
         let made = self.make(&work, &requested)?;
         // What this build has seen is then less than what it depends on: the former snapshot stays,
         // and the next build finds the same changes.
@@ -221,9 +218,11 @@ impl Invocation {
             write_merged(flags, &self.config.workspace, &tests)?;
         }
         let (graph, known) = (&work.graph, work.known.as_ref());
-        let executables = wanted.iter().map(|want| executable(&self.config, graph, want)).collect();
+        let named = if self.names_targets(count) { wanted.as_slice() } else { &[] };
+        let executables = named.iter().map(|want| executable(&self.config, graph, want)).collect();
         let files: Vec<Vec<OutputSummary>> =
-            wanted.iter().map(|want| self.files_of(graph, known, want, &written)).collect();
+            named.iter().map(|want| self.files_of(graph, known, want, &written)).collect();
+        let summary = self.summary(&report, named, &files);
         if self.store.was_written() {
             self.store.leave_epoch()?;
         }
@@ -234,15 +233,16 @@ impl Invocation {
                 work: &work,
                 plan: &plan,
                 report: &report,
-                wanted: &wanted,
+                targets: &targets,
+                count,
                 requested: &requested,
-                summary: &self.summary(&report, &wanted, &files),
+                summary: &summary,
                 tests: &tests,
                 files: &written,
                 log_bytes,
             })?;
         }
-        Ok(Built { report, wanted, files, executables })
+        Ok(Built { report, targets: count, summary, files, executables })
     }
 
     /// The engine over a graph.
@@ -307,8 +307,8 @@ impl Invocation {
 
     /// Reports, and says how the process ends.
     pub fn conclude(self, built: Built) -> Result<ExitCode> {
-        let Built { report, wanted, files, executables: _ } = built;
-        let summary = self.summary(&report, &wanted, &files);
+        let Built { report, targets, mut summary, files: _, executables: _ } = built;
+        summary.wall_ms = millis(self.started);
         let exit = self.exit_code(&report);
         self.events.emit(Event::InvocationFinished {
             success: summary.success,
@@ -323,8 +323,13 @@ impl Invocation {
         if report.cancelled {
             eprintln!("error: cancelled");
         }
-        print_summary(self.output, &summary, summary.target_count(), &self.request, false)?;
+        print_summary(self.output, &summary, targets, &self.request, false)?;
         Ok(ExitCode::from(exit))
+    }
+
+    /// Whether a report names each of so many targets: of many, only programs want to know.
+    pub fn names_targets(&self, count: usize) -> bool {
+        count <= TARGETS_SHOWN || self.output == OutputFormat::Json
     }
 
     fn exit_code(&self, report: &Report) -> u8 {

@@ -67,11 +67,6 @@ pub const TARGETS_SHOWN: usize = 10;
 const FILES_SHOWN: usize = 5;
 
 impl Summary {
-    /// How many targets were asked for; aspects on them do not count.
-    pub fn target_count(&self) -> usize {
-        self.targets.iter().filter(|target| target.aspect.is_none()).count()
-    }
-
     /// The lines for people, on standard error; `verb` is `built` or `tested`, and `targets` how
     /// many there are, also where they are not named.
     pub fn text(&self, verb: &str, targets: usize, up_to_date: bool) -> String {

@@ -44,3 +44,30 @@ pub struct Wanted {
     /// The actions of its test, where tests run.
     pub runs: Vec<TestRun>,
 }
+
+/// All that a build is to make.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// The targets that were asked for, and aspects on them.
+    pub targets: Vec<TargetId>,
+    /// How many of them are targets.
+    pub count: usize,
+    /// What to make of them, sorted, each once.
+    pub artifacts: Vec<ArtifactId>,
+    /// The targets one by one; none where nobody is told of each of them.
+    pub wanted: Vec<Wanted>,
+}
+
+impl From<Vec<Wanted>> for Goal {
+    fn from(wanted: Vec<Wanted>) -> Self {
+        let mut artifacts: Vec<ArtifactId> = Vec::new();
+        for want in &wanted {
+            artifacts.extend(&want.artifacts);
+        }
+        artifacts.sort_unstable();
+        artifacts.dedup();
+        let targets = wanted.iter().map(|want| want.target).collect();
+        let count = wanted.iter().filter(|want| want.aspect.is_none()).count();
+        Self { targets, count, artifacts, wanted }
+    }
+}

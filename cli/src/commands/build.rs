@@ -9,6 +9,7 @@ use maestro_core::graph::TargetId;
 use crate::args::{BuildArgs, Global, TestArgs, TestFlags};
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::increment::Known;
 use crate::invocation::{Invocation, Request, Wanted};
 use crate::null_build::{Look, look};
 use crate::output_groups::OutputGroups;
@@ -53,6 +54,12 @@ fn run(
     let mut work = invocation.work()?;
     let groups = OutputGroups::parse(&args.output_groups);
     groups.check(&work.graph, &work.requested)?;
+    // Of many targets nobody is told one by one, and the last build knows what they come to.
+    let named = flags.is_some() || invocation.names_targets(work.requested.len());
+    if !named && let Some(goal) = work.known.as_ref().and_then(Known::goal) {
+        let built = invocation.build(work, goal)?;
+        return invocation.conclude(built);
+    }
     let mut all: Vec<Wanted> = Vec::new();
     for id in &work.requested {
         if flags.as_ref().is_none_or(|flags| flags.selects(work.graph.target(*id))) {
