@@ -332,6 +332,22 @@ fn an_edit_of_the_rule_runs_what_it_concerns() {
 }
 
 #[test]
+fn a_tree_that_was_left_out_is_an_error() {
+    let ws = workspace("", "", "a a\n");
+    let rules = ws.read("tools/defs.star").replace(
+        "outputs = [src],",
+        "outputs = [ctx.actions.declare_file(\"log\")], optional_outputs = [src],",
+    );
+    ws.write(
+        "tools/defs.star",
+        rules.replace("mkdir \"$2\"", "echo > maestro-out/shared/p/log; exit 0"),
+    );
+    let (code, error, _) = build(&ws, &[]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("input `maestro-out/shared/p/up.src` does not exist"), "{error}");
+}
+
+#[test]
 fn a_part_that_takes_too_long_is_ended() {
     let ws = workspace("timeout = 1,", "command = \"sleep 600\"", "a a\n");
     let (code, error, _) = build(&ws, &[]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use maestro_cas::StoreError;
 use maestro_core::event::{ActionCounts, Event, Outcome};
-use maestro_core::key::{Files, PackedParts, Resolved, Subject};
+use maestro_core::key::{Files, PackedParts, PrepareError, Resolved, Subject};
 use maestro_core::map::{Map, Part};
 use maestro_core::wire::{ActionResult, OutputFile};
 use maestro_core::{
@@ -222,9 +222,14 @@ impl Worker<'_, '_, '_> {
 
     fn batch(&self, map_id: ActionId, spec: &ActionSpec, map: &Map) -> Result<Batch, WorkError> {
         let tree = self.resolver.path(map.input);
-        let Some(Node::Tree { root }) = self.resolver.node(map.input) else {
-            let message = format!("`{tree}`, whose files are mapped, is no tree");
-            return Err(RunError::Internal { message }.into());
+        let root = match self.resolver.node(map.input) {
+            Some(Node::Tree { root }) => root,
+            Some(_) => {
+                let message = format!("`{tree}`, whose files are mapped, is no tree");
+                return Err(RunError::Internal { message }.into());
+            }
+            // Its maker may leave it out, and did.
+            None => return Err(PrepareError::MissingInput { path: tree.clone() }.into()),
         };
         let entries = match self.engine.store.tree_files(&root) {
             Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => {
