@@ -326,6 +326,12 @@ pub struct ExplainArgs {
     /// Labels of built targets [default: everything that the last build touched].
     #[arg(value_name = "LABEL")]
     pub labels: Vec<String>,
+    /// Compares what ran with the nearest run that the cache remembers, of whatever machine.
+    #[arg(long)]
+    pub why_not_cached: bool,
+    /// Prints JSON; short for `--output json`.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `profile`.

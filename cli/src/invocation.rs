@@ -18,6 +18,7 @@ use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
 use maestro_core::graph::{Executable, Plan};
 use maestro_core::{ActionGraph, ArtifactId, DigestFunction, FailureKind, RelPath};
+use maestro_executor::baselines::Build;
 use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
@@ -85,9 +86,8 @@ pub struct Invocation {
     pub memory: Option<Memory>,
     remembers: bool,
     state_dir: PathBuf,
-    id: String,
+    stamp: Build,
     started: Instant,
-    started_unix_ms: u64,
     _lock: WorkspaceLock,
     _lease: Lease,
 }
@@ -146,13 +146,13 @@ impl Invocation {
         let BuildOptions { events, trace, .. } = &request.options;
         let events = Fanout::start(console, events.as_deref(), trace.as_deref())?;
         let id = uuid::Uuid::now_v7().to_string();
-        let started_unix_ms = unix_ms();
+        let stamp = Build { invocation_id: id.clone(), started_unix_ms: unix_ms() };
         events.emit(Event::InvocationStarted {
-            invocation_id: id.clone(),
+            invocation_id: id,
             command: request.command.to_owned(),
             patterns: request.patterns.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            unix_ms: started_unix_ms,
+            unix_ms: stamp.started_unix_ms,
         });
         Ok(Self {
             toolchains: ToolchainFinder::new(&store),
@@ -170,9 +170,8 @@ impl Invocation {
             memory,
             remembers: true,
             state_dir,
-            id,
+            stamp,
             started,
-            started_unix_ms,
             _lock: lock,
             _lease: lease,
         })
@@ -360,6 +359,7 @@ impl Invocation {
             live: self.live.is_some(),
             sandbox: sandbox(options),
             log_dir: self.state_dir.join("logs"),
+            build: Some(self.stamp.clone()),
         }
     }
 
@@ -408,13 +408,13 @@ impl Invocation {
             wall_ms: millis(self.started),
             cost_usd_micros: report.finished.iter().map(cost).sum(),
             saved_usd_micros: report.finished.iter().map(saved).sum(),
-            invocation_id: self.id.clone(),
+            invocation_id: self.id().to_owned(),
         }
     }
 
     /// The id of this invocation.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.stamp.invocation_id
     }
 
     /// When the process began its work.
@@ -429,7 +429,7 @@ impl Invocation {
 
     /// When it began, in milliseconds since 1970.
     pub fn started_unix_ms(&self) -> u64 {
-        self.started_unix_ms
+        self.stamp.started_unix_ms
     }
 }
 

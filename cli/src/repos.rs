@@ -172,6 +172,7 @@ impl Declared {
                 live: false,
                 sandbox: maestro_core::key::SandboxProfile::Hermetic,
                 log_dir: state_dir.join("logs"),
+                build: None,
             },
             graph: &loaded.graph,
             store: &self.store,

@@ -4,6 +4,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`baselines`] | what cached results were made of, for explanations across machines |
 //! | [`engine`] | the build: which action next, look up or run, rewinding |
 //! | [`runner`] | the interface between the engine and whatever runs an action |
 //! | [`command`] | runs command actions: input tree, sandbox, outputs |
@@ -12,6 +13,7 @@
 //! | [`records`] | `maestro.lock` and how recorded actions find their result |
 //! | [`workspace`] | what is kept per workspace: sources, toolchains, snapshot, build log |
 
+pub mod baselines;
 pub mod command;
 pub mod engine;
 pub mod native;

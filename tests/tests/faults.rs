@@ -198,6 +198,12 @@ fn results_cut_anywhere_are_misses() {
         let entries = std::fs::read_dir(folder.expect("readable").path()).expect("readable");
         results.extend(entries.map(|entry| entry.expect("readable").path()));
     }
+    // Beside the result lies the record that leads to it from the action's name.
+    let names_output = |path: &PathBuf| {
+        let bytes = std::fs::read(path).expect("readable");
+        bytes.windows(5).any(|window| window == b"out/a")
+    };
+    results.retain(names_output);
     assert_eq!(results.len(), 1);
     let whole = std::fs::read(&results[0]).expect("readable");
     for cut in [0, 1, whole.len() / 2, whole.len() - 1] {

@@ -21,6 +21,7 @@ use maestro_core::{
 use super::parts::{FailedParts, composition, made_files};
 use super::resolve::{InputError, Resolver};
 use super::{Engine, FinishedAction, FinishedPart, Shared, failure};
+use crate::baselines::Identity;
 use crate::records::{FindError, Found, FoundIn, RecordLookup};
 use crate::runner::{Job, Outcome, RunError, ToolchainMount};
 
@@ -380,9 +381,27 @@ impl Worker<'_, '_, '_> {
                 }
                 stored => stored?,
             }
+            self.note_baseline(task, &outcome.result);
         }
         self.show_log(number, spec, &outcome.result);
         Ok(outcome)
+    }
+
+    /// Leaves what an action was made of. A build does not fail for want of an explanation.
+    fn note_baseline(&self, task: &Task<'_>, result: &ActionResult) {
+        let Task { number: _, spec, files, prepared } = task;
+        let (Some(baselines), Some(first)) = (&self.shared.baselines, spec.outputs.first()) else {
+            return;
+        };
+        // Parts of a map have the map's outputs in common; a file tells them apart.
+        let path = match (files.is_empty(), result.output_files.first()) {
+            (false, Some(file)) => file.path.clone(),
+            _ => self.resolver.path(first.artifact).to_string(),
+        };
+        let identity = Identity { mnemonic: spec.mnemonic.clone(), path };
+        if let Err(error) = baselines.note(identity, prepared, self.engine.now_ms()) {
+            tracing::warn!(%error, "what was run is not remembered for explanations");
+        }
     }
 
     /// Says that an answer to an older input was used, on the user's demand.

@@ -1,31 +1,34 @@
-//! Why actions ran or got another key: from the build log, up to the edit at the root.
+//! Why actions ran or got another key: back to the edit at the root.
 //!
-//! The comparison of an action's last two states is [`maestro_core::key::explain`], the same walk
-//! that makes the key. An input that changed is followed to the action that made it, and on from
-//! there, until something is reached that no action made: a source file, a toolchain, a rule.
+//! | compared with | by | answers |
+//! |---|---|---|
+//! | the last state of the action in this workspace | the build log | why did it re-run? |
+//! | the nearest run that the cache remembers | [`Baselines`] | why was it not cached? |
+//!
+//! Either way the comparison is [`maestro_core::key::explain`], the same walk that makes the key.
+//! An input that changed is followed to the action that made it, and on from there, until
+//! something is reached that no action made: a source file, a toolchain, a rule.
 //! Everything here is data; [`Explanation::render`] is one way to show it.
 
 pub mod lines;
+mod nearest;
 mod producers;
+mod text;
+pub mod trees;
+mod walk;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 
 use maestro_core::event::Outcome;
-use maestro_core::key::{InputPart, REQUEST_FILE};
-use maestro_core::{Change, Digest, Label, key};
+use maestro_core::{ActionClass, Digest, Label};
 use serde::Serialize;
 
 use self::lines::Lines;
-use self::producers::{Producers, execution_path, is_native};
+use self::nearest::Nearest;
+use self::producers::Producers;
+use self::walk::{LastState, Walk};
 use super::build_log::{ActionRecord, BuildLog};
-
-/// Most causes that one explanation lists.
-const CAUSES_MAX: usize = 64;
-/// Most outputs that the way of one cause lists.
-const WAY_MAX: usize = 8;
-/// Most causes that a rendered line shows.
-const RENDERED_CAUSES_MAX: usize = 3;
+use crate::baselines::{Baselines, Entry};
 
 /// Why one action ran, or got its result anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +43,9 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// What made it necessary.
     pub why: Why,
+    /// The run that it was compared with, where that is one that the cache remembers and not the
+    /// last one in this workspace.
+    pub baseline: Option<Entry>,
 }
 
 /// What made it necessary to look at an action again.
@@ -52,6 +58,17 @@ pub enum Why {
     SameKey {
         /// Whether it had failed before.
         failed_before: bool,
+    },
+    /// No run of it is known to the cache.
+    NeverRun,
+    /// Its result was in the cache before it ran, and is gone.
+    Lost,
+    /// It failed, and such results are not kept.
+    Failed,
+    /// Its results are kept in `maestro.lock`, or nowhere.
+    NotCached {
+        /// How its results may be reused.
+        class: ActionClass,
     },
     /// Its key changed.
     Changed {
@@ -101,6 +118,11 @@ pub enum Root {
         name: String,
         /// What happened to it.
         edit: Edit,
+        /// Its trees before and now, if there were two.
+        #[serde(skip)]
+        content: Option<(Digest, Digest)>,
+        /// Some files that differ in it, once [`trees::with_files`] has looked.
+        files: Vec<String>,
     },
     /// An action's command line.
     CommandLine {
@@ -115,18 +137,38 @@ pub enum Root {
     Environment {
         /// Its name.
         name: String,
+        /// What it was.
+        old: Option<String>,
+        /// What it is.
+        new: Option<String>,
     },
     /// A platform property.
     Platform {
         /// Its name.
         name: String,
+        /// What it was.
+        old: Option<String>,
+        /// What it is.
+        new: Option<String>,
     },
     /// The list of declared outputs.
     Outputs,
     /// The time limit.
     Timeout,
     /// Class, sandbox or cacheability.
-    Definition,
+    Definition {
+        /// The salt of the key as it was.
+        old: String,
+        /// The same as it is.
+        new: String,
+    },
+    /// What a native step does with its parameters: another version of Maestro.
+    Semantics {
+        /// Its number as it was.
+        old: Option<String>,
+        /// The same as it is.
+        new: Option<String>,
+    },
     /// An action made other bytes with the same key.
     Unstable {
         /// The path of its first output.
@@ -161,10 +203,10 @@ impl Edit {
     }
 }
 
-/// The actions that the targets consist of, with all that those need, as the log knows them.
-pub fn actions_below(log: &BuildLog, labels: &[Label]) -> Vec<String> {
-    let records: Vec<ActionRecord> = log.records().collect();
-    let producers = Producers::of(&records);
+/// The actions that the targets consist of, with all that those need: records of one state of a
+/// workspace, in their order.
+pub fn actions_below<'r>(records: &'r [ActionRecord], labels: &[Label]) -> Vec<&'r ActionRecord> {
+    let producers = Producers::of(records);
     let mut waiting: Vec<usize> = (0..records.len())
         .filter(|index| records.get(*index).is_some_and(|r| labels.contains(&r.label)))
         .collect();
@@ -180,439 +222,82 @@ pub fn actions_below(log: &BuildLog, labels: &[Label]) -> Vec<String> {
     }
     let mut found: Vec<usize> = found.into_iter().collect();
     found.sort_unstable();
-    found.into_iter().filter_map(|i| records.get(i)).map(|r| r.identity.clone()).collect()
+    found.into_iter().filter_map(|index| records.get(index)).collect()
 }
 
-/// Explains those of the given actions that changed in the last build that changed any of them,
-/// in the order in which they finished.
-pub fn explain(log: &BuildLog, identities: &[String]) -> Vec<Explanation> {
-    let wanted: HashSet<&str> = identities.iter().map(String::as_str).collect();
-    let order: Vec<&str> =
-        log.identities().into_iter().filter(|identity| wanted.contains(identity)).collect();
-    let Some(last) = order.last().and_then(|identity| log.last_change(identity)) else {
-        return Vec::new();
-    };
-    let mut walk = Walk::new(log);
-    let changed = order.into_iter().filter(|identity| log.last_change(identity) == Some(last));
-    changed.filter_map(|identity| walk.explanation(identity)).collect()
+/// Of the given actions those that changed in the last build that changed any of them, in the order
+/// in which they finished.
+fn of_last_build<'r>(log: &BuildLog, wanted: &[&'r ActionRecord]) -> Vec<&'r ActionRecord> {
+    let last = wanted.last().and_then(|record| log.last_change(&record.identity));
+    let changed = |record: &&&ActionRecord| log.last_change(&record.identity) == last;
+    wanted.iter().filter(changed).copied().collect()
 }
 
-/// Follows changes upwards; what was found for an action is kept.
-struct Walk<'a> {
-    log: &'a BuildLog,
-    records: Vec<ActionRecord>,
-    by_identity: HashMap<String, usize>,
-    producers: Producers,
-    known: HashMap<usize, Why>,
+/// Explains those of the wanted actions that changed in the last build that changed any of them.
+/// What this workspace never saw before is compared with what the cache remembers.
+pub fn explain(
+    log: &BuildLog,
+    records: &[ActionRecord],
+    wanted: &[&ActionRecord],
+    baselines: Option<Baselines<'_>>,
+) -> Vec<Explanation> {
+    let mut walk = Walk::new(records, LastState(log));
+    let mut nearest = baselines.map(|known| Walk::new(records, Nearest::new(known)));
+    let explained = of_last_build(log, wanted).into_iter().map(|record| {
+        let why = walk.why(record);
+        let ran = record.outcome == Outcome::Executed;
+        let odd = matches!(why, Why::New | Why::SameKey { failed_before: false });
+        let better = match &mut nearest {
+            Some(nearest) if odd && ran => nearest.not_cached(record),
+            _ => None,
+        };
+        match better {
+            Some((better, baseline)) if better != Why::NeverRun => {
+                Explanation::of(record, better, baseline)
+            }
+            _ => Explanation::of(record, why, None),
+        }
+    });
+    explained.collect()
 }
 
-/// An input as it was and as it is.
-type Versions = (Option<InputPart>, Option<InputPart>);
-
-/// A step from an action to what it depends on.
-enum Step {
-    Root(Root),
-    Producer(usize, String),
+/// Says of those of the wanted actions that ran in the last build that changed any of them, why
+/// their results were not in the cache.
+pub fn explain_not_cached(
+    log: &BuildLog,
+    records: &[ActionRecord],
+    wanted: &[&ActionRecord],
+    baselines: Baselines<'_>,
+) -> Vec<Explanation> {
+    let mut nearest = Walk::new(records, Nearest::new(baselines));
+    let explained = of_last_build(log, wanted).into_iter().filter_map(|record| {
+        let (why, baseline) = nearest.not_cached(record)?;
+        Some(Explanation::of(record, why, baseline))
+    });
+    explained.collect()
 }
 
-impl<'a> Walk<'a> {
-    fn new(log: &'a BuildLog) -> Self {
-        let records: Vec<ActionRecord> = log.records().collect();
-        let producers = Producers::of(&records);
-        let by_identity =
-            records.iter().enumerate().map(|(i, record)| (record.identity.clone(), i)).collect();
-        Self { log, records, by_identity, producers, known: HashMap::new() }
-    }
-
-    fn explanation(&mut self, identity: &str) -> Option<Explanation> {
-        let index = *self.by_identity.get(identity)?;
-        let why = self.why(index);
-        let record = self.records.get(index)?;
-        Some(Explanation {
+impl Explanation {
+    fn of(record: &ActionRecord, why: Why, baseline: Option<Entry>) -> Self {
+        Self {
             identity: record.identity.clone(),
             label: record.label.clone(),
             mnemonic: record.mnemonic.clone(),
             outcome: record.outcome,
             why,
-        })
-    }
-
-    /// Explains an action after all that its changed inputs come from. Iterative, since chains of
-    /// actions can be long; an action that is met again on its own way up is taken as unknown.
-    fn why(&mut self, start: usize) -> Why {
-        let mut stack = vec![start];
-        let mut entered = HashSet::new();
-        while let Some(index) = stack.last().copied() {
-            if self.known.contains_key(&index) {
-                stack.pop();
-                continue;
-            }
-            let steps = self.steps(index);
-            if entered.insert(index)
-                && let Some(steps) = &steps
-            {
-                let missing = steps.iter().filter_map(|step| match step {
-                    Step::Producer(producer, _) => Some(*producer),
-                    Step::Root(_) => None,
-                });
-                let before = stack.len();
-                stack.extend(missing.filter(|producer| {
-                    !self.known.contains_key(producer) && !entered.contains(producer)
-                }));
-                if stack.len() > before {
-                    continue;
-                }
-            }
-            let why = self.conclude(index, steps);
-            self.known.insert(index, why);
-            stack.pop();
+            baseline,
         }
-        self.known.get(&start).cloned().unwrap_or(Why::New)
     }
 
-    /// What changed between the last two states of an action, or `None` if there is only one.
-    fn steps(&self, index: usize) -> Option<Vec<Step>> {
-        let new = self.records.get(index)?;
-        let old = self.log.previous(&new.identity)?;
-        let changes = key::explain(&old.parts, &new.parts);
-        Some(changes.into_iter().map(|change| self.step(new, change)).collect())
-    }
-
-    fn step(&self, record: &ActionRecord, change: Change) -> Step {
-        let root = match change {
-            Change::Argument { index: _, old, new } if !is_native(record) => {
-                Root::CommandLine { old, new }
-            }
-            Change::Argument { .. } => Root::Definition,
-            Change::Environment { name, .. } => Root::Environment { name },
-            Change::Platform { name, .. } => Root::Platform { name },
-            Change::Toolchain { name, old, new } => {
-                Root::Toolchain { name, edit: Edit::of(&old, &new) }
-            }
-            Change::Outputs { .. } => Root::Outputs,
-            Change::Timeout { .. } => Root::Timeout,
-            Change::Definition { .. } => Root::Definition,
-            Change::Input { path, old, new } => return self.input_step(record, &path, (old, new)),
+    /// What changed at the roots.
+    fn roots_mut(&mut self) -> impl Iterator<Item = &mut Root> {
+        let causes = match &mut self.why {
+            Why::Changed { causes, .. } => causes.as_mut_slice(),
+            _ => &mut [],
         };
-        Step::Root(root)
+        causes.iter_mut().map(|cause| &mut cause.root)
     }
-
-    fn input_step(&self, record: &ActionRecord, path: &str, (old, new): Versions) -> Step {
-        let edit = Edit::of(&old, &new);
-        if is_native(record) && path == REQUEST_FILE {
-            return Step::Root(Root::Parameters);
-        }
-        let made_by = self.producers.of_input(record, path);
-        let path = execution_path(record, path).to_owned();
-        Step::Root(match (made_by, edit) {
-            (Some(producer), Edit::Changed) => return Step::Producer(producer, path),
-            (Some(_), edit) => Root::Dependency { path, edit },
-            (None, _) if path.ends_with(".params") && is_output(&path) => {
-                Root::CommandLine { old: None, new: None }
-            }
-            (None, Edit::Changed) if is_output(&path) => Root::Unknown { path },
-            (None, edit) if is_output(&path) => Root::Dependency { path, edit },
-            (None, edit) => {
-                Root::Source { path, edit, content: lines::contents(old, new), lines: None }
-            }
-        })
-    }
-
-    /// Puts together what is known of the producers.
-    fn conclude(&self, index: usize, steps: Option<Vec<Step>>) -> Why {
-        let Some(steps) = steps else { return Why::New };
-        if steps.is_empty() {
-            let identity = self.records.get(index).map_or("", |record| &record.identity);
-            let old = self.log.previous(identity);
-            let failed_before = old.is_some_and(|old| old.outcome == Outcome::Failed);
-            return Why::SameKey { failed_before };
-        }
-        // The shortest way counts for each root.
-        let mut ways: HashMap<Root, Vec<String>> = HashMap::new();
-        let mut order: BTreeMap<usize, Root> = BTreeMap::new();
-        let mut more = 0;
-        let mut add = |root: Root, through: Vec<String>| match ways.get_mut(&root) {
-            Some(way) => {
-                if through.len() < way.len() {
-                    *way = through;
-                }
-            }
-            None => {
-                order.insert(order.len(), root.clone());
-                ways.insert(root, through);
-            }
-        };
-        for step in steps {
-            let (producer, path) = match step {
-                Step::Root(root) => {
-                    add(root, Vec::new());
-                    continue;
-                }
-                Step::Producer(producer, path) => (producer, path),
-            };
-            let identity =
-                || self.records.get(producer).map_or_else(String::new, |r| r.identity.clone());
-            match self.known.get(&producer) {
-                Some(Why::Changed { causes, more: hidden }) => {
-                    more += hidden;
-                    for Cause { root, through } in causes {
-                        let mut through = through.clone();
-                        through.truncate(WAY_MAX - 1);
-                        through.push(path.clone());
-                        add(root.clone(), through);
-                    }
-                }
-                Some(Why::SameKey { .. }) => {
-                    add(Root::Unstable { identity: identity() }, vec![path]);
-                }
-                Some(Why::New) | None => add(Root::Unknown { path }, Vec::new()),
-            }
-        }
-        let mut causes: Vec<Cause> = order
-            .into_values()
-            .filter_map(|root| ways.remove(&root).map(|through| Cause { root, through }))
-            .collect();
-        more += causes.len().saturating_sub(CAUSES_MAX);
-        causes.truncate(CAUSES_MAX);
-        Why::Changed { causes, more }
-    }
-}
-
-fn is_output(path: &str) -> bool {
-    path.starts_with("maestro-out/") || path.starts_with(".maestro/")
-}
-
-/// The path of an output as people know it: without the folder of all outputs.
-fn for_people(path: &str) -> &str {
-    let below = path.strip_prefix("maestro-out/").and_then(|rest| rest.split_once('/'));
-    below.map_or(path, |(_, rest)| rest)
-}
-
-impl Explanation {
-    /// One line of text: the action, what became of it, and why.
-    pub fn render(&self) -> String {
-        let Self { identity, label: _, mnemonic, outcome, why } = self;
-        let verb = match (why, outcome) {
-            (Why::New, Outcome::Executed) => "ran for the first time",
-            (Why::New, Outcome::Cached) => "is new here, its result was cached",
-            (Why::New, Outcome::Locked) => "is new here, its result is in maestro.lock",
-            (_, Outcome::Executed) => "re-ran",
-            (_, Outcome::Cached) => "has another key, its result was cached",
-            (_, Outcome::Locked) => "has another key, its result is in maestro.lock",
-            (_, Outcome::Failed) => "failed",
-            (_, Outcome::Skipped) => "was skipped",
-        };
-        let line = format!("{}  {mnemonic} {verb}", for_people(identity));
-        match why {
-            Why::New => line,
-            Why::SameKey { failed_before: true } => format!("{line}: it failed the last time"),
-            Why::SameKey { failed_before: false } => {
-                format!("{line}: nothing that it reads changed")
-            }
-            Why::Changed { causes, more } => {
-                let shown = causes.iter().take(RENDERED_CAUSES_MAX).map(Cause::to_string);
-                let shown: Vec<String> = shown.collect();
-                let hidden = more + causes.len().saturating_sub(RENDERED_CAUSES_MAX);
-                let rest = match hidden {
-                    0 => String::new(),
-                    count => format!(", and {count} more"),
-                };
-                format!("{line}: {}{rest}", shown.join(", "))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render())
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.root)?;
-        match self.through.as_slice() {
-            [] => Ok(()),
-            [only] => write!(f, " (through {})", for_people(only)),
-            [first, .., last] => {
-                write!(f, " (through {} … {})", for_people(first), for_people(last))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Source { path, edit, content: _, lines: None } => write!(f, "{path} {edit}"),
-            Self::Source { path, edit, content: _, lines: Some(lines) } => {
-                write!(f, "{path}:{lines} {edit}")
-            }
-            Self::Dependency { path, edit: Edit::Removed } => {
-                write!(f, "{} is no longer an input", for_people(path))
-            }
-            Self::Dependency { path, .. } => {
-                write!(f, "{} is a new input", for_people(path))
-            }
-            Self::Toolchain { name, edit } => write!(f, "toolchain {name} {edit}"),
-            Self::CommandLine { old: Some(old), new: Some(new) } => {
-                write!(f, "the command line changed (`{}` to `{}`)", brief(old), brief(new))
-            }
-            Self::CommandLine { .. } => f.write_str("the command line changed"),
-            Self::Parameters => f.write_str("its parameters changed"),
-            Self::Environment { name } => write!(f, "environment variable {name} changed"),
-            Self::Platform { name } => write!(f, "platform property {name} changed"),
-            Self::Outputs => f.write_str("its declared outputs changed"),
-            Self::Timeout => f.write_str("its time limit changed"),
-            Self::Definition => f.write_str("its definition changed"),
-            Self::Unstable { identity } => {
-                write!(f, "{} was made again with other bytes", for_people(identity))
-            }
-            Self::Unknown { path } => write!(f, "{} changed", for_people(path)),
-        }
-    }
-}
-
-impl fmt::Display for Edit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Added => "was added",
-            Self::Removed => "was removed",
-            Self::Changed => "changed",
-        })
-    }
-}
-
-/// The beginning of a text, on one line.
-fn brief(text: &str) -> String {
-    const CHARS_MAX: usize = 60;
-    let mut out: String = text.chars().take(CHARS_MAX).flat_map(escape_control).collect();
-    if text.chars().nth(CHARS_MAX).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-fn escape_control(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::build_log::tests::action;
-    use super::super::build_log::{BuildLog, Entry};
-    use super::*;
-
-    /// Builds of actions given as (identity, inputs as (path, content), content made).
-    type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-
-    fn check(builds: &[&[Step<'_>]], expect: &[&str]) {
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let open = || BuildLog::open(folder.path()).expect("absent is no error");
-        for (number, build) in builds.iter().enumerate() {
-            let entries = build
-                .iter()
-                .map(|(id, inputs, made)| action(id, &number.to_string(), inputs, made))
-                .map(Entry::Action);
-            open().append(entries).expect("writable");
-        }
-        let log = open();
-        let all = actions_below(&log, &[Label::new("", "p", "t").expect("valid")]);
-        let lines: Vec<String> = explain(&log, &all).iter().map(Explanation::render).collect();
-        assert_eq!(lines, expect);
-    }
-
-    const O: &str = "maestro-out/shared/k/graph.o";
-    const LIB: &str = "maestro-out/shared/k/lib.a";
-    const BIN: &str = "maestro-out/shared/bin";
-
-    #[test]
-    fn changes_are_followed_to_the_edit() {
-        let first: &[Step<'_>] = &[
-            (O, &[("k/graph.cc", "1"), ("k/graph.h", "1")], "o1"),
-            ("maestro-out/shared/other.o", &[("other.cc", "1")], "oo"),
-            (LIB, &[(O, "o1")], "a1"),
-            (BIN, &[(LIB, "a1"), ("maestro-out/shared/other.o", "oo")], "b1"),
-        ];
-        let second: &[Step<'_>] = &[
-            (O, &[("k/graph.cc", "2"), ("k/graph.h", "1")], "o2"),
-            ("maestro-out/shared/other.o", &[("other.cc", "1")], "oo"),
-            (LIB, &[(O, "o2")], "a2"),
-            (BIN, &[(LIB, "a2"), ("maestro-out/shared/other.o", "oo")], "b2"),
-        ];
-        check(
-            &[first, second],
-            &[
-                "k/graph.o  CppCompile re-ran: k/graph.cc changed",
-                "k/lib.a  CppCompile re-ran: k/graph.cc changed (through k/graph.o)",
-                "bin  CppCompile re-ran: k/graph.cc changed (through k/graph.o … k/lib.a)",
-            ],
-        );
-        check(
-            &[first],
-            &[
-                "k/graph.o  CppCompile ran for the first time",
-                "other.o  CppCompile ran for the first time",
-                "k/lib.a  CppCompile ran for the first time",
-                "bin  CppCompile ran for the first time",
-            ],
-        );
-    }
-
-    #[test]
-    fn early_cutoff_ends_the_list() {
-        check(
-            &[
-                &[(O, &[("a.cc", "1")], "o"), (BIN, &[(O, "o")], "b")],
-                &[(O, &[("a.cc", "2")], "o"), (BIN, &[(O, "o")], "b")],
-            ],
-            &["k/graph.o  CppCompile re-ran: a.cc changed"],
-        );
-    }
-
-    #[test]
-    fn inputs_that_come_and_go_are_told_apart() {
-        check(
-            &[
-                &[(O, &[], "o"), (BIN, &[("gone.txt", "1")], "b")],
-                &[(BIN, &[("new.txt", "1"), (O, "o")], "b2")],
-            ],
-            &["bin  CppCompile re-ran: gone.txt was removed, k/graph.o is a new input, \
-               new.txt was added"],
-        );
-    }
-
-    #[test]
-    fn other_bytes_from_the_same_key_are_named() {
-        check(
-            &[
-                &[(O, &[("a.cc", "1")], "o"), (BIN, &[(O, "o")], "b")],
-                &[(O, &[("a.cc", "1")], "o!"), (BIN, &[(O, "o!")], "b!")],
-            ],
-            &[
-                "k/graph.o  CppCompile re-ran: nothing that it reads changed",
-                "bin  CppCompile re-ran: k/graph.o was made again with other bytes \
-                 (through k/graph.o)",
-            ],
-        );
-    }
-
-    #[test]
-    fn chains_of_any_length_are_followed() {
-        let name = |n: usize| format!("maestro-out/shared/{n}");
-        let folder = tempfile::tempdir().expect("a temp dir");
-        let open = || BuildLog::open(folder.path()).expect("absent is no error");
-        for round in ["0", "1"] {
-            let record = |n: usize| {
-                let above = if n == 0 { "src".to_owned() } else { name(n - 1) };
-                Entry::Action(action(&name(n), round, &[(&above, round)], round))
-            };
-            open().append((0..2000).map(record)).expect("writable");
-        }
-        let log = open();
-        let last = explain(&log, &[name(1999)]);
-        let line = "1999  CppCompile re-ran: src changed (through 0 … 1998)";
-        assert_eq!(last.iter().map(Explanation::render).collect::<Vec<_>>(), [line]);
-    }
-}
+mod tests;

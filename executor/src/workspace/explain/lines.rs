@@ -7,7 +7,7 @@ use maestro_core::Digest;
 use maestro_core::key::InputPart;
 use serde::Serialize;
 
-use super::{Explanation, Root, Why};
+use super::{Explanation, Root};
 
 /// Largest file whose lines are compared, in bytes.
 const BYTES_MAX: usize = 16 << 20;
@@ -55,12 +55,8 @@ pub fn with_lines(
     mut read: impl FnMut(&Digest) -> Option<Vec<u8>>,
 ) {
     let mut known: HashMap<(Digest, Digest), Option<Lines>> = HashMap::new();
-    let causes = explanations.iter_mut().filter_map(|explanation| match &mut explanation.why {
-        Why::Changed { causes, .. } => Some(causes),
-        Why::New | Why::SameKey { .. } => None,
-    });
-    for cause in causes.flatten() {
-        if let Root::Source { content: Some((old, new)), lines, .. } = &mut cause.root {
+    for root in explanations.iter_mut().flat_map(Explanation::roots_mut) {
+        if let Root::Source { content: Some((old, new)), lines, .. } = root {
             let found = known
                 .entry((*old, *new))
                 .or_insert_with(|| Lines::changed(&read(old)?, &read(new)?));
