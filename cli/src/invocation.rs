@@ -360,6 +360,7 @@ impl Invocation {
             sandbox: sandbox(options),
             log_dir: self.state_dir.join("logs"),
             build: Some(self.stamp.clone()),
+            lookup_only: false,
         }
     }
 

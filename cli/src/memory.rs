@@ -75,7 +75,8 @@ fn is_news(before: &Results, finished: &FinishedAction) -> bool {
     before.key(finished.action) != Some(key.0.hash) || !finished.outputs.iter().all(same)
 }
 
-fn action_record(
+/// What the log keeps of an action; takes from it what only the log needs.
+pub fn action_record(
     invocation: &Invocation,
     graph: &ActionGraph,
     finished: &mut FinishedAction,

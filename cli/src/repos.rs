@@ -173,6 +173,7 @@ impl Declared {
                 sandbox: maestro_core::key::SandboxProfile::Hermetic,
                 log_dir: state_dir.join("logs"),
                 build: None,
+                lookup_only: false,
             },
             graph: &loaded.graph,
             store: &self.store,

@@ -58,6 +58,9 @@ pub struct EngineOptions {
     pub log_dir: std::path::PathBuf,
     /// The build as baselines name it; without it none are left.
     pub build: Option<Build>,
+    /// Whether actions are only looked up: one whose result is not known fails with
+    /// [`WorkError::Unmade`], and nothing runs.
+    pub lookup_only: bool,
 }
 
 /// Everything a build uses.
@@ -153,6 +156,19 @@ pub struct FailedAction {
     pub error: WorkError,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+}
+
+impl FailedAction {
+    /// The action as it would be if it had run: where it only was looked up, and in vain.
+    pub fn unmade(&self) -> Option<FinishedAction> {
+        let WorkError::Unmade { prepared } = &self.error else { return None };
+        Some(FinishedAction {
+            outcome: Outcome::Executed,
+            key: Some(prepared.key),
+            parts: Some(PackedParts::new(&prepared.parts)),
+            ..FinishedAction::cached(self.action, 0)
+        })
+    }
 }
 
 /// How a build ended.

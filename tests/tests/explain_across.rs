@@ -246,6 +246,30 @@ fn what_is_gone_from_the_cache_is_told_apart() {
 }
 
 #[test]
+fn what_would_run_is_told_before_it_does() {
+    let one = machine(None);
+    one.ok(&["build", "//:second"]);
+    let two = machine(Some(&one.cache));
+    let unknown = two.fails(2, &["explain", "//:second"]);
+    assert!(unknown.contains("`maestro explain --why-not-cached //:second` says"), "{unknown}");
+    let ask = |ws: &Workspace| ws.run(&["explain", "--why-not-cached", "//:second"]);
+    assert_eq!(ask(&two).stdout, "", "both would be found");
+    two.write("in.txt", "one\ntwo\n3\nfour\n");
+    let run = ask(&two);
+    assert_eq!(run.stderr, "nothing was built; 1 further action would wait for these\n");
+    let expect = ["1.txt  Genrule was not cached: in.txt:3 changed; nearest"];
+    assert_eq!(lines(&two, &["--why-not-cached", "//:second"]), expect);
+    assert!(!two.root.join("maestro-out").exists());
+    two.ok(&["build", "//:second"]);
+    assert_eq!(lines(&two, &["--why-not-cached", "//:second"]).len(), 2);
+    let gone = machine(Some(&one.cache));
+    std::fs::remove_file(gone.root.join("in.txt")).expect("it can be removed");
+    let failed = gone.run(&["explain", "--why-not-cached", "//:second"]);
+    assert_eq!(failed.code, 2);
+    assert!(failed.stderr.contains("in.txt"), "{}", failed.stderr);
+}
+
+#[test]
 fn damaged_records_are_no_records() {
     let one = machine(None);
     one.ok(&["build", "//:first"]);
@@ -273,6 +297,6 @@ fn a_build_that_found_all_says_so() {
     two.ok(&["build", "//:second"]);
     let run = two.run(&["explain", "--why-not-cached"]);
     assert_eq!((run.code, run.stdout.as_str()), (0, ""));
-    assert_eq!(run.stderr, "all that the last build looked at was cached\n");
+    assert_eq!(run.stderr, "all that was looked at was cached\n");
     assert_eq!(two.run(&["explain", "--why-not-cached", "--json"]).stdout, "[]\n");
 }

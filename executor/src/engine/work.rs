@@ -95,6 +95,12 @@ pub enum WorkError {
     /// The build stopped before all parts of a map were begun.
     #[error("given up")]
     Abandoned,
+    /// Its result is not known, and nothing is to run.
+    #[error("its result is not in the cache")]
+    Unmade {
+        /// Its key and what the key was made of.
+        prepared: Box<Prepared>,
+    },
     /// The command ran and failed; this keeps what it was.
     #[error("{error}")]
     Command {
@@ -115,6 +121,7 @@ impl WorkError {
             Self::Input(InputError::Store(error)) | Self::Store(error) => error.kind(),
             Self::Prepare(PrepareError::LostTree { .. }) => FailureKind::Environment,
             Self::Prepare(_) => FailureKind::Input,
+            Self::Unmade { .. } => FailureKind::Build,
             Self::Record(error) => error.kind(),
             Self::Map(_) | Self::Abandoned => FailureKind::Build,
             Self::Parts(parts) => parts.kind,
@@ -168,7 +175,7 @@ impl WorkError {
                 error.hint().into_iter().collect()
             }
             Self::Map(error) => error.hint().map(str::to_owned).into_iter().collect(),
-            Self::Prepare(_) | Self::Parts(_) | Self::Abandoned => Vec::new(),
+            Self::Prepare(_) | Self::Parts(_) | Self::Abandoned | Self::Unmade { .. } => Vec::new(),
             Self::Record(error) => error.hints(),
             Self::Run(error) | Self::Command { error, .. } => error.hints().to_vec(),
         }
@@ -222,6 +229,9 @@ impl Worker<'_, '_, '_> {
                 finished.saved_usd_micros = found.saved_usd_micros;
                 finished.record = Some(Box::new(found.record));
                 found.result
+            }
+            None if self.engine.options.lookup_only => {
+                return Err(WorkError::Unmade { prepared: Box::new(prepared) });
             }
             None => {
                 slot = Some(self.slot);

@@ -227,14 +227,14 @@ pub fn actions_below<'r>(records: &'r [ActionRecord], labels: &[Label]) -> Vec<&
 
 /// Of the given actions those that changed in the last build that changed any of them, in the order
 /// in which they finished.
-fn of_last_build<'r>(log: &BuildLog, wanted: &[&'r ActionRecord]) -> Vec<&'r ActionRecord> {
+pub fn of_last_build<'r>(log: &BuildLog, wanted: &[&'r ActionRecord]) -> Vec<&'r ActionRecord> {
     let last = wanted.last().and_then(|record| log.last_change(&record.identity));
     let changed = |record: &&&ActionRecord| log.last_change(&record.identity) == last;
     wanted.iter().filter(changed).copied().collect()
 }
 
-/// Explains those of the wanted actions that changed in the last build that changed any of them.
-/// What this workspace never saw before is compared with what the cache remembers.
+/// Explains the wanted actions of a state by the one before it. What this workspace never saw
+/// before is compared with what the cache remembers.
 pub fn explain(
     log: &BuildLog,
     records: &[ActionRecord],
@@ -243,7 +243,7 @@ pub fn explain(
 ) -> Vec<Explanation> {
     let mut walk = Walk::new(records, LastState(log));
     let mut nearest = baselines.map(|known| Walk::new(records, Nearest::new(known)));
-    let explained = of_last_build(log, wanted).into_iter().map(|record| {
+    let explained = wanted.iter().map(|record| {
         let why = walk.why(record);
         let ran = record.outcome == Outcome::Executed;
         let odd = matches!(why, Why::New | Why::SameKey { failed_before: false });
@@ -261,16 +261,14 @@ pub fn explain(
     explained.collect()
 }
 
-/// Says of those of the wanted actions that ran in the last build that changed any of them, why
-/// their results were not in the cache.
+/// Says of those of the wanted actions that ran why their results were not in the cache.
 pub fn explain_not_cached(
-    log: &BuildLog,
     records: &[ActionRecord],
     wanted: &[&ActionRecord],
     baselines: Baselines<'_>,
 ) -> Vec<Explanation> {
     let mut nearest = Walk::new(records, Nearest::new(baselines));
-    let explained = of_last_build(log, wanted).into_iter().filter_map(|record| {
+    let explained = wanted.iter().filter_map(|record| {
         let (why, baseline) = nearest.not_cached(record)?;
         Some(Explanation::of(record, why, baseline))
     });

@@ -20,7 +20,7 @@ fn check(builds: &[&[Step<'_>]], expect: &[&str]) {
     let log = open();
     let records: Vec<ActionRecord> = log.records().collect();
     let all = actions_below(&records, &[Label::new("", "p", "t").expect("valid")]);
-    let found = explain(&log, &records, &all, None);
+    let found = explain(&log, &records, &of_last_build(&log, &all), None);
     let lines: Vec<String> = found.iter().map(Explanation::render).collect();
     assert_eq!(lines, expect);
 }
