@@ -63,8 +63,6 @@ pub enum Why {
     NeverRun,
     /// Its result was in the cache before it ran, and is gone.
     Lost,
-    /// It failed, and such results are not kept.
-    Failed,
     /// Its results are kept in `maestro.lock`, or nowhere.
     NotCached {
         /// How its results may be reused.

@@ -67,10 +67,8 @@ impl Walk<'_, Nearest<'_>> {
     /// Why the result of an action was not in the cache, and the run that says so; `None` where
     /// there was a result.
     pub(super) fn not_cached(&mut self, record: &ActionRecord) -> Option<(Why, Option<Entry>)> {
-        match record.outcome {
-            Outcome::Executed => {}
-            Outcome::Failed => return Some((Why::Failed, None)),
-            Outcome::Cached | Outcome::Locked | Outcome::Skipped => return None,
+        if record.outcome != Outcome::Executed {
+            return None;
         }
         if record.class != ActionClass::Pure {
             return Some((Why::NotCached { class: record.class }, None));

@@ -120,3 +120,11 @@ fn chains_of_any_length_are_followed() {
     let line = "1999  CppCompile re-ran: src changed (through 0 … 1998)";
     assert_eq!(last.iter().map(Explanation::render).collect::<Vec<_>>(), [line]);
 }
+
+#[test]
+fn names_move_no_terminal() {
+    check(
+        &[&[(O, &[("a\x1b[2Jb\nc", "1")], "o")], &[(O, &[("a\x1b[2Jb\nc", "2")], "o")]],
+        &["k/graph.o  CppCompile re-ran: a\\u{1b}[2Jb\\nc changed"],
+    );
+}

@@ -18,8 +18,13 @@ fn for_people(path: &str) -> &str {
 }
 
 impl Explanation {
-    /// One line of text: the action, what became of it, and why.
+    /// One line of text: the action, what became of it, and why. Names that came with the cache
+    /// are shown without what would move a terminal.
     pub fn render(&self) -> String {
+        self.line().chars().flat_map(escape_control).collect()
+    }
+
+    fn line(&self) -> String {
         let Self { identity, label: _, mnemonic, outcome, why, baseline } = self;
         let verb = match (why, outcome) {
             (Why::New, Outcome::Executed) => "ran for the first time",
@@ -40,7 +45,6 @@ impl Explanation {
             Why::SameKey { failed_before: false } => "nothing that it reads changed".to_owned(),
             Why::NeverRun => "no run of it is known to this cache".to_owned(),
             Why::Lost => "its result was in the cache, and is gone".to_owned(),
-            Why::Failed => "results of failed actions are not kept".to_owned(),
             Why::NotCached { class: ActionClass::Recorded } => {
                 "its results are kept in maestro.lock".to_owned()
             }
@@ -170,7 +174,7 @@ fn brief(text: &str, place: usize) -> String {
     const CHARS_BEFORE: usize = 20;
     let skipped = place.saturating_sub(CHARS_BEFORE);
     let mut out = if skipped > 0 { "…".to_owned() } else { String::new() };
-    out.extend(text.chars().skip(skipped).take(CHARS_MAX).flat_map(escape_control));
+    out.extend(text.chars().skip(skipped).take(CHARS_MAX));
     if text.chars().nth(skipped + CHARS_MAX).is_some() {
         out.push('…');
     }
