@@ -8,8 +8,9 @@ use maestro_core::{ActionGraph, ActionId, ArtifactId, Digest, How, Node};
 use maestro_executor::engine::Report;
 use maestro_fetch::KIND;
 
+use crate::args::{BuildOptions, Global};
 use crate::exit::{Failure, chain};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Request};
 use crate::runners::Runners;
 
 /// One file that is downloaded.
@@ -57,8 +58,25 @@ pub fn finished(
     fetches.iter().filter_map(download).collect()
 }
 
-/// Makes every download that the patterns need.
-pub fn downloads(invocation: &Invocation, patterns: &[String]) -> Result<Vec<Download>> {
+/// Makes every download that the patterns of a command need; all of the workspace without any.
+pub fn downloads_of(
+    global: &Global,
+    command: &'static str,
+    patterns: &[String],
+    options: &BuildOptions,
+) -> Result<(Invocation, Vec<Download>)> {
+    let patterns = match patterns {
+        [] => vec!["//...".to_owned()],
+        given => given.to_vec(),
+    };
+    let options = BuildOptions { keep_going: true, ..options.clone() };
+    let request = Request::plain(command, patterns.clone(), options);
+    let invocation = Invocation::start(global, request)?;
+    let found = downloads(&invocation, &patterns)?;
+    Ok((invocation, found))
+}
+
+fn downloads(invocation: &Invocation, patterns: &[String]) -> Result<Vec<Download>> {
     let loaded = invocation.load(patterns)?;
     let graph = &loaded.graph;
     let mut requested: Vec<ArtifactId> = Vec::new();

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{Global, VendorArgs};
 use crate::config::VENDOR_FOLDER;
-use crate::downloads::{Download, downloads};
+use crate::downloads::{Download, downloads_of};
 use crate::exit::Failure;
-use crate::invocation::{Invocation, Request};
+use crate::invocation::Invocation;
 
 /// What lies in the folder and why.
 const MANIFEST: &str = "manifest.toml";
@@ -48,22 +48,7 @@ struct Entry {
 
 /// Runs the command.
 pub fn vendor(global: &Global, args: &VendorArgs) -> Result<ExitCode> {
-    let patterns = match args.patterns.is_empty() {
-        true => vec!["//...".to_owned()],
-        false => args.patterns.clone(),
-    };
-    let mut options = args.options.clone();
-    options.keep_going = true;
-    let request = Request {
-        command: "vendor",
-        patterns: patterns.clone(),
-        options,
-        tests: None,
-        output_groups: Vec::new(),
-        further: Vec::new(),
-    };
-    let invocation = Invocation::start(global, request)?;
-    let found = downloads(&invocation, &patterns)?;
+    let (invocation, found) = downloads_of(global, "vendor", &args.patterns, &args.options)?;
     let folder = invocation.config.workspace.join(VENDOR_FOLDER);
     let manifest = manifest(&found)?;
     if args.check {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use maestro_cas::Store;
@@ -19,9 +19,6 @@ use crate::request::Download;
 
 /// The scheme of such places.
 pub(crate) const SCHEME: &str = "crate:";
-
-/// The bytes that are read at once.
-const BUFFER_BYTES: usize = 128 * 1024;
 
 /// A crate in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,19 +95,9 @@ impl CrateId {
         cancel: &Cancel,
     ) -> Result<Digest, FetchError> {
         let error = |source| FetchError::CrateIo { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(error)?;
-        let mut intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            if cancel.is_cancelled() {
-                return Err(FetchError::Cancelled);
-            }
-            let count = file.read(&mut buffer).map_err(error)?;
-            match buffer.get(..count) {
-                None | Some([]) => return intake.finish(),
-                Some(chunk) => intake.push(chunk)?,
-            }
-        }
+        let file = File::open(path).map_err(error)?;
+        let intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
+        intake.take(file, path, cancel)
     }
 }
 

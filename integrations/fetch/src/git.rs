@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
 use std::process::Command;
 
 use maestro_cas::Store;
@@ -23,9 +22,6 @@ use crate::{FetchError, FetchOptions};
 pub(crate) const SCHEME: &str = "git+";
 /// The protocols that are spoken; others of Git's run programs.
 const PROTOCOLS: [&str; 4] = ["file", "http", "https", "ssh"];
-/// The bytes that are read at once.
-const BUFFER_BYTES: usize = 128 * 1024;
-
 /// A commit of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Commit {
@@ -85,16 +81,8 @@ impl Commit {
         let failure = |source| FetchError::ClientFile { path: archive.clone(), source };
         let out = File::create_new(&archive).map_err(failure)?;
         call.run(git(&["archive", "--format=tar", &self.id]).stdout(out), cancel)?;
-        let mut intake = Intake::new(&download.pin, download.bytes_max, &place, store)?;
-        let mut file = File::open(&archive).map_err(failure)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let count = file.read(&mut buffer).map_err(failure)?;
-            match buffer.get(..count) {
-                None | Some([]) => return intake.finish(),
-                Some(chunk) => intake.push(chunk)?,
-            }
-        }
+        let intake = Intake::new(&download.pin, download.bytes_max, &place, store)?;
+        intake.take(File::open(&archive).map_err(failure)?, &archive, cancel)
     }
 }
 

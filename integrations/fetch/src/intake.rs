@@ -2,14 +2,20 @@
 //!
 //! Nothing that has another digest ever reaches the store, whichever place it came from.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use maestro_cas::Store;
 use maestro_core::Digest;
 use maestro_executor::native::ScratchFile;
+use maestro_executor::runner::Cancel;
 
 use crate::FetchError;
 use crate::pin::{Pin, PinHasher};
+
+/// The bytes that are read at once.
+pub(crate) const BUFFER_BYTES: usize = 128 * 1024;
 
 /// One file that is being received.
 pub(crate) struct Intake<'a> {
@@ -56,6 +62,28 @@ impl<'a> Intake<'a> {
         self.hasher.update(chunk);
         self.scratch.write_all(chunk).map_err(|error| self.scratch.error(error))?;
         Ok(())
+    }
+
+    /// Takes the whole of a file, which lies at a path.
+    pub(crate) fn take(
+        mut self,
+        mut file: File,
+        path: &Path,
+        cancel: &Cancel,
+    ) -> Result<Digest, FetchError> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            if cancel.is_cancelled() {
+                return Err(FetchError::Cancelled);
+            }
+            let read = file.read(&mut buffer);
+            let count =
+                read.map_err(|source| FetchError::ClientFile { path: path.to_owned(), source })?;
+            match buffer.get(..count) {
+                None | Some([]) => return self.finish(),
+                Some(chunk) => self.push(chunk)?,
+            }
+        }
     }
 
     /// Checks the digest and puts the file into the store.

@@ -10,7 +10,7 @@ mod config;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use maestro_cas::Store;
@@ -26,9 +26,6 @@ use config::NpmConfig;
 
 /// The scheme of such places.
 pub(crate) const SCHEME: &str = "npm:";
-
-/// The bytes that are read at once.
-const BUFFER_BYTES: usize = 128 * 1024;
 
 /// A package in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,8 +142,7 @@ fn copy(
     store: &Store,
     cancel: &Cancel,
 ) -> Result<Option<Digest>, FetchError> {
-    let failure = |source| FetchError::ClientFile { path: path.to_owned(), source };
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
@@ -154,19 +150,8 @@ fn copy(
             return Ok(None);
         }
     };
-    let mut intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        if cancel.is_cancelled() {
-            return Err(FetchError::Cancelled);
-        }
-        let count = file.read(&mut buffer).map_err(failure)?;
-        match buffer.get(..count) {
-            None | Some([]) => break,
-            Some(chunk) => intake.push(chunk)?,
-        }
-    }
-    match intake.finish() {
+    let intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
+    match intake.take(file, path, cancel) {
         Err(FetchError::Mismatch { .. }) => {
             tracing::warn!(path = %path.display(), "npm's cache holds a damaged file");
             Ok(None)

@@ -14,12 +14,9 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::FetchError;
-use crate::intake::Intake;
+use crate::intake::{BUFFER_BYTES, Intake};
 use crate::pin::Pin;
 use crate::request::Download;
-
-/// The bytes that are read at once.
-const BUFFER_BYTES: usize = 128 * 1024;
 
 /// The name under which the file of a `fetch` request is vendored, such as `sha256-9f86…`.
 pub fn pinned_name(request: &Value) -> Result<String, FetchError> {
@@ -55,25 +52,13 @@ pub(crate) fn take(
     cancel: &Cancel,
 ) -> Result<Option<Digest>, FetchError> {
     let path = folder.join(download.pin.name());
-    let failure = |source| FetchError::ClientFile { path: path.clone(), source };
-    let mut file = match File::open(&path) {
+    let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failure(error)),
+        Err(source) => return Err(FetchError::ClientFile { path, source }),
     };
-    let mut intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        if cancel.is_cancelled() {
-            return Err(FetchError::Cancelled);
-        }
-        let count = file.read(&mut buffer).map_err(failure)?;
-        match buffer.get(..count) {
-            None | Some([]) => break,
-            Some(chunk) => intake.push(chunk)?,
-        }
-    }
-    match intake.finish() {
+    let intake = Intake::new(&download.pin, download.bytes_max, path.display(), store)?;
+    match intake.take(file, &path, cancel) {
         Ok(digest) => Ok(Some(digest)),
         Err(FetchError::Mismatch { .. }) => Err(FetchError::Vendored { path }),
         Err(error) => Err(error),

@@ -5,8 +5,7 @@
 //! credentials, so it does the download. What it brought must have one of the pinned digests.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use maestro_cas::Store;
@@ -24,9 +23,6 @@ use crate::{FetchError, FetchOptions};
 pub const KIND: &str = "fetch-wheel";
 /// Bumped when the same request gives other bytes.
 pub const SEMANTICS: u32 = 1;
-
-/// The bytes that are read at once.
-const BUFFER_BYTES: usize = 128 * 1024;
 
 /// The request of a `fetch-wheel` action: see `docs/design/native-steps.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,22 +100,14 @@ impl WheelDownload {
             command.arg("--no-index");
         }
         Call { client: "pip", what: &what }.run(&mut command, cancel)?;
-        self.keep(&only_file(wheels)?, store)
+        self.keep(&only_file(wheels)?, store, cancel)
     }
 
-    fn keep(&self, path: &PathBuf, store: &Store) -> Result<Digest, FetchError> {
-        let failure = |source| FetchError::ClientFile { path: path.clone(), source };
+    fn keep(&self, path: &Path, store: &Store, cancel: &Cancel) -> Result<Digest, FetchError> {
+        let failure = |source| FetchError::ClientFile { path: path.to_owned(), source };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut intake = Intake::new(&self.pin, limits::DOWNLOAD_BYTES_MAX, name, store)?;
-        let mut file = File::open(path).map_err(failure)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let count = file.read(&mut buffer).map_err(failure)?;
-            match buffer.get(..count) {
-                None | Some([]) => return intake.finish(),
-                Some(chunk) => intake.push(chunk)?,
-            }
-        }
+        let intake = Intake::new(&self.pin, limits::DOWNLOAD_BYTES_MAX, name, store)?;
+        intake.take(File::open(path).map_err(failure)?, path, cancel)
     }
 }
 

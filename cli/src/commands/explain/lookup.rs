@@ -37,7 +37,7 @@ pub fn look_up(global: &Global, patterns: &[String]) -> Result<LookedUp> {
         command: "explain",
         patterns: patterns.to_vec(),
         options,
-        tests: false,
+        tests: None,
         output_groups: Vec::new(),
         further: Vec::new(),
     };
