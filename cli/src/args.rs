@@ -3,6 +3,7 @@
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
 mod daemon;
+mod lookback;
 mod output;
 mod repos;
 mod testing;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::daemon::{DaemonArgs, DaemonChoice, DaemonCommand};
+pub use self::lookback::{ExplainArgs, ProfileArgs};
 pub use self::output::OutputFormat;
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 pub use self::testing::{TestArgs, TestFlags, TestOutput};
@@ -318,31 +320,6 @@ pub enum OrderOutput {
     Deps,
     /// As `deps`, targets that are independent of each other by label.
     Full,
-}
-
-/// Arguments of `explain`.
-#[derive(Args, Debug)]
-pub struct ExplainArgs {
-    /// Labels of built targets [default: everything that the last build touched].
-    #[arg(value_name = "LABEL")]
-    pub labels: Vec<String>,
-    /// Compares what ran with the nearest run that the cache remembers, of whatever machine.
-    #[arg(long)]
-    pub why_not_cached: bool,
-    /// Prints JSON; short for `--output json`.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `profile`.
-#[derive(Args, Debug)]
-pub struct ProfileArgs {
-    /// What `--trace FILE` or `--events FILE` of a build wrote.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Writes a page with a timeline, too; it loads nothing from elsewhere.
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
 }
 
 /// Arguments of `docs`.
