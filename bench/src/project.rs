@@ -127,7 +127,7 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
         command.args(["-q", "-o", "Dir::Etc::SourceList=/dev/null"]);
         command.arg("-o").arg(format!("Dir::Etc::SourceParts={place}/parts"));
         command.arg("-o").arg(format!("Dir::State::Lists={place}/lists"));
-        run(command.args(arguments), folder)
+        run(command.args(arguments), folder).map(drop)
     };
     apt(&["update"])?;
     apt(&["source", "sqlite3", "lua5.4"])?;
@@ -135,8 +135,16 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
     run(Command::new("./configure").args(["--disable-readline", "--disable-tcl"]), &sqlite)?;
     run(Command::new("make").args([".target_source", "shell.c"]), &sqlite)?;
     std::fs::rename(sqlite.join("tsrc"), folder.join("sqlite"))?;
-    std::fs::copy(sqlite.join("shell.c"), folder.join("sqlite/shell.c"))?;
-    std::fs::rename(folder.join(only(folder, "lua5.4-")?).join("src"), folder.join("lua"))?;
+    for file in ["shell.c", "ext/rtree/sqlite3rtree.h"] {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        std::fs::copy(sqlite.join(file), folder.join("sqlite").join(name))?;
+    }
+    let lua = folder.join("lua");
+    std::fs::rename(folder.join(only(folder, "lua5.4-")?).join("src"), &lua)?;
+    // The package's own rules write this header before they compile.
+    let multiarch = run(Command::new("gcc").arg("-print-multiarch"), folder)?;
+    let line = format!("#define DEB_HOST_MULTIARCH {:?}\n", multiarch.trim());
+    write(&lua.join("lua5.4-deb-multiarch.h"), &line)?;
     Ok(folder.to_path_buf())
 }
 
@@ -152,7 +160,8 @@ fn only(folder: &Path, start: &str) -> Result<String> {
     bail!("no folder `{start}…` came out of the source packages")
 }
 
-fn run(command: &mut Command, folder: &Path) -> Result<()> {
+/// Runs a program, and gives what it prints.
+fn run(command: &mut Command, folder: &Path) -> Result<String> {
     let shown = format!("{command:?}");
     let output = command
         .current_dir(folder)
@@ -162,7 +171,7 @@ fn run(command: &mut Command, folder: &Path) -> Result<()> {
     if !output.status.success() {
         bail!("{shown} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Copies sources and headers into a workspace; the steps that make the programs.
