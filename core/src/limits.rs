@@ -83,3 +83,15 @@ pub const NETWORK_ACTIONS_MAX: usize = 4;
 pub const QUERY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deepest nesting of parentheses and calls in a query; its parser recurses.
 pub const QUERY_DEPTH_MAX: usize = 100;
+/// Most steps of a run's plan.
+pub const RUN_STEPS_MAX: usize = 20_000;
+/// Most gates, scans and signatures of a run's plan; every effect remembers those before it.
+pub const RUN_GUARDS_MAX: usize = 256;
+/// Most items of one `foreach`, and most rounds of one `until`.
+pub const RUN_TASKS_MAX: u32 = 100_000;
+/// Largest request of an effect, in bytes: it stands in the journal.
+pub const RUN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Largest outputs of one task, in bytes of JSON: they stand in the journal.
+pub const RUN_OUTPUTS_BYTES_MAX: usize = 256 * 1024;
+/// Most times that a person has one run go on after its end; more is a run that poisons.
+pub const RUN_REOPENS_MAX: u32 = 20;
