@@ -13,7 +13,7 @@ use super::approval::{GateState, Principal};
 use super::budget::{Amount, Ledger};
 use super::event::{Item, Owner, RunCreated, Success};
 use super::failure::Failure;
-use super::plan::{Plan, StepIndex, StepPlan};
+use super::plan::{Plan, StepIndex, StepKind, StepPlan};
 use super::task::TaskId;
 
 /// How a run stands.
@@ -371,6 +371,15 @@ impl RunState {
             last.insert(id.item, task.success.as_ref());
         }
         last.into_values().collect()
+    }
+
+    /// The effects that come after a gate, at any distance.
+    pub fn effects_behind(&self, gate: StepIndex) -> Vec<StepIndex> {
+        let plan = self.plan().indexed().zip(&self.edges.guards);
+        let behind = plan.filter(|((_, step), guards)| {
+            matches!(step.kind, StepKind::Effect(_)) && guards.contains(&gate)
+        });
+        behind.map(|((index, _), _)| index).collect()
     }
 
     /// The gates, scans and signatures before a step that do not stand for it: they failed, were

@@ -49,6 +49,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("clap", &["cli"], "only cli reads arguments"),
     ("tracing-subscriber", &["cli"], "only cli prints"),
     ("starlark", &["rules"], "the build language stays in one crate"),
+    ("rusqlite", &["runs"], "the journal stays in one module"),
     ("rocksdb", &["cas"], "the index stays in one module"),
     ("prost", &["remote", "tests"], "wire types stay in one crate"),
     ("tonic", &["remote", "tests"], "wire types stay in one crate"),

@@ -1,0 +1,252 @@
+//! How a driver begins what is due, and takes in what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maestro_core::run::event::Success;
+use maestro_core::run::{
+    Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
+};
+
+use super::{DriveError, Driver};
+use crate::checkpoint::Point;
+use crate::journal::JournalError;
+use crate::step::{Cancel, Effect, Expansion, Reply, WorkFailure};
+
+/// What a task that was under way came to.
+pub enum Done {
+    /// Pure or recorded work.
+    Work(TaskId, Result<Success, WorkFailure>),
+    /// An effect.
+    Reply(TaskId, Reply),
+    /// Only a person can find out about an effect.
+    Park(TaskId, String),
+    /// The journal has a later epoch: nothing was sent.
+    Fenced(JournalError),
+}
+
+impl Driver {
+    pub(super) async fn expand(&mut self, step: StepIndex) -> Result<(), DriveError> {
+        let command = match self.script.expand(&self.state, step) {
+            Ok(Expansion::Skip) => Command::Skip { step },
+            Ok(Expansion::Items(items)) => Command::Expand { step, items },
+            Err(failure) => Command::FailStep { step, failure },
+        };
+        match self.act(vec![command]).await {
+            Err(DriveError::Refused { refusal, .. }) => {
+                let failure = Failure::new(FailureClass::User, refusal.to_string());
+                self.act(vec![Command::FailStep { step, failure }]).await
+            }
+            other => other,
+        }
+    }
+
+    fn plan_of(&self, task: TaskId) -> Result<&StepPlan, Failure> {
+        let missing = || Failure::new(FailureClass::User, "the plan has no such step");
+        self.state.plan().step(task.step).ok_or_else(missing)
+    }
+
+    fn inputs(&self, task: TaskId) -> Result<serde_json::Value, Failure> {
+        let plan = self.plan_of(task)?;
+        match self.state.inputs.get(&plan.id) {
+            Some(replaced) => Ok(replaced.clone()),
+            None => self.script.inputs(&self.state, task),
+        }
+    }
+
+    async fn fail(&mut self, task: TaskId, failure: Failure) -> Result<(), DriveError> {
+        self.act(vec![Command::Fail { task, failure, spent: Amount::ZERO }]).await
+    }
+
+    pub(super) async fn execute(&mut self, task: TaskId) -> Result<(), DriveError> {
+        let prepared = self.inputs(task).and_then(|inputs| {
+            let worker = self.registry.find_worker(&self.plan_of(task)?.uses)?.clone();
+            let reserve = worker.bound(&inputs)?;
+            Ok((worker, inputs, reserve))
+        });
+        let (worker, inputs, reserve) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => return self.fail(task, failure).await,
+        };
+        self.act(vec![Command::Begin { task, reserve }]).await?;
+        if !self.is(task, |status| matches!(status, TaskStatus::Running)) {
+            return Ok(());
+        }
+        let (cancel, times) = self.admit(task);
+        self.tasks.spawn(async move {
+            let result = bounded(times, &cancel, worker.run(&inputs, &cancel)).await;
+            let result = result.unwrap_or_else(|late| Err(late.failure(times).into()));
+            Done::Work(task, result)
+        });
+        Ok(())
+    }
+
+    pub(super) async fn send(&mut self, task: TaskId) -> Result<(), DriveError> {
+        let prepared = self.inputs(task).and_then(|inputs| {
+            let effect = self.registry.find_effect(&self.plan_of(task)?.uses)?.clone();
+            let request = effect.render(&inputs)?;
+            Ok((effect, request))
+        });
+        let (effect, request) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => return self.fail(task, failure).await,
+        };
+        let command = Command::Intend { task, request, past: Vec::new(), decision: None };
+        self.act(vec![command]).await?;
+        let fresh =
+            |status: &TaskStatus| matches!(status, TaskStatus::Intended(intent) if intent.fresh);
+        if self.is(task, fresh) {
+            self.dispatch(task, effect, |effect, intent, cancel| async move {
+                effect.send(&intent.request, &intent.key, &cancel).await
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn ask(&mut self, task: TaskId) -> Result<(), DriveError> {
+        let mut requests = BTreeMap::new();
+        for step in self.state.effects_behind(task.step) {
+            let first = TaskId::first(step);
+            let known = self.plan_of(first).is_ok_and(|plan| plan.repeat == Repeat::Once);
+            let rendered = self.inputs(first).and_then(|inputs| {
+                self.registry.find_effect(&self.plan_of(first)?.uses)?.render(&inputs)
+            });
+            if let (true, Ok(request)) = (known, rendered) {
+                requests.insert(step, request);
+            }
+        }
+        let now_ms = self.clock.now_ms();
+        let request = self.script.approval(&self.state, task, &requests, now_ms);
+        self.act(vec![Command::Ask { task, request }]).await
+    }
+
+    fn is(&self, task: TaskId, wanted: impl Fn(&TaskStatus) -> bool) -> bool {
+        self.state.tasks.get(&task).is_some_and(|state| wanted(&state.status))
+    }
+
+    /// Notes that a task is under way, and gives it the means to be stopped.
+    pub(super) fn admit(&mut self, task: TaskId) -> (Cancel, Times) {
+        let cancel = Cancel::new();
+        if self.state.cancelled.is_some() {
+            cancel.cancel();
+        }
+        self.busy.insert(task, cancel.clone());
+        let timeout_ms = self.plan_of(task).ok().and_then(|plan| plan.timeout_ms);
+        let times =
+            Times { timeout: timeout_ms.map(Duration::from_millis), grace: self.options.grace };
+        (cancel, times)
+    }
+
+    /// Sends an effect in the background, if this process still drives the run.
+    pub(super) fn dispatch<F, Fut>(&mut self, task: TaskId, effect: Arc<dyn Effect>, send: F)
+    where
+        F: FnOnce(Arc<dyn Effect>, maestro_core::run::Intent, Cancel) -> Fut + Send + 'static,
+        Fut: Future<Output = Reply> + Send,
+    {
+        let Some(TaskStatus::Intended(intent)) =
+            self.state.tasks.get(&task).map(|state| state.status.clone())
+        else {
+            return;
+        };
+        let (cancel, times) = self.admit(task);
+        let (journal, run, own) =
+            (self.journal.clone(), self.state.created.run.clone(), self.epoch);
+        let (checkpoints, name) = (self.checkpoints.clone(), self.state.name(task));
+        self.tasks.spawn(async move {
+            match journal.last(&run).await {
+                Ok((_, epoch)) if epoch > own => {
+                    return Done::Fenced(JournalError::Fenced { run, epoch, own });
+                }
+                Ok(_) => {}
+                Err(error) => return Done::Fenced(error),
+            }
+            checkpoints.reached(Point::BeforeSend, &name);
+            let sent = send(effect, *intent, cancel.clone());
+            let reply = bounded(times, &cancel, sent).await;
+            let reply = reply.unwrap_or_else(|late| Reply::Unclear(late.failure(times)));
+            checkpoints.reached(Point::AfterReceive, &name);
+            Done::Reply(task, reply)
+        });
+    }
+
+    pub(super) async fn finish(&mut self, done: Done) -> Result<(), DriveError> {
+        let (task, command) = match done {
+            Done::Fenced(error) => return Err(error.into()),
+            Done::Work(task, Ok(success)) | Done::Reply(task, Reply::Done(success)) => {
+                let command = match self.script.done(&self.state, task, &success) {
+                    Ok(done) => Command::Succeed { task, success, done },
+                    Err(failure) => Command::Fail { task, failure, spent: success.spent },
+                };
+                (task, command)
+            }
+            Done::Work(task, Err(WorkFailure { failure, spent })) => {
+                (task, Command::Fail { task, failure, spent })
+            }
+            Done::Reply(task, Reply::Refused(failure)) => {
+                (task, Command::Fail { task, failure, spent: Amount::ZERO })
+            }
+            Done::Reply(task, Reply::Unclear(failure)) => {
+                (task, Command::Unsettle { task, failure })
+            }
+            Done::Park(task, why) => (task, Command::Park { task, why }),
+        };
+        self.busy.remove(&task);
+        self.act(vec![command]).await
+    }
+}
+
+/// How long something may take.
+#[derive(Clone, Copy)]
+pub struct Times {
+    timeout: Option<Duration>,
+    grace: Duration,
+}
+
+/// Something that did not end in time.
+enum Late {
+    Timeout,
+    Cancelled,
+}
+
+impl Late {
+    fn failure(&self, times: Times) -> Failure {
+        match self {
+            Self::Timeout => {
+                let limit = times.timeout.unwrap_or_default().as_millis();
+                Failure::new(FailureClass::Timeout, format!("it took longer than {limit} ms"))
+            }
+            Self::Cancelled => {
+                let grace = times.grace.as_millis();
+                let message = format!("it did not stop within {grace} ms of being cancelled");
+                Failure::new(FailureClass::Cancelled, message)
+            }
+        }
+    }
+}
+
+/// Waits for `work`, but not beyond its time, nor beyond the grace after a cancellation.
+async fn bounded<T>(
+    times: Times,
+    cancel: &Cancel,
+    work: impl Future<Output = T>,
+) -> Result<T, Late> {
+    let timeout = async {
+        match times.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let cancelled = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(times.grace).await;
+    };
+    tokio::select! {
+        result = work => Ok(result),
+        () = timeout => {
+            cancel.cancel();
+            Err(Late::Timeout)
+        }
+        () = cancelled => Err(Late::Cancelled),
+    }
+}

@@ -1,0 +1,60 @@
+//! What becomes of a request that may have been sent by a process that is no more, or whose
+//! answer was lost.
+//!
+//! | far side | then |
+//! |---|---|
+//! | idempotent, repeatable | the same bytes are sent again, with the same key |
+//! | conditional | it is asked whether it has what was wanted; if not, the same bytes again |
+//! | queryable | it is asked, as long as its answer can be trusted; if it knows nothing, the same bytes again |
+//! | unknown | a person has to find out |
+
+use maestro_core::run::{Failure, FailureClass, FarSide, TaskId, TaskStatus};
+
+use super::perform::Done;
+use super::{DriveError, Driver};
+use crate::step::{Found, Reply};
+
+impl Driver {
+    pub(super) async fn settle(&mut self, task: TaskId) -> Result<(), DriveError> {
+        let uses = self.state.plan().step(task.step).map(|plan| plan.uses.clone());
+        let effect = match self.registry.find_effect(&uses.unwrap_or_default()) {
+            Ok(effect) => effect.clone(),
+            Err(failure) => return self.finish(Done::Park(task, failure.message)).await,
+        };
+        match self.state.far_side(task) {
+            Some(FarSide::Idempotent | FarSide::Repeatable) => {
+                self.dispatch(task, effect, |effect, intent, cancel| async move {
+                    effect.send(&intent.request, &intent.key, &cancel).await
+                });
+            }
+            Some(FarSide::Queryable { window_ms }) if self.is_older_than(task, window_ms) => {
+                let why = format!("its far side remembers requests for {window_ms} ms only");
+                return self.finish(Done::Park(task, why)).await;
+            }
+            Some(FarSide::Conditional | FarSide::Queryable { .. }) => {
+                self.dispatch(task, effect, |effect, intent, cancel| async move {
+                    match effect.find(&intent.request, &intent.key, &cancel).await {
+                        Found::Done(success) => Reply::Done(success),
+                        Found::NotDone => effect.send(&intent.request, &intent.key, &cancel).await,
+                        Found::Unclear(why) => {
+                            Reply::Unclear(Failure::new(FailureClass::Infrastructure, why))
+                        }
+                    }
+                });
+            }
+            Some(FarSide::Unknown) | None => {
+                let why = "its far side does not tell whether it was done".to_owned();
+                return self.finish(Done::Park(task, why)).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_older_than(&self, task: TaskId, window_ms: u64) -> bool {
+        let now_ms = self.clock.now_ms();
+        match self.state.tasks.get(&task).map(|state| &state.status) {
+            Some(TaskStatus::Intended(intent)) => intent.at_ms.saturating_add(window_ms) < now_ms,
+            _ => true,
+        }
+    }
+}

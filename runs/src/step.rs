@@ -1,0 +1,153 @@
+//! What a step must implement to be driven: work, effects, and the template that feeds them.
+//!
+//! Implementations live above this crate and are wired in `cli`. None of them writes to the
+//! journal, decides about retries, or remembers anything between calls: all that is the driver's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use maestro_core::run::event::{Item, Success};
+use maestro_core::run::{
+    Amount, ApprovalRequest, Failure, FailureClass, RunState, StepIndex, TaskId,
+};
+use serde_json::Value;
+
+pub use tokio_util::sync::CancellationToken as Cancel;
+
+/// What evaluating a step gave, once its turn had come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expansion {
+    /// Its condition does not hold.
+    Skip,
+    /// Its tasks.
+    Items(Vec<Item>),
+}
+
+/// The template of a run: evaluates its expressions over the fold. Pure.
+pub trait Script: Send + Sync {
+    /// Condition and items of a step whose turn has come.
+    fn expand(&self, state: &RunState, step: StepIndex) -> Result<Expansion, Failure>;
+
+    /// The inputs of a task.
+    fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
+
+    /// Whether the condition of an `until` holds after this success; `true` where there is none.
+    fn done(&self, state: &RunState, task: TaskId, success: &Success) -> Result<bool, Failure>;
+
+    /// What a gate asks people to agree to. `requests` has the requests of the effects behind it
+    /// that can be rendered now.
+    fn approval(
+        &self,
+        state: &RunState,
+        task: TaskId,
+        requests: &BTreeMap<StepIndex, String>,
+        now_ms: u64,
+    ) -> ApprovalRequest;
+}
+
+/// Pure or recorded work.
+#[async_trait]
+pub trait Worker: Send + Sync {
+    /// The most that it can cost; `None` where it costs nothing.
+    fn bound(&self, _inputs: &Value) -> Result<Option<Amount>, Failure> {
+        Ok(None)
+    }
+
+    /// Does it. May be called again with the same inputs, at any time.
+    async fn run(&self, inputs: &Value, cancel: &Cancel) -> Result<Success, WorkFailure>;
+}
+
+/// Work that failed, and what it cost all the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkFailure {
+    /// Why.
+    pub failure: Failure,
+    /// What it cost.
+    pub spent: Amount,
+}
+
+impl From<Failure> for WorkFailure {
+    fn from(failure: Failure) -> Self {
+        Self { failure, spent: Amount::ZERO }
+    }
+}
+
+/// A change of the world.
+#[async_trait]
+pub trait Effect: Send + Sync {
+    /// The exact request: a document that [`send`](Effect::send) understands, in this version of
+    /// Maestro and in later ones, without anything else.
+    fn render(&self, inputs: &Value) -> Result<String, Failure>;
+
+    /// Sends it, with `key` where the far side takes one.
+    async fn send(&self, request: &str, key: &str, cancel: &Cancel) -> Reply;
+
+    /// Asks the far side whether a request arrived. For [`FarSide::Queryable`] and
+    /// [`FarSide::Conditional`]; others need not implement it.
+    ///
+    /// [`FarSide::Queryable`]: maestro_core::run::FarSide::Queryable
+    /// [`FarSide::Conditional`]: maestro_core::run::FarSide::Conditional
+    async fn find(&self, _request: &str, _key: &str, _cancel: &Cancel) -> Found {
+        Found::Unclear("it cannot be asked".into())
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// It was done.
+    Done(Success),
+    /// It certainly was not done.
+    Refused(Failure),
+    /// It may or may not have been done.
+    Unclear(Failure),
+}
+
+/// What the far side says about an earlier request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// It was done.
+    Done(Success),
+    /// It was not done.
+    NotDone,
+    /// It does not say.
+    Unclear(String),
+}
+
+/// Who does what, by the name in `uses`.
+#[derive(Clone, Default)]
+pub struct Registry {
+    workers: BTreeMap<String, Arc<dyn Worker>>,
+    effects: BTreeMap<String, Arc<dyn Effect>>,
+}
+
+impl Registry {
+    /// Adds work.
+    pub fn worker(mut self, uses: &str, worker: Arc<dyn Worker>) -> Self {
+        self.workers.insert(uses.to_owned(), worker);
+        self
+    }
+
+    /// Adds an effect.
+    pub fn effect(mut self, uses: &str, effect: Arc<dyn Effect>) -> Self {
+        self.effects.insert(uses.to_owned(), effect);
+        self
+    }
+
+    /// Who does this work.
+    pub fn find_worker(&self, uses: &str) -> Result<&Arc<dyn Worker>, Failure> {
+        self.workers.get(uses).ok_or_else(|| not_built(uses))
+    }
+
+    /// Who has this effect.
+    pub fn find_effect(&self, uses: &str) -> Result<&Arc<dyn Effect>, Failure> {
+        self.effects.get(uses).ok_or_else(|| not_built(uses))
+    }
+}
+
+fn not_built(uses: &str) -> Failure {
+    let message = format!("this Maestro cannot run steps of `{uses}` yet");
+    let hint = format!("take the step out, or skip it with `if:`, until `{uses}` is there");
+    Failure { hints: vec![hint], ..Failure::new(FailureClass::User, message) }
+}
