@@ -94,6 +94,12 @@ impl Diagnostic {
         diagnostic
     }
 
+    /// An error at a place of a text whose line is at hand.
+    pub(crate) fn in_line(error: RuleError, place: Location, line: &str) -> Self {
+        let snippet = marked_line(&place, line);
+        Self { snippet, ..Self::of(error, Some(place)) }
+    }
+
     /// The same as a warning, which stops nothing.
     pub(crate) fn warning(mut self) -> Self {
         self.severity = Severity::Warning;
@@ -176,16 +182,20 @@ pub(crate) fn sentence(text: &str) -> String {
 
 /// The first line of a span with carets below it.
 fn snippet(span: &FileSpan) -> String {
-    let resolved = span.resolve_span();
-    let line = span.file.source_line(resolved.begin.line);
+    let line = span.file.source_line(span.resolve_span().begin.line);
+    marked_line(&Location::of(span), line)
+}
+
+/// A line with carets below the part of it that a place covers.
+fn marked_line(place: &Location, line: &str) -> String {
     let line: String = line.chars().take(SNIPPET_COLUMNS_MAX).map(printable).collect();
     let width = line.chars().count();
-    let start = resolved.begin.column.min(width);
-    let end = match resolved.end.line == resolved.begin.line {
-        true => resolved.end.column.min(width),
+    let start = (place.column.saturating_sub(1) as usize).min(width);
+    let end = match place.end_line == place.line {
+        true => (place.end_column.saturating_sub(1) as usize).min(width),
         false => width,
     };
-    let number = (resolved.begin.line + 1).to_string();
+    let number = place.line.to_string();
     let margin = " ".repeat(number.len());
     let carets = "^".repeat(end.saturating_sub(start).max(1));
     format!("{margin} |\n{number} | {line}\n{margin} | {}{carets}", " ".repeat(start))

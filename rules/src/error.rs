@@ -171,6 +171,85 @@ codes! {
     /// Fix: the message names the aspect, the target, and the way on which it got there; name one
     /// for `--aspects` as `//package:file.star%name`.
     Aspect = "MAE0160",
+    /// A pipeline is not YAML.
+    ///
+    /// Fix: look at the marked place and the line before it; indentation is by spaces, and a text
+    /// with `: ` or ` #` in it needs quotes. One file holds one pipeline.
+    PipelineSyntax = "MAE0600",
+    /// A pipeline is larger, deeper or longer than Maestro reads.
+    ///
+    /// Fix: write steps that differ only in a value once, with `foreach` or `matrix`, and put parts
+    /// into files of their own with `include`.
+    PipelineLimit = "MAE0601",
+    /// A key, a step or a param stands twice.
+    ///
+    /// Fix: rename one, or take one away; the message shows both places.
+    PipelineDuplicate = "MAE0602",
+    /// A pipeline has a key that means nothing there.
+    ///
+    /// Fix: the hint lists the keys that there are; `maestro template lint --fix` mends what is
+    /// only misspelt.
+    PipelineField = "MAE0603",
+    /// A value of a pipeline has the wrong type, or is out of range.
+    ///
+    /// Fix: the message says what is expected. `yes` and `on` are texts here, and a text that looks
+    /// like a number needs quotes.
+    PipelineType = "MAE0604",
+    /// Something that a pipeline needs is not there.
+    ///
+    /// Fix: add the field that the message names.
+    PipelineMissing = "MAE0605",
+    /// A step uses something that does not exist.
+    ///
+    /// Fix: `uses` names a kind of step of the reference, or the label of a target.
+    PipelineStep = "MAE0606",
+    /// A pipeline names a step, a param or an output that does not exist.
+    ///
+    /// Fix: check the spelling; the hint lists what there is at that place.
+    PipelineReference = "MAE0607",
+    /// An expression is malformed, or its types do not fit.
+    ///
+    /// Fix: the reference of pipelines lists operators and functions; texts in expressions stand in
+    /// single quotes.
+    PipelineExpression = "MAE0608",
+    /// Steps wait for each other.
+    ///
+    /// Fix: the message lists the circle; take one of its `needs` or references away.
+    PipelineCycle = "MAE0609",
+    /// What a step works on is not there, or is not the only one.
+    ///
+    /// Fix: name it, as the message shows; `maestro template show` prints what steps work on.
+    PipelineBinding = "MAE0610",
+    /// A loop has no bound.
+    ///
+    /// Fix: add `max`, the most rounds that you would wait for.
+    PipelineUnbounded = "MAE0611",
+    /// A param of a run is missing, unknown, or has a value that it cannot have.
+    ///
+    /// Fix: the message lists the params or the values that exist.
+    PipelineParam = "MAE0612",
+    /// A secret stands in a pipeline, or would get where it could be read.
+    ///
+    /// Fix: store the secret, and name it here; change it at its origin if it was ever committed.
+    PipelineSecret = "MAE0613",
+    /// An included pipeline cannot be had.
+    ///
+    /// Fix: check the path, which counts from the workspace's root; pipelines must not include each
+    /// other in a circle.
+    PipelineInclude = "MAE0614",
+    /// An expression of a running pipeline came to nothing.
+    ///
+    /// Fix: the step that is named made no such output, or did not run; `default(…)` gives another
+    /// value for that case.
+    PipelineEvaluation = "MAE0615",
+    /// A step leaves something to the project's defaults.
+    ///
+    /// Fix: write it into the step, or into `[defaults]` of `maestro.toml`, as the message shows.
+    PipelineDefault = "MAE0616",
+    /// A pipeline of another dialect says something that has no counterpart.
+    ///
+    /// Fix: the message says what to write instead; nothing is left out silently.
+    PipelineImport = "MAE0617",
     /// A bug in Maestro.
     ///
     /// Fix: report it with the lines that were printed.

@@ -36,6 +36,7 @@ mod memo;
 mod native_rules;
 mod nesting;
 mod package;
+pub mod pipeline;
 mod query;
 mod read;
 mod recalled;

@@ -1,0 +1,447 @@
+//! Checks a template as a whole: names, fields of `with`, types of expressions.
+//!
+//! Order and binding have been found already; this looks at what each step says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use maestro_core::ActionClass;
+
+use super::definitions::{FieldDefinition, FieldKind, StepDefinition};
+use super::expression::{Environment, Expr, ExprKind, Loop, Root, Type, Value, type_of};
+use super::quantity;
+use super::report::Report;
+use super::source::{Sources, Span, Spanned};
+use super::template::{Repeat, Step, Template, Uses};
+use crate::error::Code;
+
+/// How a step can have ended, as expressions see it.
+pub const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
+
+/// What is known of the world that a pipeline runs in.
+pub(crate) struct World {
+    params: Type,
+    /// Each step with its record.
+    steps: HashMap<String, Type>,
+    roots: HashMap<Root, Type>,
+}
+
+impl World {
+    pub(crate) fn of(template: &Template) -> Self {
+        let params = template.params.iter();
+        let params = params.map(|param| (param.name.value.as_str(), param.kind.value_type()));
+        let text = || Type::String;
+        let git = ["sha", "short_sha", "branch", "tag", "base", "message", "author", "repository"];
+        let run = ["id", "template", "actor", "url"].map(|name| (name, text()));
+        let run = run.into_iter().chain([("attempt", Type::Int)]);
+        let roots = HashMap::from([
+            (Root::Git, Type::record(git.map(|name| (name, text())))),
+            (Root::Run, Type::record(run)),
+            (Root::Event, Type::Any),
+        ]);
+        let steps = template.steps.iter().map(|step| (step.id.value.clone(), record_of(step)));
+        Self { params: Type::record(params), steps: steps.collect(), roots }
+    }
+}
+
+/// What other steps see of a step.
+fn record_of(step: &Step) -> Type {
+    let own = step.uses.outputs().iter();
+    let own = own.map(|output| (output.name, output.kind.value_type()));
+    let declared =
+        step.outputs.iter().map(|output| (output.name.value.as_str(), output.kind.clone()));
+    let outputs = own.chain(declared).map(|(name, kind)| {
+        let kind = match step.repeat {
+            Repeat::Each { .. } | Repeat::Matrix { .. } => Type::list(kind),
+            Repeat::Once | Repeat::Until { .. } => kind,
+        };
+        (name.to_owned(), kind)
+    });
+    let outputs = Type::Record(Arc::new(outputs.collect::<BTreeMap<_, _>>()));
+    Type::record([("status", Type::choice(STATUSES.iter().copied())), ("outputs", outputs)])
+}
+
+/// Reports everything that is wrong with what steps say.
+pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report) {
+    let world = World::of(template);
+    duplicates(template, report);
+    let mut check = Check { world: &world, sources, report };
+    check.top(template);
+    for step in &template.steps {
+        if check.report.is_full() {
+            return;
+        }
+        check.step(step);
+        for handler in step.on_failure.iter().chain(&step.on_cancel) {
+            check.step(handler);
+        }
+    }
+    for handler in template.on_failure.iter().chain(&template.on_cancel) {
+        check.step(handler);
+    }
+}
+
+fn duplicates(template: &Template, report: &mut Report) {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    let handlers = |step: &'_ Step| -> Vec<Spanned<String>> {
+        step.on_failure.iter().chain(&step.on_cancel).map(|handler| handler.id.clone()).collect()
+    };
+    let inner: Vec<Spanned<String>> = template.steps.iter().flat_map(handlers).collect();
+    let ends = template.on_failure.iter().chain(&template.on_cancel).map(|step| &step.id);
+    for id in template.steps.iter().map(|step| &step.id).chain(ends).chain(&inner) {
+        if let Some(first) = seen.insert(&id.value, id.span) {
+            report
+                .error(
+                    Code::PipelineDuplicate,
+                    id.span,
+                    format!("two steps are called `{}`", id.value),
+                )
+                .see(first, "the other stands here");
+            seen.insert(&id.value, first);
+        }
+    }
+}
+
+struct Check<'a> {
+    world: &'a World,
+    sources: &'a Sources,
+    report: &'a mut Report,
+}
+
+impl Check<'_> {
+    fn type_of(
+        &mut self,
+        expr: &Expr,
+        repeated: &Loop,
+        outcome: bool,
+        no_steps: Option<&'static str>,
+    ) -> Type {
+        let World { params, steps, roots } = self.world;
+        let env = Environment { params, steps, roots, repeated, outcome, no_steps };
+        type_of(expr, &env, self.report)
+    }
+
+    /// What belongs to no step: no step has run when it is looked at.
+    fn top(&mut self, template: &Template) {
+        let early = Some("no step has run yet when this is looked at");
+        for (_, value) in &template.env {
+            let found = self.type_of(value, &Loop::None, false, early);
+            self.part_of_text(&found, value.span, "a variable");
+        }
+        if let Some(group) = template.concurrency.as_ref().map(|one| &one.group) {
+            let found = self.type_of(group, &Loop::None, false, early);
+            self.part_of_text(&found, group.span, "a group");
+        }
+        for (_, value) in &template.outputs {
+            self.type_of(value, &Loop::None, false, None);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let repeated = self.repeated(step);
+        self.arguments(step, &repeated);
+        if let Some(condition) = &step.condition {
+            let found = self.type_of(condition, &Loop::None, true, None);
+            self.boolean(&found, condition, "`if`");
+        }
+        for (_, value) in &step.env {
+            let found = self.type_of(value, &repeated, false, None);
+            self.part_of_text(&found, value.span, "a variable");
+        }
+        for (_, value) in &step.secrets {
+            let found = self.type_of(value, &repeated, false, None);
+            if found != Type::Secret && !matches!(value.kind, ExprKind::Literal(_)) {
+                self.report
+                    .error(
+                        Code::PipelineSecret,
+                        value.span,
+                        format!("a secret is named here, and this is {found}"),
+                    )
+                    .hint("write its name, or a param of type `secret`");
+            }
+        }
+        for value in &step.egress {
+            let found = self.type_of(value, &repeated, false, None);
+            self.part_of_text(&found, value.span, "a host");
+        }
+        if let Some(group) = step.concurrency.as_ref().map(|one| &one.group) {
+            let found = self.type_of(group, &repeated, false, None);
+            self.part_of_text(&found, group.span, "a group");
+        }
+        self.outputs(step);
+        self.class(step);
+    }
+
+    /// What repeats a step, and whether that is what it should be.
+    fn repeated(&mut self, step: &Step) -> Loop {
+        match &step.repeat {
+            Repeat::Once => Loop::None,
+            Repeat::Until { condition, .. } => {
+                let found = self.type_of(condition, &Loop::Rounds, false, None);
+                self.boolean(&found, condition, "`until`");
+                Loop::Rounds
+            }
+            Repeat::Each { items, .. } => {
+                let found = self.type_of(items, &Loop::None, false, None);
+                let item = self.item(&found, items.span, "`foreach`");
+                // Numbers and texts together: any of both.
+                Loop::Items(item)
+            }
+            Repeat::Matrix { axes, exclude, include, .. } => {
+                let early = Some(
+                    "the instances of a matrix are known before any step runs; \
+                                  `foreach` goes over what a step made",
+                );
+                let mut types = Vec::new();
+                for (name, values) in axes {
+                    let found = self.type_of(values, &Loop::None, false, early);
+                    let item = self.item(&found, values.span, "an axis");
+                    types.push((name.value.as_str(), item));
+                }
+                for combination in exclude.iter().chain(include) {
+                    self.type_of(combination, &Loop::None, false, early);
+                }
+                Loop::Matrix(Type::record(types))
+            }
+        }
+    }
+
+    fn item(&mut self, found: &Type, span: Span, what: &str) -> Type {
+        match found {
+            Type::Any => Type::Any,
+            Type::List(item) => (**item).clone(),
+            other => {
+                let message = format!("{what} goes over a list, and this is {other}");
+                self.report.error(Code::PipelineType, span, message);
+                Type::Any
+            }
+        }
+    }
+
+    fn boolean(&mut self, found: &Type, expr: &Expr, what: &str) {
+        if !found.fits(&Type::Bool) {
+            let message = format!("{what} is a condition, and this is {found}");
+            let draft = self.report.error(Code::PipelineType, expr.span, message);
+            if let ExprKind::Text(_) = expr.kind {
+                draft.hint("text around `${{ }}` makes a text of it; write all of it inside");
+            }
+        }
+    }
+
+    fn part_of_text(&mut self, found: &Type, span: Span, what: &str) {
+        match found {
+            Type::Secret => {
+                self.report
+                    .error(Code::PipelineSecret, span, format!("{what} cannot be a secret"))
+                    .hint("steps see secrets through `secrets`");
+            }
+            Type::List(_) | Type::Map(_) | Type::Record(_) => {
+                let message = format!("{what} is a text, and this is {found}");
+                self.report.error(Code::PipelineType, span, message);
+            }
+            _ => {}
+        }
+    }
+
+    fn outputs(&mut self, step: &Step) {
+        for output in &step.outputs {
+            if step.uses.outputs().iter().any(|own| own.name == output.name.value) {
+                let message = format!(
+                    "`{}` has an output `{}` of its own",
+                    step.uses.name(),
+                    output.name.value
+                );
+                self.report
+                    .error(Code::PipelineDuplicate, output.name.span, message)
+                    .hint("give this one another name");
+            }
+        }
+    }
+
+    /// What the class of a step does not allow.
+    fn class(&mut self, step: &Step) {
+        let pure = match &step.uses {
+            Uses::Step(definition) => definition.class == ActionClass::Pure,
+            Uses::Target(_) => true,
+        };
+        let secret = step.secrets.first().map(|(name, _)| ("`secrets`", name.span));
+        let host = step.egress.first().map(|expr| ("`egress`", expr.span));
+        for (what, span) in secret.into_iter().chain(host).filter(|_| pure) {
+            let message = format!("a step with {what} is not pure, and `{}` is", step.uses.name());
+            self.report.error(Code::PipelineType, span, message).hint(
+                "what is pure sees nothing but its inputs; take what it needs from a step that \
+                 downloads, asks or acts",
+            );
+        }
+    }
+
+    fn arguments(&mut self, step: &Step, repeated: &Loop) {
+        let definition = match &step.uses {
+            Uses::Step(definition) => *definition,
+            Uses::Target(label) => {
+                for (name, _) in &step.with {
+                    let message = format!("a target takes no `{}` from a pipeline", name.value);
+                    self.report.error(Code::PipelineField, name.span, message).hint(format!(
+                        "`{label}` is what its build file says; params of the run reach it"
+                    ));
+                }
+                return;
+            }
+        };
+        for (name, value) in &step.with {
+            let found = self.type_of(value, repeated, false, None);
+            match definition.field(&name.value) {
+                Some(field) => self.conform(value, &found, field.kind, &place(definition, field)),
+                None => {
+                    let message = format!("`{}` has no field `{}`", definition.name, name.value);
+                    let draft = self.report.error(Code::PipelineField, name.span, message);
+                    draft.suggest(&name.value, name.span, definition.fields.iter().map(|f| f.name));
+                }
+            }
+        }
+    }
+
+    /// Checks a value against what a field takes.
+    fn conform(&mut self, value: &Expr, found: &Type, kind: FieldKind, what: &str) {
+        match (&value.kind, kind, found) {
+            (ExprKind::List(items), FieldKind::List(of), _) => {
+                for item in items {
+                    let found = self.quietly(item);
+                    self.conform(item, &found, *of, &format!("an item of {what}"));
+                }
+            }
+            (ExprKind::Map(entries), FieldKind::Map(of), _) => {
+                for (key, item) in entries {
+                    let found = self.quietly(item);
+                    self.conform(item, &found, *of, &format!("`{}` of {what}", key.value));
+                }
+            }
+            (ExprKind::List(items), FieldKind::Steps, _) => {
+                for item in items.iter().filter(|item| item.steps().is_empty()) {
+                    let message = format!("{what} takes names of steps");
+                    self.report.error(Code::PipelineType, item.span, message);
+                }
+            }
+            (ExprKind::Literal(literal), _, _) => self.literal(literal, value.span, kind, what),
+            (_, FieldKind::Any, Type::Secret) => self.part_of_text(found, value.span, what),
+            (_, FieldKind::Any, _) => {}
+            (_, FieldKind::Duration, of) if of.is_text() || of.is_number() || *of == Type::Any => {}
+            // Files are artifacts as well, all of them together.
+            (_, FieldKind::Artifact, Type::List(_)) => {}
+            (_, FieldKind::Secret, Type::Secret) => {}
+            (_, FieldKind::Secret, _) => {
+                let message = format!("{what} is a secret, and this is {found}");
+                self.report
+                    .error(Code::PipelineSecret, value.span, message)
+                    .hint("write the name of a stored secret, or a param of type `secret`");
+            }
+            _ if found.fits(&kind.value_type()) => {}
+            _ => {
+                let message = format!("{what} is {}, and this is {found}", kind.describe());
+                self.report.error(Code::PipelineType, value.span, message);
+            }
+        }
+    }
+
+    /// The type of a part whose errors were told with the whole.
+    fn quietly(&mut self, part: &Expr) -> Type {
+        let World { params, steps, roots } = self.world;
+        let repeated = &Loop::Items(Type::Any);
+        let env = Environment { params, steps, roots, repeated, outcome: true, no_steps: None };
+        type_of(part, &env, &mut Report::default())
+    }
+
+    fn literal(&mut self, value: &Value, span: Span, kind: FieldKind, what: &str) {
+        let fits = match (kind, value) {
+            (FieldKind::Any, _) => true,
+            (FieldKind::Text | FieldKind::Artifact, Value::String(_)) => true,
+            (FieldKind::Path, Value::String(text)) => is_inside(text),
+            (FieldKind::Url, Value::String(text)) => ["http://", "https://"]
+                .iter()
+                .any(|s| text.strip_prefix(s).is_some_and(|r| !r.is_empty())),
+            (FieldKind::Int(low, high), Value::Number(n)) => {
+                n.as_i64().is_some_and(|n| (low..=high).contains(&n))
+            }
+            (FieldKind::Number(low, high), Value::Number(n)) => {
+                n.as_f64().is_some_and(|n| (low..=high).contains(&n))
+            }
+            (FieldKind::Bool, Value::Bool(_)) => true,
+            (FieldKind::Choice(texts), Value::String(text)) => texts.contains(&text.as_str()),
+            (FieldKind::Duration, Value::String(text)) => quantity::duration_ms(text).is_some(),
+            (FieldKind::Duration, Value::Number(n)) => n.as_u64().is_some(),
+            (FieldKind::Secret, Value::String(text)) => {
+                !text.is_empty()
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_/.".contains(&b))
+            }
+            _ => false,
+        };
+        if !fits {
+            self.misfit(value, span, kind, what);
+        }
+    }
+
+    fn misfit(&mut self, value: &Value, span: Span, kind: FieldKind, what: &str) {
+        let written = self.sources.text(span).to_owned();
+        let shown = match value {
+            Value::String(text) => format!("`{}`", text.escape_debug()),
+            Value::Null => "nothing".to_owned(),
+            other => format!("`{other}`"),
+        };
+        let (code, shown) = match kind {
+            // It may be the secret itself.
+            FieldKind::Secret => (Code::PipelineSecret, "this".to_owned()),
+            _ => (Code::PipelineType, shown),
+        };
+        let message = format!("{what} is {}, not {shown}", kind.describe());
+        let draft = self.report.error(code, span, message);
+        match (kind, value) {
+            (FieldKind::Text | FieldKind::Path, Value::Number(_) | Value::Bool(_)) => {
+                draft.fix(span, format!("\"{written}\"")).hint("put it into quotes");
+            }
+            (FieldKind::Choice(texts), Value::String(text)) => {
+                let plain = written == *text;
+                match plain {
+                    true => draft.suggest(text, span, texts.iter().copied()),
+                    false => draft.resembles(text, texts.iter().copied()),
+                };
+            }
+            (FieldKind::Bool, Value::String(text)) => {
+                let mend = match text.to_ascii_lowercase().as_str() {
+                    "yes" | "on" | "y" | "true" => "true",
+                    "no" | "off" | "n" | "false" => "false",
+                    _ => return,
+                };
+                draft.fix(span, mend).hint(format!("write `{mend}`"));
+            }
+            (FieldKind::Int(..) | FieldKind::Number(..), Value::String(text))
+                if text.parse::<f64>().is_ok() =>
+            {
+                draft.fix(span, text.clone()).hint("take the quotes away");
+            }
+            (FieldKind::List(_), Value::String(_)) => {
+                draft.fix(span, format!("[{written}]")).hint("put it into brackets");
+            }
+            (FieldKind::Path, Value::String(_)) => {
+                draft.hint("a path is relative to the workspace, and stays inside it");
+            }
+            (FieldKind::Secret, _) => {
+                draft.hint(
+                    "write the name of a stored secret; a value that was committed must be changed",
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+fn place(definition: &StepDefinition, field: &FieldDefinition) -> String {
+    format!("`{}` of `{}`", field.name, definition.name)
+}
+
+/// Whether a path stays inside the workspace.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && !path.starts_with('/')
+        && !path.contains('\0')
+        && path.split('/').all(|part| part != "..")
+}

@@ -1,0 +1,332 @@
+//! Computes expressions. Pure: the same scope gives the same value.
+
+use std::collections::HashMap;
+
+use globset::Glob;
+use thiserror::Error;
+
+use super::{Expr, ExprKind, Function, Operator, Root, Value};
+use crate::pipeline::limits::VALUE_BYTES_MAX;
+use crate::pipeline::source::Span;
+
+/// What expressions see of a run. Records are JSON objects.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// The params of the run, with defaults; a secret is the name of one.
+    pub params: Value,
+    /// The commit: `sha`, `branch`, …
+    pub git: Value,
+    /// What began the run: `name`, `payload`, …
+    pub event: Value,
+    /// The run: `id`, `template`, `actor`, …
+    pub run: Value,
+    /// Steps that have ended: each an object of `status` and `outputs`.
+    pub steps: HashMap<String, Value>,
+    /// This instance of a matrix.
+    pub matrix: Value,
+    /// This item of a `foreach`.
+    pub item: Value,
+    /// The number of the item or round, from 0.
+    pub index: u64,
+    /// Files that the commit changes, below the workspace.
+    pub changed_files: Vec<String>,
+    /// How the steps before went.
+    pub outcome: Outcome,
+}
+
+/// How a run goes so far, as a step that is about to start sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether a step before it failed.
+    pub failed: bool,
+    /// Whether the run is being cancelled.
+    pub cancelled: bool,
+}
+
+/// Why an expression has no value.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum EvalError {
+    /// A field that is not there.
+    #[error("there is no `{name}`")]
+    Missing {
+        /// The field, with what it is a field of.
+        name: String,
+        /// Where it is named.
+        span: Span,
+    },
+    /// A value of another type than the operation takes.
+    #[error("{what} takes {expected}, and this is {found}")]
+    Type {
+        /// The operation.
+        what: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// What was found.
+        found: &'static str,
+        /// Where it stands.
+        span: Span,
+    },
+    /// A glob of `files_changed` that is none.
+    #[error("`{text}` is no glob")]
+    Glob {
+        /// What it is.
+        text: String,
+        /// Where it stands.
+        span: Span,
+    },
+    /// A value that is too large.
+    #[error("the value is larger than {VALUE_BYTES_MAX} bytes")]
+    Large {
+        /// Where it stands.
+        span: Span,
+    },
+}
+
+impl EvalError {
+    /// Where it stands.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Missing { span, .. }
+            | Self::Type { span, .. }
+            | Self::Glob { span, .. }
+            | Self::Large { span } => *span,
+        }
+    }
+}
+
+type Evaluated = Result<Value, EvalError>;
+
+/// The value of an expression.
+///
+/// Fails where something is missing that `default(…)` does not catch, and where a value that was
+/// not known at lint has the wrong type.
+pub fn eval(expr: &Expr, scope: &Scope) -> Evaluated {
+    match &expr.kind {
+        ExprKind::Literal(value) => Ok(value.clone()),
+        ExprKind::Text(parts) => {
+            let mut out = String::new();
+            for part in parts {
+                out.push_str(&text_of(&eval(part, scope)?, part.span)?);
+                bounded(out.len(), expr.span)?;
+            }
+            Ok(out.into())
+        }
+        ExprKind::List(items) => items.iter().map(|item| eval(item, scope)).collect(),
+        ExprKind::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| Ok((key.value.clone(), eval(value, scope)?)))
+            .collect::<Result<serde_json::Map<String, Value>, _>>()
+            .map(Value::Object),
+        ExprKind::Root(root) => Ok(root_value(*root, scope)),
+        ExprKind::Field(of, name) => {
+            if of.kind == ExprKind::Root(Root::Steps) {
+                let found = scope.steps.get(&name.value).cloned();
+                return found.ok_or_else(|| missing(&format!("steps.{}", name.value), name.span));
+            }
+            let of = eval(of, scope)?;
+            let found = of.get(&name.value).cloned();
+            found.ok_or_else(|| missing(&name.value, name.span))
+        }
+        ExprKind::Index(of, index) => {
+            let (of, at) = (eval(of, scope)?, eval(index, scope)?);
+            let found = match (&of, &at) {
+                (Value::Array(items), Value::Number(n)) => {
+                    n.as_u64().and_then(|n| items.get(usize::try_from(n).ok()?))
+                }
+                (Value::Object(entries), Value::String(key)) => entries.get(key),
+                _ => None,
+            };
+            found.cloned().ok_or_else(|| missing(&plain(&at), index.span))
+        }
+        ExprKind::Not(of) => Ok((!truth("`!`", of, scope)?).into()),
+        ExprKind::Matches(of, pattern) => Ok(pattern.is_match(&string("`=~`", of, scope)?).into()),
+        ExprKind::Binary(op, left, right) => binary(*op, left, right, scope).map(Value::Bool),
+        ExprKind::Call(function, arguments) => call(*function, expr, arguments, scope),
+    }
+}
+
+fn root_value(root: Root, scope: &Scope) -> Value {
+    match root {
+        Root::Params => scope.params.clone(),
+        Root::Git => scope.git.clone(),
+        Root::Steps => Value::Null,
+        Root::Matrix => scope.matrix.clone(),
+        Root::Item => scope.item.clone(),
+        Root::Index => scope.index.into(),
+        Root::Event => scope.event.clone(),
+        Root::Run => scope.run.clone(),
+    }
+}
+
+fn missing(name: &str, span: Span) -> EvalError {
+    EvalError::Missing { name: name.to_owned(), span }
+}
+
+fn wrong(what: &'static str, expected: &'static str, found: &Value, span: Span) -> EvalError {
+    EvalError::Type { what, expected, found: describe(found), span }
+}
+
+fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+fn bounded(bytes: usize, span: Span) -> Result<(), EvalError> {
+    if bytes > VALUE_BYTES_MAX { Err(EvalError::Large { span }) } else { Ok(()) }
+}
+
+/// A value within a text.
+fn text_of(value: &Value, span: Span) -> Result<String, EvalError> {
+    match value {
+        Value::Array(_) | Value::Object(_) => {
+            Err(wrong("a text", "texts, numbers and bools", value, span))
+        }
+        Value::Null => Ok(String::new()),
+        other => Ok(plain(other)),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn truth(what: &'static str, expr: &Expr, scope: &Scope) -> Result<bool, EvalError> {
+    let value = eval(expr, scope)?;
+    value.as_bool().ok_or_else(|| wrong(what, "a bool", &value, expr.span))
+}
+
+fn string(what: &'static str, expr: &Expr, scope: &Scope) -> Result<String, EvalError> {
+    match eval(expr, scope)? {
+        Value::String(text) => Ok(text),
+        other => Err(wrong(what, "a text", &other, expr.span)),
+    }
+}
+
+/// Numbers are equal by what they count, not by how they are written.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        _ => left == right,
+    }
+}
+
+fn binary(op: Operator, left: &Expr, right: &Expr, scope: &Scope) -> Result<bool, EvalError> {
+    use std::cmp::Ordering;
+    let what = op.as_str();
+    match op {
+        Operator::And => return Ok(truth(what, left, scope)? && truth(what, right, scope)?),
+        Operator::Or => return Ok(truth(what, left, scope)? || truth(what, right, scope)?),
+        _ => {}
+    }
+    let (a, b) = (eval(left, scope)?, eval(right, scope)?);
+    let order = || match (&a, &b) {
+        (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
+        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
+            (Some(x), Some(y)) => Ok(x.cmp(&y)),
+            _ => {
+                let (x, y) = (x.as_f64().unwrap_or(0.0), y.as_f64().unwrap_or(0.0));
+                Ok(x.partial_cmp(&y).unwrap_or(Ordering::Equal))
+            }
+        },
+        (Value::String(_) | Value::Number(_), _) => {
+            Err(wrong(what, "two numbers or two texts", &b, right.span))
+        }
+        _ => Err(wrong(what, "two numbers or two texts", &a, left.span)),
+    };
+    Ok(match op {
+        Operator::Equal => equal(&a, &b),
+        Operator::NotEqual => !equal(&a, &b),
+        Operator::Less => order()? == Ordering::Less,
+        Operator::LessEqual => order()? != Ordering::Greater,
+        Operator::Greater => order()? == Ordering::Greater,
+        Operator::GreaterEqual => order()? != Ordering::Less,
+        Operator::In => holds(what, (&b, right), (&a, left))?,
+        Operator::And | Operator::Or => unreachable!("both returned above"),
+    })
+}
+
+/// Whether a list, text or mapping holds a value.
+fn holds(
+    what: &'static str,
+    (whole, whole_expr): (&Value, &Expr),
+    (part, part_expr): (&Value, &Expr),
+) -> Result<bool, EvalError> {
+    match (whole, part) {
+        (Value::Array(items), _) => Ok(items.iter().any(|item| equal(item, part))),
+        (Value::Object(entries), Value::String(key)) => Ok(entries.contains_key(key)),
+        (Value::String(text), Value::String(part)) => Ok(text.contains(part.as_str())),
+        (Value::Object(_) | Value::String(_), _) => {
+            Err(wrong(what, "a text", part, part_expr.span))
+        }
+        _ => Err(wrong(what, "a list, a mapping or a text", whole, whole_expr.span)),
+    }
+}
+
+fn call(function: Function, call: &Expr, arguments: &[Expr], scope: &Scope) -> Evaluated {
+    let name = function.as_str();
+    let argument = |at: usize| arguments.get(at).unwrap_or(call);
+    Ok(match function {
+        Function::Contains => {
+            let (whole, part) = (argument(0), argument(1));
+            let values = (eval(whole, scope)?, eval(part, scope)?);
+            holds(name, (&values.0, whole), (&values.1, part))?.into()
+        }
+        Function::StartsWith => {
+            string(name, argument(0), scope)?.starts_with(&string(name, argument(1), scope)?).into()
+        }
+        Function::EndsWith => {
+            string(name, argument(0), scope)?.ends_with(&string(name, argument(1), scope)?).into()
+        }
+        Function::Length => match eval(argument(0), scope)? {
+            Value::String(text) => text.chars().count().into(),
+            Value::Array(items) => items.len().into(),
+            Value::Object(entries) => entries.len().into(),
+            other => {
+                return Err(wrong(name, "a text, a list or a mapping", &other, argument(0).span));
+            }
+        },
+        Function::Join => {
+            let separator = string(name, argument(1), scope)?;
+            let list = eval(argument(0), scope)?;
+            let Value::Array(items) = &list else {
+                return Err(wrong(name, "a list", &list, argument(0).span));
+            };
+            let parts = items.iter().map(|item| text_of(item, argument(0).span));
+            let joined = parts.collect::<Result<Vec<_>, _>>()?.join(&separator);
+            bounded(joined.len(), call.span)?;
+            joined.into()
+        }
+        Function::Default => match eval(argument(0), scope) {
+            Err(EvalError::Missing { .. }) | Ok(Value::Null) => eval(argument(1), scope)?,
+            other => other?,
+        },
+        Function::Json => eval(argument(0), scope)?.to_string().into(),
+        Function::FilesChanged => {
+            let changed = arguments.iter().map(|glob| changed(name, glob, scope));
+            changed.collect::<Result<Vec<_>, _>>()?.contains(&true).into()
+        }
+        Function::Success => (!scope.outcome.failed && !scope.outcome.cancelled).into(),
+        Function::Failure => scope.outcome.failed.into(),
+        Function::Cancelled => scope.outcome.cancelled.into(),
+        Function::Always => true.into(),
+    })
+}
+
+fn changed(name: &'static str, pattern: &Expr, scope: &Scope) -> Result<bool, EvalError> {
+    let text = string(name, pattern, scope)?;
+    let glob = Glob::new(&text).map(|glob| glob.compile_matcher());
+    let glob = glob.map_err(|_| EvalError::Glob { text, span: pattern.span })?;
+    Ok(scope.changed_files.iter().any(|file| glob.is_match(file)))
+}

@@ -1,0 +1,396 @@
+//! Finds what follows what, and what works on what.
+//!
+//! | a step | follows |
+//! |---|---|
+//! | that names steps in expressions | those, by a data edge |
+//! | with `needs` | those it lists, and nothing else by order |
+//! | that names no step, and has no `needs` | the one above it |
+//! | that is an effect, and has no `needs` | every step above it |
+//!
+//! A reference adds edges and never takes one away, so that naming an output cannot slip a
+//! deployment past a gate. Edges of order carry no data. A field that takes an artifact and was
+//! left out is *bound* to the nearest step above that makes one of the right kind: the reference
+//! is put into the field, as if it stood there.
+//!
+//! The edges of effects are not drawn where others already say the same: an effect follows the
+//! steps above that no other step above it follows.
+
+use std::collections::{HashMap, HashSet};
+
+use super::definitions::{Artifact, FieldDefinition, Presence};
+use super::expression::{Expr, ExprKind, Root, Value, named};
+use super::report::Report;
+use super::source::{Span, Spanned};
+use super::template::{Repeat, Step, Uses};
+use super::{Binding, Defaults, Edge, Missing, StepId};
+use crate::error::Code;
+
+named! {
+    /// Why a step follows another.
+    EdgeKind {
+        /// It takes something from it.
+        Data = "data",
+        /// It says so, in `needs`.
+        Needs = "needs",
+        /// It stands below it, and names no other.
+        Sequence = "sequence",
+        /// It is an effect.
+        Effect = "effect",
+    }
+}
+
+/// What was found out.
+pub(crate) struct Ordered {
+    pub(crate) edges: Vec<Edge>,
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// Fills in what steps leave out, and finds the edges between them.
+pub(crate) fn order(steps: &mut [Step], defaults: &Defaults, report: &mut Report) -> Ordered {
+    let ids: HashMap<String, StepId> = steps
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, step)| (step.id.value.clone(), StepId::new(at)))
+        .collect();
+    let mut edges = Edges::new(steps.len());
+    for (at, step) in steps.iter().enumerate() {
+        edges.of_step(at, step, &ids, report);
+    }
+    let mut bindings = Vec::new();
+    let mut missing = Vec::new();
+    let mut makers: HashMap<Artifact, Vec<(StepId, &'static str)>> = HashMap::new();
+    for at in 0..steps.len() {
+        let Some(fields) = left_out(steps.get(at)) else { continue };
+        let mut unknown = Vec::new();
+        for field in fields {
+            match field.presence {
+                Presence::Bound(kinds) | Presence::BoundIfAny(kinds) => {
+                    let found = nearest(steps, at, field, kinds, &makers, &edges, report);
+                    let Some((maker, output)) = found else { continue };
+                    let from = &steps[maker.index()];
+                    let (span, name) = (steps[at].id.span, from.id.value.clone());
+                    steps[at].with.push(reference(field.name, name, output, span));
+                    edges.add(maker, StepId::new(at), EdgeKind::Data);
+                    bindings.push(Binding {
+                        step: StepId::new(at),
+                        field: field.name,
+                        maker,
+                        output,
+                    });
+                }
+                Presence::Project(key) | Presence::ProjectIfAny(key) => match defaults.get(key) {
+                    Some(value) => put(&mut steps[at], field.name, value.clone()),
+                    None if matches!(field.presence, Presence::Project(_)) => {
+                        missing.push(Missing { step: StepId::new(at), field: field.name, key });
+                        unknown.push((field.name, key));
+                    }
+                    None => {}
+                },
+                Presence::Required => {
+                    let step = &steps[at];
+                    let message = format!("`{}` needs `{}`", step.uses.name(), field.name);
+                    report.error(Code::PipelineMissing, step.id.span, message).hint(format!(
+                        "{} is {}",
+                        field.name,
+                        field.kind.describe()
+                    ));
+                }
+                Presence::Default(json) => {
+                    let value = serde_json::from_str(json).unwrap_or(Value::Null);
+                    put(&mut steps[at], field.name, value);
+                }
+                Presence::Optional => {}
+            }
+        }
+        note_missing(&steps[at], &unknown, report);
+        let step = &steps[at];
+        for output in step.uses.outputs() {
+            if let Some(kind) = output.artifact.filter(|_| makes(step, output.name)) {
+                makers.entry(kind).or_default().push((StepId::new(at), output.name));
+            }
+        }
+    }
+    Ordered { edges: edges.finish(), bindings, missing }
+}
+
+/// Whether a step makes an output at all, as it is written.
+fn makes(step: &Step, output: &str) -> bool {
+    // A bill of materials is made where one is asked for.
+    let asked = step.argument(output).and_then(Expr::known);
+    asked != Some(Value::Bool(false))
+}
+
+/// Fields that a step leaves out, which may be filled.
+fn left_out(step: Option<&Step>) -> Option<Vec<&'static FieldDefinition>> {
+    let step = step?;
+    match &step.uses {
+        Uses::Step(definition) => {
+            let fields = definition.fields.iter();
+            Some(fields.filter(|field| step.argument(field.name).is_none()).collect())
+        }
+        Uses::Target(_) => Some(Vec::new()),
+    }
+}
+
+fn put(step: &mut Step, field: &str, value: Value) {
+    let span = step.id.span;
+    step.with.push((Spanned::new(field.to_owned(), span), Expr::literal(value, span)));
+}
+
+/// `steps.NAME.outputs.OUTPUT`, as the value of a field.
+fn reference(field: &str, name: String, output: &str, span: Span) -> (Spanned<String>, Expr) {
+    let expr = |kind| Expr { kind, span };
+    let of = |inner: Expr, name: String| {
+        expr(ExprKind::Field(Box::new(inner), Spanned::new(name, span)))
+    };
+    let step = of(expr(ExprKind::Root(Root::Steps)), name);
+    let value = of(of(step, "outputs".to_owned()), output.to_owned());
+    (Spanned::new(field.to_owned(), span), value)
+}
+
+fn note_missing(step: &Step, unknown: &[(&str, &str)], report: &mut Report) {
+    if unknown.is_empty() {
+        return;
+    }
+    let fields: Vec<&str> = unknown.iter().map(|(field, _)| *field).collect();
+    let message = format!(
+        "step `{}` leaves `{}` to the project's defaults, which do not say it",
+        step.id.value,
+        fields.join("`, `")
+    );
+    let draft = report.note(Code::PipelineDefault, step.id.span, message);
+    for (_, key) in unknown {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        draft.hint(format!(
+            "`{name} = …` in `[defaults.{table}]` of `maestro.toml` says it for all"
+        ));
+    }
+}
+
+/// The nearest maker above of one of some kinds.
+fn nearest(
+    steps: &[Step],
+    at: usize,
+    field: &FieldDefinition,
+    kinds: &[Artifact],
+    makers: &HashMap<Artifact, Vec<(StepId, &'static str)>>,
+    edges: &Edges,
+    report: &mut Report,
+) -> Option<(StepId, &'static str)> {
+    let step = &steps[at];
+    let mut candidates: Vec<(StepId, &'static str)> =
+        kinds.iter().filter_map(|kind| makers.get(kind)).flatten().copied().collect();
+    candidates.sort_by_key(|(maker, _)| *maker);
+    let wanted = || kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join("` or `");
+    let Some((maker, output)) = candidates.last().copied() else {
+        if matches!(field.presence, Presence::Bound(_)) {
+            let message =
+                format!("`{}` of step `{}` is bound to nothing", field.name, step.id.value);
+            report.error(Code::PipelineBinding, step.id.span, message).hint(format!(
+                "no step above makes a `{}`; name one with `with: {{ {}: … }}`",
+                wanted(),
+                field.name
+            ));
+        }
+        return None;
+    };
+    let name = |id: StepId| steps[id.index()].id.value.as_str();
+    let mend =
+        format!("name one: `{}: ${{{{ steps.{}.outputs.{output} }}}}`", field.name, name(maker));
+    let mut refuse = |why: String, other: StepId| {
+        let message = format!("`{}` of step `{}` is ambiguous: {why}", field.name, step.id.value);
+        report
+            .error(Code::PipelineBinding, step.id.span, message)
+            .see(steps[other.index()].id.span, "one stands here")
+            .hint(mend.clone());
+    };
+    if let Repeat::Each { .. } | Repeat::Matrix { .. } = steps[maker.index()].repeat {
+        refuse(format!("`{}` makes one for each of its instances", name(maker)), maker);
+        return None;
+    }
+    let rival = candidates.iter().rev().map(|(other, _)| *other).find(|other| *other != maker);
+    if let Some(other) = rival.filter(|other| !edges.reaches(*other, maker)) {
+        refuse(format!("`{}` and `{}` are made side by side", name(other), name(maker)), other);
+        return None;
+    }
+    Some((maker, output))
+}
+
+/// Edges while they are found.
+struct Edges {
+    list: Vec<Edge>,
+    seen: HashSet<(StepId, StepId)>,
+    /// Whom each step follows.
+    before: Vec<Vec<StepId>>,
+    /// Steps above the current one that no step above it follows.
+    last: Vec<StepId>,
+}
+
+impl Edges {
+    fn new(count: usize) -> Self {
+        Self {
+            list: Vec::new(),
+            seen: HashSet::new(),
+            before: vec![Vec::new(); count],
+            last: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, from: StepId, to: StepId, kind: EdgeKind) {
+        if from != to && self.seen.insert((from, to)) {
+            self.list.push(Edge { from, to, kind });
+            if let Some(before) = self.before.get_mut(to.index()) {
+                before.push(from);
+            }
+        } else if kind == EdgeKind::Data
+            && let Some(edge) = self.list.iter_mut().rev().find(|e| e.from == from && e.to == to)
+        {
+            // Data says more than order.
+            edge.kind = EdgeKind::Data;
+        }
+    }
+
+    fn of_step(
+        &mut self,
+        at: usize,
+        step: &Step,
+        ids: &HashMap<String, StepId>,
+        report: &mut Report,
+    ) {
+        let own = StepId::new(at);
+        let mut follows = Vec::new();
+        for (_, expr) in handled(step) {
+            for name in expr.steps() {
+                match ids.get(&name.value) {
+                    Some(id) if *id == own => self_reference(step, name, report),
+                    Some(id) => follows.push((*id, EdgeKind::Data)),
+                    // The check of types tells.
+                    None => {}
+                }
+            }
+        }
+        for name in step.needs.iter().flatten() {
+            match ids.get(&name.value) {
+                Some(id) if *id == own => {
+                    let message = format!("step `{}` needs itself", step.id.value);
+                    report.error(Code::PipelineCycle, name.span, message);
+                }
+                Some(id) => follows.push((*id, EdgeKind::Needs)),
+                None => {
+                    let message = format!("there is no step `{}`", name.value);
+                    let draft = report.error(Code::PipelineReference, name.span, message);
+                    draft.suggest(&name.value, name.span, ids.keys().map(String::as_str));
+                }
+            }
+        }
+        match (&step.needs, step.uses.is_effect() || step.approval.is_some()) {
+            (Some(_), _) => {}
+            (None, true) => {
+                follows.extend(self.last.iter().map(|id| (*id, EdgeKind::Effect)));
+            }
+            (None, false) if follows.is_empty() && at > 0 => {
+                follows.push((StepId::new(at - 1), EdgeKind::Sequence));
+            }
+            (None, false) => {}
+        }
+        for (from, kind) in follows {
+            self.add(from, own, kind);
+        }
+        let before = &self.before[at];
+        self.last.retain(|id| !before.contains(id));
+        self.last.push(own);
+    }
+
+    /// Whether a step follows another, over however many edges.
+    fn reaches(&self, from: StepId, to: StepId) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![to];
+        while let Some(id) = open.pop() {
+            if id == from {
+                return true;
+            }
+            if seen.insert(id) {
+                open.extend(self.before.get(id.index()).into_iter().flatten());
+            }
+        }
+        false
+    }
+
+    fn finish(mut self) -> Vec<Edge> {
+        self.list.sort_by_key(|edge| (edge.to, edge.from));
+        self.list
+    }
+}
+
+/// Expressions of a step that are looked at before it runs, those of `until` included.
+fn handled(step: &Step) -> impl Iterator<Item = (&'static str, &Expr)> {
+    step.expressions()
+}
+
+fn self_reference(step: &Step, name: &Spanned<String>, report: &mut Report) {
+    if matches!(&step.repeat, Repeat::Until { condition, .. } if condition.steps().contains(&name))
+    {
+        return;
+    }
+    let message = format!("step `{}` takes something from itself", step.id.value);
+    report
+        .error(Code::PipelineCycle, name.span, message)
+        .hint("only `until` looks at what its own step made");
+}
+
+/// Tells of steps that wait for each other, with the whole circle.
+pub(crate) fn cycles(steps: &[Step], edges: &[Edge], report: &mut Report) {
+    let mut waits = vec![0usize; steps.len()];
+    let mut after: Vec<Vec<&Edge>> = vec![Vec::new(); steps.len()];
+    let mut before: Vec<Vec<&Edge>> = vec![Vec::new(); steps.len()];
+    for edge in edges {
+        waits[edge.to.index()] += 1;
+        after[edge.from.index()].push(edge);
+        before[edge.to.index()].push(edge);
+    }
+    let mut ready: Vec<usize> = (0..steps.len()).filter(|at| waits[*at] == 0).collect();
+    while let Some(at) = ready.pop() {
+        for edge in &after[at] {
+            let to = edge.to.index();
+            waits[to] -= 1;
+            if waits[to] == 0 {
+                ready.push(to);
+            }
+        }
+    }
+    let Some(start) = waits.iter().position(|count| *count > 0) else { return };
+    // Every step that waits for ever waits for another such: going back must close a circle.
+    let mut path: Vec<&Edge> = Vec::new();
+    let mut seen = HashMap::new();
+    let mut at = start;
+    while !seen.contains_key(&at) {
+        seen.insert(at, path.len());
+        let Some(edge) = before[at].iter().find(|edge| waits[edge.from.index()] > 0) else {
+            return;
+        };
+        path.push(edge);
+        at = edge.from.index();
+    }
+    let circle = path.get(seen.get(&at).copied().unwrap_or(0)..).unwrap_or_default();
+    let name = |id: StepId| format!("`{}`", steps[id.index()].id.value);
+    let mut names: Vec<String> = circle.iter().map(|edge| name(edge.to)).collect();
+    names.extend(circle.first().map(|edge| name(edge.to)));
+    let span = circle.first().map_or(Span::default(), |edge| steps[edge.to.index()].id.span);
+    let message = format!("steps wait for each other: {}", names.join(" waits for "));
+    let draft = report.error(Code::PipelineCycle, span, message);
+    for edge in circle {
+        let why = match edge.kind {
+            EdgeKind::Data => "takes something from",
+            EdgeKind::Needs => "needs",
+            EdgeKind::Sequence => "stands below",
+            EdgeKind::Effect => "is an effect below",
+        };
+        draft.see(
+            steps[edge.to.index()].id.span,
+            format!("{} {why} {}", name(edge.to), name(edge.from)),
+        );
+    }
+    draft.hint("a step that should begin at once has `needs: []`");
+}

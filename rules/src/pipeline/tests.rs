@@ -1,0 +1,392 @@
+//! Whole pipelines: what they come to, and how wrong ones are refused.
+
+use std::time::{Duration, Instant};
+
+use maestro_core::event::Severity;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../docs/examples/intelgraph-build.pipeline.yaml");
+
+fn nothing(path: &str) -> Result<String, String> {
+    Err(format!("there is no file `{path}`"))
+}
+
+fn defaults() -> Defaults {
+    let pairs = [
+        ("llm.model", "m"),
+        ("llm.generate.prompt", "p"),
+        ("llm.plan.prompt", "q"),
+        ("cd.via", "gate"),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+}
+
+/// What is found, one line each: place, code, message, hints behind `|`.
+fn told(checked: &Checked) -> Vec<String> {
+    let line = |found: &Finding| {
+        let Diagnostic { code, message, location, trace, hints, .. } = &found.diagnostic;
+        let place =
+            location.as_ref().map(|p| format!("{}:{}", p.line, p.column)).unwrap_or_default();
+        let more: Vec<String> =
+            trace.iter().chain(hints).map(|hint| format!(" | {hint}")).collect();
+        format!("{place} {code} {message}{}", more.concat())
+    };
+    checked.findings.iter().map(line).collect()
+}
+
+fn read(text: &str) -> Checked {
+    load("p.yaml", text, &nothing, &defaults())
+}
+
+fn good(text: &str) -> Pipeline {
+    let checked = read(text);
+    let shown: String = text.chars().take(2_000).collect();
+    assert_eq!(told(&checked), Vec::<String>::new(), "{shown}");
+    checked.pipeline.expect("no errors")
+}
+
+/// The edges, as `from>to` with the first letter of the kind.
+fn edges(pipeline: &Pipeline) -> String {
+    let name = |id: StepId| pipeline.steps()[id.index()].id.value.as_str();
+    let edge =
+        |edge: &Edge| format!("{}>{}:{}", name(edge.from), name(edge.to), &edge.kind.as_str()[..1]);
+    pipeline.edges.iter().map(edge).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_sample_is_clean_and_in_order() {
+    let pipeline = good(SAMPLE);
+    assert_eq!(
+        edges(&pipeline),
+        "plan>scrape-docs:s plan>gen:d scrape-docs>gen:d gen>build:s build>scan:d build>sign:d \
+         scan>sign:e build>publish:d sign>publish:e publish>deploy:d"
+    );
+    let bound = pipeline.bindings.iter().map(|b| {
+        let name = |id: StepId| pipeline.steps()[id.index()].id.value.clone();
+        format!("{}.{}={}.{}", name(b.step), b.field, name(b.maker), b.output)
+    });
+    assert_eq!(
+        bound.collect::<Vec<_>>(),
+        [
+            "scan.subject=build.image",
+            "sign.subject=build.image",
+            "publish.subject=build.image",
+            "deploy.subject=publish.image"
+        ]
+    );
+    // Without defaults there are notes, and nothing worse.
+    let bare = load("p.yaml", SAMPLE, &nothing, &Defaults::new());
+    assert!(bare.pipeline.is_some() && !bare.has_errors());
+    assert!(bare.findings.iter().all(|f| f.diagnostic.severity == Severity::Info));
+    let missing = bare.pipeline.expect("no errors").missing;
+    assert_eq!(
+        missing.iter().map(|m| m.key).collect::<Vec<_>>(),
+        ["llm.model", "llm.generate.prompt", "cd.via"]
+    );
+}
+
+#[test]
+fn a_run_of_the_sample_sees_its_values() {
+    let pipeline = good(SAMPLE);
+    let given = [("env".to_owned(), Given::Text("prod".to_owned()))];
+    let params = pipeline.template.bind(&given).expect("prod is allowed");
+    let mut scope = Scope { params, git: serde_json::json!({"sha": "abc"}), ..Scope::default() };
+    let image = serde_json::json!({"status": "succeeded", "outputs": {"image": "r@sha256:1"}});
+    scope.steps.insert("publish".to_owned(), image);
+    let value = |step: &str, field: &str| {
+        let step = &pipeline.steps()[pipeline.find(step).expect("a step").index()];
+        eval(step.argument(field).expect("a field"), &scope).expect("a value")
+    };
+    assert_eq!(value("publish", "image"), "ghcr.io/org/intelgraph:abc");
+    assert_eq!(value("deploy", "env"), "prod");
+    assert_eq!(value("deploy", "subject"), "r@sha256:1");
+    assert_eq!(value("deploy", "branch"), "main");
+    let error = eval(pipeline.steps()[4].argument("subject").expect("bound"), &scope);
+    let told = pipeline.diagnose(&error.expect_err("build did not run")).to_string();
+    assert!(told.starts_with("error[MAE0615]: there is no `steps.build`"), "{told}");
+}
+
+#[test]
+fn steps_follow_what_they_say() {
+    let check = |steps: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n{steps}");
+        assert_eq!(edges(&good(&text)), expect, "{text}");
+    };
+    let step = |id: &str, rest: &str| {
+        format!("- {{ id: {id}, uses: filegroup, with: {{ srcs: [a] }}{rest} }}\n")
+    };
+    let act = |id: &str, rest: &str| {
+        format!("- {{ id: {id}, uses: notify.webhook, with: {{ url: \"https://a.b/\" }}{rest} }}\n")
+    };
+    check(&[step("a", ""), step("b", ""), step("c", "")].concat(), "a>b:s b>c:s");
+    check(&[step("a", ""), step("b", ", needs: []"), step("c", ", needs: [a]")].concat(), "a>c:n");
+    // A reference adds an edge, and takes the place of the one above only for what is no effect.
+    let from = ", if: \"steps.a.status == 'succeeded'\"";
+    check(&[step("a", ""), step("b", ""), step("c", from)].concat(), "a>b:s a>c:d");
+    check(&[step("a", ""), step("b", ""), act("c", from)].concat(), "a>b:s a>c:d b>c:e");
+    // An effect follows all, over the last of each line.
+    let wide = [step("a", ""), step("b", ", needs: [a]"), step("c", ", needs: [a]"), act("d", "")];
+    check(&wide.concat(), "a>b:n a>c:n b>d:e c>d:e");
+    check(&[act("a", ""), act("b", ", needs: []")].concat(), "");
+    check(
+        &[step("a", ""), step("b", ", needs: []"), step("c", ", approval: 2, needs: [b]")].concat(),
+        "b>c:n",
+    );
+}
+
+fn refused(text: &str, expect: &[&str]) {
+    let checked = read(text);
+    assert_eq!(told(&checked), expect, "{text}");
+    assert!(checked.pipeline.is_none() && checked.has_errors(), "{text}");
+}
+
+/// A pipeline whose first step is `a`.
+fn one(rest: &str) -> String {
+    format!("name: p\nsteps:\n  - id: a\n{rest}")
+}
+
+#[test]
+fn wrong_pipelines_are_refused() {
+    let check = refused;
+    check(
+        "",
+        &[
+            "1:1 MAE0605 the file is empty | a pipeline has `name` and `steps`; `maestro template new` begins one",
+        ],
+    );
+    check("- a", &["1:1 MAE0604 a pipeline is a mapping, not a list"]);
+    check(
+        "nmae: p\nsteps: []",
+        &[
+            "1:1 MAE0605 a pipeline needs `name` | such as `name: release`",
+            "1:1 MAE0603 a pipeline has no key `nmae` | did you mean `name`?",
+            "2:1 MAE0605 a pipeline needs a step at least",
+        ],
+    );
+    check(
+        &one("    uses: llm.paln\n    when: x"),
+        &[
+            "4:11 MAE0606 there is no kind of step `llm.paln` | did you mean `llm.plan`?",
+            "5:5 MAE0603 a step has no key `when` | it is called `if` here",
+        ],
+    );
+    check(
+        &one(
+            "    uses: web.scrape\n    with: { url: x, mode: headles, respect_robots: yes, rate: 0 }",
+        ),
+        &[
+            "3:9 MAE0605 `web.scrape` needs `urls` | urls is a list, each item a URL",
+            "5:13 MAE0603 `web.scrape` has no field `url` | did you mean `urls`?",
+            "5:27 MAE0604 `mode` of `web.scrape` is one of `static`, `headless`, not `headles` | did you mean `headless`?",
+            "5:52 MAE0604 `respect_robots` of `web.scrape` is a bool, not `yes` | write `true`",
+            "5:63 MAE0604 `rate` of `web.scrape` is an int from 1 to 100, not `0`",
+        ],
+    );
+    check(
+        &one("    uses: cc_library"),
+        &[
+            "4:11 MAE0606 there is no kind of step `cc_library` | declare the target in a `maestro.star`, and use its label: `uses: //app:server`",
+        ],
+    );
+    check(
+        &one(
+            "    uses: filegroup\n    with: { srcs: [a] }\n    foreach: ${{ steps.b.outputs.files }}\n  - id: b\n    uses: filegroup\n    with: { srcs: a }\n    until: true",
+        ),
+        &[
+            "6:5 MAE0611 `foreach` needs `max` | the list is known at run time only; `max: 100` bounds it",
+            "9:19 MAE0604 `srcs` of `filegroup` is a list, each item a text, not `a` | put it into brackets",
+            "10:5 MAE0611 `until` needs `max` | the most rounds, such as `max: 30`",
+        ],
+    );
+}
+
+#[test]
+fn pipelines_that_contradict_themselves_are_refused() {
+    let check = refused;
+    check(
+        &one(
+            "    uses: filegroup\n    with: { srcs: [1.10, \"${{ steps.b.outputs.fils }}\"] }\n    needs: [c]\n  - { id: b, uses: filegroup, with: { srcs: [a] }, needs: [a] }\n  - { id: c, uses: filegroup, with: { srcs: [a] } }",
+        ),
+        &[
+            "3:9 MAE0609 steps wait for each other: `a` waits for `b` waits for `a` | p.yaml:3:9: `a` takes something from `b` | p.yaml:7:11: `b` needs `a` | a step that should begin at once has `needs: []`",
+            "5:20 MAE0604 an item of `srcs` of `filegroup` is a text, not `1.1` | put it into quotes",
+            "5:47 MAE0607 there is no `fils` here | did you mean `files`?",
+        ],
+    );
+    check(
+        &one(
+            "    uses: filegroup\n    with: { srcs: [a] }\n    secrets: [TOKEN]\n  - id: a\n    uses: security.licenses",
+        ),
+        &[
+            "6:15 MAE0604 a step with `secrets` is not pure, and `filegroup` is | what is pure sees nothing but its inputs; take what it needs from a step that downloads, asks or acts",
+            "7:9 MAE0602 two steps are called `a` | p.yaml:3:9: the other stands here",
+            "7:9 MAE0610 `sbom` of step `a` is bound to nothing | no step above makes a `bill of materials`; name one with `with: { sbom: … }`",
+        ],
+    );
+    check(
+        "name: p\nparams:\n  a: { type: string, enum: [x, y], default: z }\n  b: { type: int, max: 3, default: 4 }\n  c: { type: secret, default: hunter2 }\n  d: { type: strin }\n  e: string\nsteps:\n  - { id: a, uses: //x }",
+        &[
+            "3:45 MAE0604 the default of param `a` is one of `x`, `y`, not `z` | did you mean `x`?",
+            "4:36 MAE0604 the default of param `b` is between -9223372036854775808 and 3, not 4",
+            "5:31 MAE0613 param `c` is a secret, and a default would be for all to read | leave it out; `--param NAME=SECRET` names a stored secret",
+            "6:14 MAE0604 the type of param `d` cannot be `strin` | did you mean `string`?",
+            "7:6 MAE0604 param `e` would have the text `string` as default | a type is said by `{ type: string }`",
+        ],
+    );
+}
+
+#[test]
+fn what_is_ambiguous_is_not_bound() {
+    let image = |id: &str, rest: &str| format!("  - {{ id: {id}, uses: build.container{rest} }}\n");
+    let check = |steps: &[String], expect: &str| {
+        let text = format!("name: p\nsteps:\n{}", steps.concat());
+        let checked = read(&text);
+        let found = match &checked.pipeline {
+            Some(pipeline) => {
+                let bound = pipeline.bindings.last().expect("one");
+                pipeline.steps()[bound.maker.index()].id.value.clone()
+            }
+            None => told(&checked).join("\n"),
+        };
+        assert!(found.starts_with(expect), "{text}: {found}");
+    };
+    let scan = "  - { id: s, uses: security.scan }\n".to_owned();
+    check(&[image("a", ""), image("b", ""), scan.clone()], "b");
+    check(
+        &[image("a", ""), image("b", ", needs: []"), scan.clone()],
+        "5:11 MAE0610 `subject` of step `s` is ambiguous: `a` and `b` are made side by side",
+    );
+    check(
+        &[image("a", ", matrix: { x: [1, 2] }"), scan],
+        "4:11 MAE0610 `subject` of step `s` is ambiguous: `a` makes one for each of its instances",
+    );
+}
+
+#[test]
+fn included_pipelines_take_the_place_of_their_step() {
+    let includes = |path: &str| {
+        match path {
+        "ci/image.pipeline.yaml" => Ok(
+            "name: image\nparams:\n  tag: { type: string }\n  ctx: .\nsteps:\n\
+             - { id: build, uses: build.container, with: { context: \"${{ params.ctx }}\" } }\n\
+             - { id: push, uses: registry.push, with: { image: \"r/a:${{ params.tag }}\" } }\n\
+             - { id: tell, uses: notify.webhook, with: { url: \"https://a/\", body: \"${{ steps.push.outputs.digest }}\" }, needs: [push] }\n\
+             outputs: { image: \"${{ steps.push.outputs.image }}\" }\n"
+                .to_owned(),
+        ),
+        "loop.yaml" => Ok("name: l\nsteps: [{ id: x, include: loop.yaml }]".to_owned()),
+        other => nothing(other),
+    }
+    };
+    let text = "name: p\nparams: { v: { type: string } }\nsteps:\n\
+                - { id: first, uses: filegroup, with: { srcs: [a] } }\n\
+                - { id: img, include: ci/image.pipeline.yaml, with: { tag: \"v${{ params.v }}\" } }\n\
+                - { id: sign, uses: supplychain.sign, with: { subject: \"${{ steps.img.outputs.image }}\" } }\n\
+                - { id: last, uses: filegroup, with: { srcs: [b] }, needs: [img] }\n";
+    let checked = load("p.yaml", text, &includes, &defaults());
+    assert_eq!(told(&checked), Vec::<String>::new());
+    let pipeline = checked.pipeline.expect("no errors");
+    assert_eq!(
+        edges(&pipeline),
+        "first>img.build:s img.build>img.push:d first>img.tell:n img.push>img.tell:d \
+         img.push>sign:d img.tell>sign:e img.build>last:n img.push>last:n img.tell>last:n"
+    );
+    let scope = Scope { params: serde_json::json!({"v": "7"}), ..Scope::default() };
+    let push = pipeline.step(pipeline.find("img.push").expect("it is there")).expect("a step");
+    assert_eq!(eval(push.argument("image").expect("given"), &scope), Ok("r/a:v7".into()));
+
+    let check = |step: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n- {step}");
+        let checked = load("p.yaml", &text, &includes, &defaults());
+        assert_eq!(told(&checked).join("\n"), expect, "{text}");
+    };
+    check(
+        "{ id: a, include: loop.yaml }",
+        "2:27 MAE0614 pipelines include each other: `loop.yaml` → `loop.yaml`",
+    );
+    check(
+        "{ id: a, include: none.yaml }",
+        "3:21 MAE0614 `none.yaml` cannot be included: there is no file `none.yaml`",
+    );
+    check(
+        "{ id: a, include: ci/image.pipeline.yaml, with: { tga: x } }",
+        "3:9 MAE0605 the included pipeline needs param `tag` | ci/image.pipeline.yaml:3:3: it is declared here | add `with: { tag: … }`\n3:53 MAE0607 the included pipeline has no param `tga` | did you mean `tag`?",
+    );
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_is_a_pipeline_or_an_error_with_a_place() {
+    let start = Instant::now();
+    let mut texts: Vec<String> = Vec::new();
+    for at in 0..SAMPLE.len() {
+        texts.push(SAMPLE[..at].to_owned());
+        for byte in [b'{', b'"', b'\n', b'$'] {
+            let mut bytes = SAMPLE.as_bytes().to_vec();
+            bytes[at] = byte;
+            texts.push(String::from_utf8(bytes).expect("ASCII"));
+        }
+        let mut flipped = SAMPLE.as_bytes().to_vec();
+        flipped[at] ^= 1 << (at % 7);
+        texts.push(String::from_utf8(flipped).expect("ASCII"));
+    }
+    for text in texts {
+        let checked = read(&text);
+        assert_eq!(checked.pipeline.is_some(), !checked.has_errors(), "{text}");
+        for found in &checked.findings {
+            let place = found.diagnostic.location.as_ref().expect("a place");
+            let lines = text.split('\n').count() as u32;
+            assert!((1..=lines).contains(&place.line), "{}\n{text}", found.diagnostic);
+            assert!(!found.diagnostic.message.is_empty());
+            if let Some(fix) = &found.fix {
+                assert!(text.get(fix.range.clone()).is_some());
+            }
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
+}
+
+#[test]
+fn fixes_mend_what_they_say() {
+    let check = |text: &str, expect: &str| {
+        let mut text = text.to_owned();
+        // What was hidden by a wrong key is seen once the key is right.
+        while let Some(fixed) = apply_fixes("p.yaml", &text, &read(&text).findings) {
+            text = fixed;
+        }
+        assert_eq!(text, expect);
+        assert_eq!(told(&read(&text)), Vec::<String>::new());
+    };
+    check(
+        "name: p\non: pull_request\nsteps:\n- id: a\n  uses: genrul\n  wiht: { outs: x, cmd: 7 }\n  \
+         depends_on: []\n  continue-on-error: no\n",
+        "name: p\non: pr\nsteps:\n- id: a\n  uses: genrule\n  with: { outs: [x], cmd: \"7\" }\n  \
+         needs: []\n  continue_on_error: false\n",
+    );
+}
+
+#[test]
+fn large_files_take_little_time_or_are_refused() {
+    let huge = format!("name: p\nsteps:\n{}", "# x\n".repeat(3_000_000));
+    let start = Instant::now();
+    let checked = read(&huge);
+    assert!(
+        told(&checked)[0].contains("MAE0601 the file has 12000015 bytes"),
+        "{:?}",
+        told(&checked)
+    );
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+
+    let mut many = "name: p\nsteps:\n".to_owned();
+    for at in 0..10_000 {
+        let what = if at % 10 == 9 {
+            "notify.webhook, with: { url: \"https://a/\" }"
+        } else {
+            "genrule, with: { outs: [x], cmd: \"y\" }"
+        };
+        many.push_str(&format!("- {{ id: s{at}, uses: {what} }}\n"));
+    }
+    let pipeline = good(&many);
+    assert_eq!((pipeline.steps().len(), pipeline.edges.len()), (10_000, 9_999));
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
