@@ -7,6 +7,7 @@
 //! | [`baselines`] | what cached results were made of, for explanations across machines |
 //! | [`engine`] | the build: which action next, look up or run, rewinding |
 //! | [`runner`] | the interface between the engine and whatever runs an action |
+//! | [`step`] | the interface between the driver of a run and those who talk to a far side |
 //! | [`command`] | runs command actions: input tree, sandbox, outputs |
 //! | [`sandbox`] | namespaces, spawn servers |
 //! | [`native`] | steps that Maestro implements itself |
@@ -21,4 +22,5 @@ pub mod provenance;
 pub mod records;
 pub mod runner;
 pub mod sandbox;
+pub mod step;
 pub mod workspace;

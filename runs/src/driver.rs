@@ -31,11 +31,12 @@ use maestro_core::run::{
     Command, Entry, Event, Owner, Refusal, RunCreated, RunId, RunState, RunStatus, TaskId, Work,
     create, decide,
 };
+use maestro_executor::step::{Registry, Stop};
 use tokio::task::JoinSet;
 
 use crate::checkpoint::Checkpoints;
 use crate::journal::{self, Append, Journal, JournalError};
-use crate::step::{Cancel, Registry, Script};
+use crate::script::Script;
 use perform::Done;
 
 /// The time, as milliseconds since 1970.
@@ -87,7 +88,7 @@ pub struct Driver {
     options: DriverOptions,
     state: RunState,
     epoch: u64,
-    busy: BTreeMap<TaskId, Cancel>,
+    busy: BTreeMap<TaskId, Stop>,
     tasks: JoinSet<Done>,
     kept: u64,
 }

@@ -2,19 +2,19 @@
 //!
 //! The rules of a run are in `maestro_core::run`; this crate keeps its events ([`journal`]) and
 //! acts on them ([`driver`]). Killing the process at any line and starting again gives the same
-//! end (invariant 7 of docs/ARCHITECTURE.md), which `tests/kill.rs` shows by enumeration.
+//! end (invariant 7 of docs/ARCHITECTURE.md), which `runs/tests/kill.rs` shows by enumeration.
 //!
 //! Where to start reading: [`journal`] says what is durable when, [`driver`] how a run advances,
-//! [`step`] what a step must implement.
+//! `maestro_executor::step` what a step must implement.
 
 pub mod checkpoint;
 pub mod driver;
 pub mod journal;
 pub mod lease;
-pub mod step;
+pub mod script;
 
 pub use checkpoint::{Checkpoints, NoCheckpoints, Point};
 pub use driver::{DriveError, Driver, DriverOptions};
 pub use journal::{Append, Journal, JournalError, RunSummary};
 pub use lease::{Lease, LeaseError};
-pub use step::{Cancel, Effect, Expansion, Found, Registry, Reply, Script, Worker};
+pub use script::{Expansion, Script};

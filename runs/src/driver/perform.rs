@@ -8,11 +8,12 @@ use maestro_core::run::event::Success;
 use maestro_core::run::{
     Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
 };
+use maestro_executor::step::{Effect, Reply, Stop, WorkFailure};
 
 use super::{DriveError, Driver};
 use crate::checkpoint::Point;
 use crate::journal::JournalError;
-use crate::step::{Cancel, Effect, Expansion, Reply, WorkFailure};
+use crate::script::Expansion;
 
 /// What a task that was under way came to.
 pub enum Done {
@@ -126,8 +127,8 @@ impl Driver {
     }
 
     /// Notes that a task is under way, and gives it the means to be stopped.
-    pub(super) fn admit(&mut self, task: TaskId) -> (Cancel, Times) {
-        let cancel = Cancel::new();
+    pub(super) fn admit(&mut self, task: TaskId) -> (Stop, Times) {
+        let cancel = Stop::new();
         if self.state.cancelled.is_some() {
             cancel.cancel();
         }
@@ -141,7 +142,7 @@ impl Driver {
     /// Sends an effect in the background, if this process still drives the run.
     pub(super) fn dispatch<F, Fut>(&mut self, task: TaskId, effect: Arc<dyn Effect>, send: F)
     where
-        F: FnOnce(Arc<dyn Effect>, maestro_core::run::Intent, Cancel) -> Fut + Send + 'static,
+        F: FnOnce(Arc<dyn Effect>, maestro_core::run::Intent, Stop) -> Fut + Send + 'static,
         Fut: Future<Output = Reply> + Send,
     {
         let Some(TaskStatus::Intended(intent)) =
@@ -226,11 +227,7 @@ impl Late {
 }
 
 /// Waits for `work`, but not beyond its time, nor beyond the grace after a cancellation.
-async fn bounded<T>(
-    times: Times,
-    cancel: &Cancel,
-    work: impl Future<Output = T>,
-) -> Result<T, Late> {
+async fn bounded<T>(times: Times, cancel: &Stop, work: impl Future<Output = T>) -> Result<T, Late> {
     let timeout = async {
         match times.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,

@@ -9,10 +9,10 @@
 //! | unknown | a person has to find out |
 
 use maestro_core::run::{Failure, FailureClass, FarSide, TaskId, TaskStatus};
+use maestro_executor::step::{Found, Reply};
 
 use super::perform::Done;
 use super::{DriveError, Driver};
-use crate::step::{Found, Reply};
 
 impl Driver {
     pub(super) async fn settle(&mut self, task: TaskId) -> Result<(), DriveError> {

@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use maestro_core::ActionClass;
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
+use maestro_executor::step::{Effect, Found, Reply, Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::NoCheckpoints;
 use crate::journal::sqlite::SqliteJournal;
-use crate::step::{Effect, Expansion, Found, Reply, WorkFailure, Worker};
+use crate::script::Expansion;
 
 struct RealClock;
 impl Clock for RealClock {
@@ -81,7 +82,7 @@ fn name(inputs: &Value) -> String {
 
 #[async_trait]
 impl Worker for World {
-    async fn run(&self, inputs: &Value, cancel: &Cancel) -> Result<Success, WorkFailure> {
+    async fn run(&self, inputs: &Value, cancel: &Stop) -> Result<Success, WorkFailure> {
         let name = name(inputs);
         self.worked.lock().expect("unpoisoned").push(name.clone());
         if self.hanging.contains(&name) {
@@ -103,7 +104,7 @@ impl Effect for World {
     fn render(&self, inputs: &Value) -> Result<String, Failure> {
         Ok(inputs.to_string())
     }
-    async fn send(&self, request: &str, key: &str, _: &Cancel) -> Reply {
+    async fn send(&self, request: &str, key: &str, _: &Stop) -> Reply {
         let request: Value = serde_json::from_str(request).expect("as rendered");
         let name = name(&request);
         if self.keys.lock().expect("unpoisoned").insert(key.to_owned()) {
@@ -114,7 +115,7 @@ impl Effect for World {
             false => Reply::Done(Success::default()),
         }
     }
-    async fn find(&self, _: &str, key: &str, _: &Cancel) -> Found {
+    async fn find(&self, _: &str, key: &str, _: &Stop) -> Found {
         match self.keys.lock().expect("unpoisoned").contains(key) {
             true => Found::Done(Success::default()),
             false => Found::NotDone,

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use maestro_core::ActionClass;
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
+use maestro_executor::step::{Effect, Registry, Reply, Stop, WorkFailure, Worker};
 use maestro_runs::driver::{self, Clock, Tools};
 use maestro_runs::journal::sqlite::SqliteJournal;
 use maestro_runs::journal::{self, JournalError};
-use maestro_runs::step::WorkFailure;
 use maestro_runs::*;
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ struct Build;
 
 #[async_trait]
 impl Worker for Build {
-    async fn run(&self, _: &Value, _: &Cancel) -> Result<Success, WorkFailure> {
+    async fn run(&self, _: &Value, _: &Stop) -> Result<Success, WorkFailure> {
         Ok(Success::default())
     }
 }
@@ -97,7 +97,7 @@ impl Effect for Post {
     fn render(&self, inputs: &Value) -> Result<String, Failure> {
         Ok(inputs["task"].as_str().expect("a name").to_owned())
     }
-    async fn send(&self, request: &str, key: &str, _: &Cancel) -> Reply {
+    async fn send(&self, request: &str, key: &str, _: &Stop) -> Reply {
         match far_side::send(self.port, key, request) {
             Some(()) => Reply::Done(Success::default()),
             None => Reply::Unclear(Failure::new(FailureClass::Infrastructure, "no answer")),

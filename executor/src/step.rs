@@ -1,50 +1,18 @@
-//! What a step must implement to be driven: work, effects, and the template that feeds them.
+//! Steps of a run that are not actions of a build: work that calls out, and effects.
 //!
-//! Implementations live above this crate and are wired in `cli`. None of them writes to the
-//! journal, decides about retries, or remembers anything between calls: all that is the driver's.
+//! These are the interfaces between who drives a run, above, and who talks to a far side, in
+//! `integrations`. Implementations keep no journal, decide about no retry, and remember nothing
+//! between calls: all that is the driver's, so that a process can die at any line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use maestro_core::run::event::{Item, Success};
-use maestro_core::run::{
-    Amount, ApprovalRequest, Failure, FailureClass, RunState, StepIndex, TaskId,
-};
+use maestro_core::run::event::Success;
+use maestro_core::run::{Amount, Failure, FailureClass};
 use serde_json::Value;
 
-pub use tokio_util::sync::CancellationToken as Cancel;
-
-/// What evaluating a step gave, once its turn had come.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Expansion {
-    /// Its condition does not hold.
-    Skip,
-    /// Its tasks.
-    Items(Vec<Item>),
-}
-
-/// The template of a run: evaluates its expressions over the fold. Pure.
-pub trait Script: Send + Sync {
-    /// Condition and items of a step whose turn has come.
-    fn expand(&self, state: &RunState, step: StepIndex) -> Result<Expansion, Failure>;
-
-    /// The inputs of a task.
-    fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
-
-    /// Whether the condition of an `until` holds after this success; `true` where there is none.
-    fn done(&self, state: &RunState, task: TaskId, success: &Success) -> Result<bool, Failure>;
-
-    /// What a gate asks people to agree to. `requests` has the requests of the effects behind it
-    /// that can be rendered now.
-    fn approval(
-        &self,
-        state: &RunState,
-        task: TaskId,
-        requests: &BTreeMap<StepIndex, String>,
-        now_ms: u64,
-    ) -> ApprovalRequest;
-}
+pub use tokio_util::sync::CancellationToken as Stop;
 
 /// Pure or recorded work.
 #[async_trait]
@@ -55,7 +23,7 @@ pub trait Worker: Send + Sync {
     }
 
     /// Does it. May be called again with the same inputs, at any time.
-    async fn run(&self, inputs: &Value, cancel: &Cancel) -> Result<Success, WorkFailure>;
+    async fn run(&self, inputs: &Value, cancel: &Stop) -> Result<Success, WorkFailure>;
 }
 
 /// Work that failed, and what it cost all the same.
@@ -81,14 +49,14 @@ pub trait Effect: Send + Sync {
     fn render(&self, inputs: &Value) -> Result<String, Failure>;
 
     /// Sends it, with `key` where the far side takes one.
-    async fn send(&self, request: &str, key: &str, cancel: &Cancel) -> Reply;
+    async fn send(&self, request: &str, key: &str, cancel: &Stop) -> Reply;
 
     /// Asks the far side whether a request arrived. For [`FarSide::Queryable`] and
     /// [`FarSide::Conditional`]; others need not implement it.
     ///
     /// [`FarSide::Queryable`]: maestro_core::run::FarSide::Queryable
     /// [`FarSide::Conditional`]: maestro_core::run::FarSide::Conditional
-    async fn find(&self, _request: &str, _key: &str, _cancel: &Cancel) -> Found {
+    async fn find(&self, _request: &str, _key: &str, _cancel: &Stop) -> Found {
         Found::Unclear("it cannot be asked".into())
     }
 }

@@ -1,0 +1,38 @@
+//! What a template means to a run: its expressions, evaluated over the fold.
+
+use std::collections::BTreeMap;
+
+use maestro_core::run::event::{Item, Success};
+use maestro_core::run::{ApprovalRequest, Failure, RunState, StepIndex, TaskId};
+use serde_json::Value;
+
+/// What evaluating a step gave, once its turn had come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expansion {
+    /// Its condition does not hold.
+    Skip,
+    /// Its tasks.
+    Items(Vec<Item>),
+}
+
+/// The template of a run: evaluates its expressions over the fold. Pure.
+pub trait Script: Send + Sync {
+    /// Condition and items of a step whose turn has come.
+    fn expand(&self, state: &RunState, step: StepIndex) -> Result<Expansion, Failure>;
+
+    /// The inputs of a task.
+    fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
+
+    /// Whether the condition of an `until` holds after this success; `true` where there is none.
+    fn done(&self, state: &RunState, task: TaskId, success: &Success) -> Result<bool, Failure>;
+
+    /// What a gate asks people to agree to. `requests` has the requests of the effects behind it
+    /// that can be rendered now.
+    fn approval(
+        &self,
+        state: &RunState,
+        task: TaskId,
+        requests: &BTreeMap<StepIndex, String>,
+        now_ms: u64,
+    ) -> ApprovalRequest;
+}
