@@ -70,6 +70,7 @@ Graphs are generated from a seed: packages of fifty actions, each with a source 
 Each action is `/bin/sh -c` around `sha256sum` of its inputs.
 Maestro and Bazel get the same rule in Starlark, ninja the same command line; each has a workspace of its own.
 All run 2 jobs. Maestro and Bazel sandbox each action, ninja does not.
+Each writes what it writes for people, into a file; none lists its targets, as Maestro would with `--output json`.
 Tools take turns within each run. Figures are medians of wall time, start of the program included; in brackets the fastest and the slowest.
 
 | scenario | before it |
