@@ -37,6 +37,15 @@ impl Store {
         Ok(Some(result))
     }
 
+    /// The result of a key as it was stored: blobs that it names may be gone, and nothing is
+    /// renewed.
+    pub fn stored_action_result(
+        &self,
+        key: &ActionKey,
+    ) -> Result<Option<ActionResult>, StoreError> {
+        self.inner.load_result(key)
+    }
+
     /// Stores a result. Every blob that it names must be present; the first one that is not is
     /// the error.
     pub fn put_action_result(

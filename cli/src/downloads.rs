@@ -111,8 +111,9 @@ impl Invocation {
     /// Makes artifacts in the store, and writes none of them out.
     pub fn make_in_store(&self, graph: &ActionGraph, requested: &[ArtifactId]) -> Result<Report> {
         let plan = graph.plan(requested).map_err(|e| Failure::input(e.to_string()))?;
-        let runners = Runners::new(self)?.list(self.live.clone());
-        let report = self.engine(graph, &runners, None).build(&plan, requested);
+        let runners = Runners::new(self)?;
+        let report = self.engine(graph, runners.list(), None).build(&plan, requested);
+        self.finish_baselines();
         if self.store.was_written() {
             self.store.leave_epoch()?;
         }

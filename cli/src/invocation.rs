@@ -7,21 +7,22 @@
 //!    writes what was asked for to `maestro-out/`, and remembers (build log, snapshot).
 //! 4. [`Invocation::conclude`] reports.
 
+mod ending;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
 use maestro_core::graph::{Executable, Plan};
 use maestro_core::{ActionGraph, ArtifactId, DigestFunction, FailureKind, RelPath};
-use maestro_executor::baselines::Build;
+use maestro_executor::baselines::{self, Build};
 use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
-use maestro_executor::engine::{Engine, EngineOptions, FinishedAction, Report};
+use maestro_executor::engine::{Engine, EngineOptions, Report};
 use maestro_executor::records::{Reach, Records};
 use maestro_executor::runner::{Cancel, Runner};
 use maestro_executor::workspace;
@@ -34,14 +35,13 @@ use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords, TestFlags, T
 use crate::config::{Config, PROJECT_FILE};
 use crate::console::Console;
 use crate::exit::{Failure, chain};
-use crate::increment::{Ended, Known, Work, observe};
+use crate::increment::{Known, Work, observe};
 use crate::null_build::{self, Memory};
-use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
+use crate::report::{OutputSummary, Summary, TARGETS_SHOWN};
 use crate::repos::{self, Repos};
 pub use crate::request::{Goal, Request, Wanted};
 use crate::runners::{Runners, ToolchainFinder, sandbox};
 use crate::sinks::Fanout;
-use crate::verdicts::write_merged;
 
 /// The end of a build, before it is reported.
 pub struct Built {
@@ -87,6 +87,7 @@ pub struct Invocation {
     remembers: bool,
     state_dir: PathBuf,
     stamp: Build,
+    baselines: baselines::Writer,
     started: Instant,
     _lock: WorkspaceLock,
     _lease: Lease,
@@ -155,6 +156,7 @@ impl Invocation {
             unix_ms: stamp.started_unix_ms,
         });
         Ok(Self {
+            baselines: baselines::Writer::new(&store, &stamp),
             toolchains: ToolchainFinder::new(&store),
             records: Arc::new(records),
             live: None,
@@ -185,63 +187,26 @@ impl Invocation {
 
     /// Makes what is wanted, writes it to `maestro-out/`, and remembers.
     pub fn build(&self, mut work: Work, goal: impl Into<Goal>) -> Result<Built> {
-        let Goal { targets, count, artifacts: requested, wanted } = goal.into();
+        let goal: Goal = goal.into();
+        let runners = Runners::new(self)?;
         if let Some(known) = &mut work.known {
             known.expect_added(&work.graph);
-        }
-        let made = self.make(&work, &requested)?;
-        // What this build has seen is then less than what it depends on: the former snapshot stays,
-        // and the next build finds the same changes.
-        let started_over = made.is_none();
-        let Made { mut report, plan, written } = match made {
-            Some(made) => made,
-            None => {
-                // Something is lost that nobody planned to make again: look at everything.
-                work.known = None;
-                let made = self.make(&work, &requested)?;
-                made.ok_or_else(|| {
-                    Failure::new(FailureKind::Internal, "a whole plan lacks an action")
-                })?
+            if !known.edited.is_empty() {
+                let jobs = self.config.jobs(self.request.options.jobs);
+                runners.warm_up(known.dirty.len().min(jobs));
             }
-        };
-        let exit = self.exit_code(&report);
-        let log_bytes = crate::memory::remember(self, &work, &mut report, exit)?;
-        if work.known.is_none() {
-            crate::allocator::give_back();
         }
-        if let (Some(_), Some(memory)) = (&work.known, &self.memory) {
-            crate::counts::count_known(&mut report, &work, memory, &plan, &requested);
-        }
-        let (tests, logs) = self.test_verdicts(&work, &wanted, &report, &plan);
-        if let Some(flags) = &self.request.tests {
-            write_merged(flags, &self.config.workspace, &tests)?;
-        }
-        let (graph, known) = (&work.graph, work.known.as_ref());
-        let named = if self.names_targets(count) { wanted.as_slice() } else { &[] };
-        let executables = named.iter().map(|want| executable(&self.config, graph, want)).collect();
-        let files: Vec<Vec<OutputSummary>> =
-            named.iter().map(|want| self.files_of(graph, known, want, &written)).collect();
-        let summary = self.summary(&report, named, &files);
-        if self.store.was_written() {
-            self.store.leave_epoch()?;
-        }
-        if self.remembers && !started_over {
-            let written = written.into_values().flatten().chain(logs);
-            let written: Vec<WrittenFile> = written.collect();
-            self.leave(&Ended {
-                work: &work,
-                plan: &plan,
-                report: &report,
-                targets: &targets,
-                count,
-                requested: &requested,
-                summary: &summary,
-                tests: &tests,
-                files: &written,
-                log_bytes,
-            })?;
-        }
-        Ok(Built { report, targets: count, summary, files, executables })
+        let made = self.make_whole(&mut work, &goal.artifacts, &runners);
+        std::thread::scope(|scope| {
+            let (store, baselines) = (&self.store, &self.baselines);
+            let closing = std::thread::Builder::new()
+                .name("closing".to_owned())
+                .spawn_scoped(scope, move || ending::close(store, baselines, runners))
+                .context("cannot start a thread")?;
+            let built = self.remember(work, goal, made?)?;
+            closing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(built)
+        })
     }
 
     /// The engine over a graph.
@@ -262,12 +227,38 @@ impl Invocation {
             events: &self.events,
             cancel: &self.cancel,
             started: self.started,
+            baselines: Some(&self.baselines),
             before,
         }
     }
 
+    /// Runs the engine and writes outputs; once more with the whole plan where less is not enough.
+    fn make_whole(
+        &self,
+        work: &mut Work,
+        requested: &[ArtifactId],
+        runners: &Runners,
+    ) -> Result<Made> {
+        if let Some(made) = self.make(work, requested, runners)? {
+            return Ok(made);
+        }
+        // Something is lost that nobody planned to make again: look at everything. What this build
+        // has seen is then less than what it depends on: the former snapshot stays, and the next
+        // build finds the same changes.
+        work.known = None;
+        let made = self.make(work, requested, runners)?;
+        let made = made
+            .ok_or_else(|| Failure::new(FailureKind::Internal, "a whole plan lacks an action"))?;
+        Ok(Made { started_over: true, ..made })
+    }
+
     /// Runs the engine and writes outputs; `None` where only a look at all actions can help.
-    fn make(&self, work: &Work, requested: &[ArtifactId]) -> Result<Option<Made>> {
+    fn make(
+        &self,
+        work: &Work,
+        requested: &[ArtifactId],
+        runners: &Runners,
+    ) -> Result<Option<Made>> {
         let graph = &work.graph;
         let before = work.known.as_ref().map(Known::before);
         let plan = match &before {
@@ -275,8 +266,7 @@ impl Invocation {
             None => graph.plan(requested),
         };
         let plan = plan.map_err(|e| Failure::input(e.to_string()))?;
-        let runners = Runners::new(self)?.list(self.live.clone());
-        let engine = self.engine(graph, &runners, before.as_ref());
+        let engine = self.engine(graph, runners.list(), before.as_ref());
         let mut report = engine.build(&plan, requested);
         let known_files = self.memory.as_ref().map(|memory| &*memory.snapshot as &dyn KnownFiles);
         let writer = OutputWriter {
@@ -290,7 +280,9 @@ impl Invocation {
             }
             let ids = self.to_write(graph, work.known.as_ref(), requested, &report);
             match self.write_outputs(work, &writer, &ids, &report) {
-                Ok(written) => return Ok(Some(Made { report, plan, written })),
+                Ok(written) => {
+                    return Ok(Some(Made { report, plan, written, started_over: false }));
+                }
                 Err(OutputError::Lost(_)) if before.is_some() => return Ok(None),
                 Err(OutputError::Lost(lost)) if attempt < maestro_core::limits::REWINDS_MAX => {
                     match engine.rewind_lost(&plan, requested, &lost) {
@@ -302,28 +294,6 @@ impl Invocation {
             }
         }
         unreachable!("the last attempt returns")
-    }
-
-    /// Reports, and says how the process ends.
-    pub fn conclude(self, built: Built) -> Result<ExitCode> {
-        let Built { report, targets, mut summary, files: _, executables: _ } = built;
-        summary.wall_ms = millis(self.started);
-        let exit = self.exit_code(&report);
-        self.events.emit(Event::InvocationFinished {
-            success: summary.success,
-            exit_code: exit,
-            actions: summary.actions,
-            critical_path_ms: summary.critical_path_ms,
-            wall_ms: summary.wall_ms,
-        });
-        for problem in self.events.finish() {
-            eprintln!("warning: {problem}");
-        }
-        if report.cancelled {
-            eprintln!("error: cancelled");
-        }
-        print_summary(self.output, &summary, targets, &self.request, false)?;
-        Ok(ExitCode::from(exit))
     }
 
     /// Whether a report names each of so many targets: of many, only programs want to know.
@@ -359,7 +329,6 @@ impl Invocation {
             live: self.live.is_some(),
             sandbox: sandbox(options),
             log_dir: self.state_dir.join("logs"),
-            build: Some(self.stamp.clone()),
             lookup_only: false,
         }
     }
@@ -393,26 +362,6 @@ impl Invocation {
         writer.write(&nodes.collect::<Vec<_>>(), threads)
     }
 
-    fn summary(&self, report: &Report, wanted: &[Wanted], files: &[Vec<OutputSummary>]) -> Summary {
-        let targets = wanted.iter().zip(files).map(|(want, files)| TargetSummary {
-            label: want.label.to_string(),
-            aspect: want.aspect.clone(),
-            outputs: files.clone(),
-        });
-        let cost = |f: &FinishedAction| f.cost_usd_micros;
-        let saved = |f: &FinishedAction| f.saved_usd_micros;
-        Summary {
-            success: report.success(),
-            targets: targets.collect(),
-            actions: report.counts,
-            critical_path_ms: report.critical_path_ms,
-            wall_ms: millis(self.started),
-            cost_usd_micros: report.finished.iter().map(cost).sum(),
-            saved_usd_micros: report.finished.iter().map(saved).sum(),
-            invocation_id: self.id().to_owned(),
-        }
-    }
-
     /// The id of this invocation.
     pub fn id(&self) -> &str {
         &self.stamp.invocation_id
@@ -439,6 +388,8 @@ struct Made {
     report: Report,
     plan: Plan,
     written: HashMap<ArtifactId, Vec<WrittenFile>>,
+    /// Whether a plan of dirty actions alone turned out to be too little.
+    started_over: bool,
 }
 
 /// Opens the store of a configuration.

@@ -172,7 +172,6 @@ impl Declared {
                 live: false,
                 sandbox: maestro_core::key::SandboxProfile::Hermetic,
                 log_dir: state_dir.join("logs"),
-                build: None,
                 lookup_only: false,
             },
             graph: &loaded.graph,
@@ -184,6 +183,7 @@ impl Declared {
             events: &Progress { name: name.to_owned(), told: Mutex::default() },
             cancel: &self.cancel,
             started: Instant::now(),
+            baselines: None,
             before: None,
         };
         let report = engine.build(&plan, &files);

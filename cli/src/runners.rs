@@ -23,15 +23,17 @@ use crate::invocation::Invocation;
 
 /// The runners of one build.
 pub struct Runners {
+    command: Arc<CommandRunner>,
     list: Vec<Arc<dyn Runner>>,
 }
 
 impl Runners {
-    /// Commands in the sandbox, native steps, pinned downloads.
+    /// Commands in the sandbox, native steps, pinned downloads, and live calls where the command
+    /// makes them.
     pub fn new(invocation: &Invocation) -> Result<Self> {
         let options = &invocation.request.options;
         let program = std::env::current_exe().context("cannot find Maestro's own program")?;
-        let command = CommandRunner::new(
+        let command = Arc::new(CommandRunner::new(
             &invocation.store,
             CommandOptions {
                 program,
@@ -39,14 +41,22 @@ impl Runners {
                 profile: sandbox(options),
                 workspace: Some(invocation.config.workspace.clone()),
             },
-        );
+        ));
         let fetch = fetch_runner(&invocation.config, options.offline);
-        Ok(Self { list: vec![Arc::new(command), Arc::new(NativeRunner), Arc::new(fetch)] })
+        let mut list: Vec<Arc<dyn Runner>> =
+            vec![command.clone(), Arc::new(NativeRunner), Arc::new(fetch)];
+        list.extend(invocation.live.clone());
+        Ok(Self { command, list })
     }
 
-    /// All of them, with one for live calls where there is one.
-    pub fn list(self, live: Option<Arc<dyn Runner>>) -> Vec<Arc<dyn Runner>> {
-        self.list.into_iter().chain(live).collect()
+    /// All of them.
+    pub fn list(&self) -> &[Arc<dyn Runner>] {
+        &self.list
+    }
+
+    /// Gets ready for so many commands at once, which are sure to come.
+    pub fn warm_up(&self, commands: usize) {
+        self.command.warm_up(commands);
     }
 }
 

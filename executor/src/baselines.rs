@@ -21,7 +21,9 @@
 mod read;
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use maestro_cas::{Store, StoreError};
 use maestro_core::key::Prepared;
@@ -79,11 +81,18 @@ pub struct Build {
     pub started_unix_ms: u64,
 }
 
-/// Gathers what a build ran, and stores it by the hundred.
-pub struct Writer<'a> {
-    store: &'a Store,
-    build: &'a Build,
+/// Gathers what a build ran, and has a thread store it by the hundred: nobody waits for a record.
+pub struct Writer {
+    store: Store,
+    build: Build,
     batch: Mutex<Batch>,
+    keeper: Mutex<Option<Keeper>>,
+}
+
+/// The thread that stores, and the way to it. It is there from the first full batch on.
+struct Keeper {
+    batches: SyncSender<Batch>,
+    thread: JoinHandle<Result<(), StoreError>>,
 }
 
 #[derive(Default)]
@@ -93,25 +102,21 @@ struct Batch {
     runs: Vec<(Identity, Entry)>,
 }
 
-impl<'a> Writer<'a> {
+impl Writer {
     /// A writer with nothing gathered.
-    pub fn new(store: &'a Store, build: &'a Build) -> Self {
-        Self { store, build, batch: Mutex::default() }
+    pub fn new(store: &Store, build: &Build) -> Self {
+        let (store, build) = (store.clone(), build.clone());
+        Self { store, build, batch: Mutex::default(), keeper: Mutex::default() }
     }
 
     /// Takes note of a run, `end_ms` after the build began, whose result and messages are in the
     /// store. Actions with enormous inputs are left out.
-    pub fn note(
-        &self,
-        identity: Identity,
-        prepared: &Prepared,
-        end_ms: u64,
-    ) -> Result<(), StoreError> {
+    pub fn note(&self, identity: Identity, prepared: &Prepared, end_ms: u64) {
         let directories = &prepared.tree.directories;
         let bytes: usize = directories.iter().map(|(_, bytes)| bytes.len()).sum();
         if bytes > limits::BASELINE_ACTION_BYTES_MAX {
             tracing::debug!(path = identity.path, bytes, "too many inputs for a baseline");
-            return Ok(());
+            return;
         }
         let entry = Entry {
             unix_ms: self.build.started_unix_ms + end_ms,
@@ -131,39 +136,81 @@ impl<'a> Writer<'a> {
         if batch.bytes < limits::BASELINE_PACK_BYTES
             && batch.runs.len() < limits::BASELINE_PACK_ACTIONS
         {
-            return Ok(());
+            return;
         }
         let full = std::mem::take(&mut *batch);
         drop(batch);
-        self.store(full)
+        self.hand_over(full);
     }
 
-    /// Stores what is gathered still.
-    pub fn finish(self) -> Result<(), StoreError> {
-        let batch = std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner));
-        self.store(batch)
+    /// Stores what is gathered still, and waits until all is stored. Says what went wrong on the
+    /// way; the batches after that were not stored.
+    pub fn finish(&self) -> Result<(), StoreError> {
+        let rest = std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner));
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Keeper { batches, thread }) = keeper else {
+            return keep(&self.store, rest);
+        };
+        let _ = batches.send(rest); // the thread ended early only on an error, which it tells
+        drop(batches);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    fn store(&self, batch: Batch) -> Result<(), StoreError> {
-        let Batch { directories, bytes: _, runs } = batch;
-        if runs.is_empty() {
-            return Ok(());
+    /// Gives a batch to the thread; waits where that is behind by more than one.
+    fn hand_over(&self, batch: Batch) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_none() {
+            *keeper = Keeper::start(self.store.clone());
         }
-        let pack = self.store.put_bytes(&Tree::encode_parts(&[], directories.values()))?;
-        for (identity, entry) in runs {
-            let key = identity.record_key(self.store.function());
-            let mut entries = read::entries(self.store, &key)?;
-            add(&mut entries, Entry { inputs: pack, ..entry });
-            match self.store.put_action_result(&key, &record(&entries)) {
-                // Collection took something in between.
-                Err(error @ StoreError::Missing { .. }) => {
-                    tracing::debug!(path = identity.path, %error, "no baseline is left");
-                }
-                stored => stored?,
+        let refused = match &*keeper {
+            // Its error is told at the end.
+            Some(keeper) => keeper.batches.send(batch).is_err(),
+            None => true,
+        };
+        if refused {
+            tracing::debug!("a batch of baselines is not stored");
+        }
+    }
+}
+
+impl Keeper {
+    /// Starts the thread; `None` where there can be no more threads.
+    fn start(store: Store) -> Option<Self> {
+        let (batches, received) = sync_channel(1);
+        let work = move || received.iter().try_for_each(|batch| keep(&store, batch));
+        let thread = std::thread::Builder::new().name("baselines".to_owned()).spawn(work).ok()?;
+        Some(Self { batches, thread })
+    }
+}
+
+/// Stores a batch: the pack, and the record of each run.
+fn keep(store: &Store, batch: Batch) -> Result<(), StoreError> {
+    let Batch { directories, bytes: _, runs } = batch;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let pack = store.put_bytes(&Tree::encode_parts(&[], directories.values()))?;
+    for (identity, entry) in runs {
+        let key = identity.record_key(store.function());
+        let mut entries = read::entries_as_stored(store, &key)?;
+        add(&mut entries, Entry { inputs: pack, ..entry });
+        put_record(store, &key, entries)?;
+    }
+    Ok(())
+}
+
+/// Stores a record; runs of which collection took something are left out.
+fn put_record(store: &Store, key: &ActionKey, mut entries: Vec<Entry>) -> Result<(), StoreError> {
+    while !entries.is_empty() {
+        match store.put_action_result(key, &record(&entries)) {
+            Err(StoreError::Missing { digest }) => {
+                let names = |entry: &Entry| [entry.key.0, entry.command, entry.inputs];
+                entries.retain(|entry| !names(entry).contains(&digest));
             }
+            stored => return stored,
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Adds a run to those before it, oldest first. Of the same key, two runs are enough to know that

@@ -7,6 +7,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | `slots` | job slots: their spawn servers and folders |
 //! | `scratch` | the folder of a job slot |
 //! | `inputs` | laying inputs out |
 //! | `outputs` | checking outputs and storing them |
@@ -18,6 +19,7 @@ mod failures;
 mod inputs;
 mod outputs;
 mod scratch;
+mod slots;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -25,7 +27,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use maestro_cas::Store;
 use maestro_core::key::SandboxProfile;
@@ -39,6 +41,7 @@ use failures::{internal, machine, sandbox_failure, store_failure};
 use inputs::{BoundTree, InputError, Layouter};
 use outputs::{Collected, OutputError, Wanted};
 use scratch::SlotFolder;
+use slots::{SlotState, Slots};
 
 /// Below this many free bytes a failed action is blamed on the disk.
 const FREE_BYTES_MIN: u64 = 1 << 20;
@@ -71,32 +74,10 @@ pub struct CommandRunner {
     store: Store,
     options: CommandOptions,
     layouter: Layouter,
-    servers: Mutex<Vec<Slot>>,
+    slots: Slots,
     spilled: Mutex<HashSet<String>>,
     /// Held for reading by every command that runs, for writing by one that must be alone.
     alone: RwLock<()>,
-}
-
-/// One job slot; runs one action at a time.
-type Slot = Arc<Mutex<SlotState>>;
-
-/// What a job slot keeps from one action to the next.
-#[derive(Debug, Default)]
-struct SlotState {
-    server: Option<SpawnServer>,
-    folder: Option<SlotFolder>,
-}
-
-impl SlotState {
-    /// Empties the folder for the next action; one that cannot be emptied is given up.
-    fn clear(&mut self) {
-        let Some(folder) = &mut self.folder else { return };
-        if let Err(error) = folder.clear() {
-            let path = folder.path().display();
-            tracing::warn!(%path, %error, "the folder of a job slot is replaced");
-            self.folder = None;
-        }
-    }
 }
 
 impl CommandRunner {
@@ -106,24 +87,22 @@ impl CommandRunner {
         Self {
             store: store.clone(),
             layouter: Layouter::new(store.clone(), copy),
-            servers: Mutex::new(Vec::with_capacity(options.slots)),
+            slots: Slots::new(options.slots),
             options,
             spilled: Mutex::default(),
             alone: RwLock::new(()),
         }
     }
 
-    fn is_hermetic(&self) -> bool {
-        self.options.profile == SandboxProfile::Hermetic
+    /// Starts the spawn servers of the first so many job slots, and does not wait for them: for
+    /// whoever knows that commands will run, and still has to find out which.
+    pub fn warm_up(&self, slots: usize) {
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        (0..slots).for_each(|slot| self.slots.warm_up(slot, self.server_options(slot)));
     }
 
-    fn slot(&self, slot: u32) -> Slot {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = slot as usize;
-        if servers.len() <= index {
-            servers.resize_with(index + 1, Slot::default);
-        }
-        servers.get(index).cloned().unwrap_or_default()
+    fn is_hermetic(&self) -> bool {
+        self.options.profile == SandboxProfile::Hermetic
     }
 
     fn server_options(&self, slot: u32) -> SpawnOptions {
@@ -390,7 +369,7 @@ impl Runner for CommandRunner {
 impl CommandRunner {
     /// Runs an action once; another spawn server is tried where one dies under it.
     fn run_once(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
-        let slot = self.slot(job.slot);
+        let slot = self.slots.get(job.slot);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = internal("an action was not tried");
         for _ in 0..ATTEMPTS_MAX {

@@ -30,7 +30,7 @@ use maestro_core::graph::Plan;
 use maestro_core::key::{PackedParts, SandboxProfile};
 use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, limits};
 
-use crate::baselines::{self, Build};
+use crate::baselines;
 use crate::records::{Reach, Records};
 use crate::runner::{Cancel, RunError, Runner};
 use crate::workspace::sources::Sources;
@@ -56,8 +56,6 @@ pub struct EngineOptions {
     pub sandbox: SandboxProfile,
     /// Where the logs of failed actions go.
     pub log_dir: std::path::PathBuf,
-    /// The build as baselines name it; without it none are left.
-    pub build: Option<Build>,
     /// Whether actions are only looked up: one whose result is not known fails with
     /// [`WorkError::Unmade`], and nothing runs.
     pub lookup_only: bool,
@@ -85,6 +83,8 @@ pub struct Engine<'a> {
     pub cancel: &'a Cancel,
     /// When the invocation began; times in events count from here.
     pub started: Instant,
+    /// Takes what was run, for explanations; who made it finishes it. Without it none are left.
+    pub baselines: Option<&'a baselines::Writer>,
     /// What an earlier build left; a plan then holds dirty actions alone.
     pub before: Option<&'a Before<'a>>,
 }
@@ -206,8 +206,6 @@ struct Shared<'e> {
     changed: Condvar,
     /// The number in events of the next action that is not in the graph.
     next_number: AtomicU32,
-    /// Takes what was run, for explanations.
-    baselines: Option<baselines::Writer<'e>>,
 }
 
 impl<'e> Shared<'e> {
@@ -234,12 +232,10 @@ impl Engine<'_> {
         let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
         // A thread that has nothing to wait for would only be woken by the end of each action.
         let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);
-        let build = self.options.build.as_ref();
         let shared = Shared {
             scheduler: Mutex::new(scheduler),
             changed: Condvar::new(),
             next_number: AtomicU32::new(u32::try_from(self.graph.action_count()).unwrap_or(0)),
-            baselines: build.map(|build| baselines::Writer::new(self.store, build)),
         };
         std::thread::scope(|scope| {
             for slot in 0..self.options.jobs + network {
@@ -254,9 +250,6 @@ impl Engine<'_> {
                 }
             }
         });
-        if let Some(Err(error)) = shared.baselines.map(baselines::Writer::finish) {
-            tracing::warn!(%error, "what was run is not remembered for explanations");
-        }
         let scheduler = shared.scheduler.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.report(plan, requested, scheduler, resolver)
     }

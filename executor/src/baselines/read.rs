@@ -19,6 +19,12 @@ pub(super) fn entries(store: &Store, key: &ActionKey) -> Result<Vec<Entry>, Stor
     Ok(record.filter(|record| record.worker == SCHEME).map(parse).unwrap_or_default())
 }
 
+/// The same for whoever is about to store them again: blobs that they name may be gone.
+pub(super) fn entries_as_stored(store: &Store, key: &ActionKey) -> Result<Vec<Entry>, StoreError> {
+    let record = store.stored_action_result(key)?;
+    Ok(record.filter(|record| record.worker == SCHEME).map(parse).unwrap_or_default())
+}
+
 fn parse(record: ActionResult) -> Vec<Entry> {
     type Files = [Option<Digest>; 3];
     let mut runs: BTreeMap<(u64, String), Files> = BTreeMap::new();

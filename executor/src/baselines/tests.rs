@@ -72,7 +72,7 @@ impl Fixture {
         let build = Build { invocation_id: format!("build-{number}"), started_unix_ms: number };
         let writer = Writer::new(&self.store, &build);
         for prepared in prepared {
-            writer.note(identity(), prepared, 1).expect("noted");
+            writer.note(identity(), prepared, 1);
         }
         writer.finish().expect("stored");
     }
@@ -166,6 +166,41 @@ fn what_is_gone_or_makes_no_sense_is_not_there() {
     }
     fixture.run(2, &[&prepared]);
     assert_eq!(fixture.entries().len(), 1, "an odd record is replaced");
+}
+
+#[test]
+fn a_run_that_lost_a_blob_makes_way_and_the_others_stay() {
+    let fixture = Fixture::new();
+    let runs = ["a", "b", "c"].map(|text| fixture.prepared(text, &[("f", text)], &[]));
+    let [first, second, third] = &runs;
+    fixture.run(1, &[first]);
+    fixture.run(2, &[second]);
+    let hex = first.key.0.hex();
+    let (shard, _) = hex.split_at(2);
+    let blob = fixture.store.root().join("cas").join(shard).join(&hex);
+    std::fs::remove_file(blob).expect("it was stored");
+    fixture.run(3, &[third]);
+    let keys: Vec<ActionKey> = fixture.entries().iter().map(|entry| entry.key).collect();
+    assert_eq!(keys, [second.key, third.key]);
+}
+
+#[test]
+fn every_batch_is_stored() {
+    let fixture = Fixture::new();
+    let prepared = fixture.prepared("x", &[("a/b", "1")], &[]);
+    let build = Build { invocation_id: "build".into(), started_unix_ms: 1 };
+    let writer = Writer::new(&fixture.store, &build);
+    let count = limits::BASELINE_PACK_ACTIONS * 2 + 1;
+    let identity = |number: usize| Identity { path: format!("out/{number}"), ..identity() };
+    for number in 0..count {
+        writer.note(identity(number), &prepared, 1);
+    }
+    writer.finish().expect("stored");
+    let baselines = Baselines::new(&fixture.store);
+    for number in 0..count {
+        let entries = baselines.entries(&identity(number)).expect("readable");
+        assert_eq!(entries.len(), 1, "{number}");
+    }
 }
 
 #[test]

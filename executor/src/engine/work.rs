@@ -400,7 +400,7 @@ impl Worker<'_, '_, '_> {
     /// Leaves what an action was made of. A build does not fail for want of an explanation.
     fn note_baseline(&self, task: &Task<'_>, result: &ActionResult) {
         let Task { number: _, spec, files, prepared } = task;
-        let (Some(baselines), Some(first)) = (&self.shared.baselines, spec.outputs.first()) else {
+        let (Some(baselines), Some(first)) = (self.engine.baselines, spec.outputs.first()) else {
             return;
         };
         // Parts of a map have the map's outputs in common; a file tells them apart.
@@ -409,9 +409,7 @@ impl Worker<'_, '_, '_> {
             _ => self.resolver.path(first.artifact).to_string(),
         };
         let identity = Identity { mnemonic: spec.mnemonic.clone(), path };
-        if let Err(error) = baselines.note(identity, prepared, self.engine.now_ms()) {
-            tracing::warn!(%error, "what was run is not remembered for explanations");
-        }
+        baselines.note(identity, prepared, self.engine.now_ms());
     }
 
     /// Says that an answer to an older input was used, on the user's demand.

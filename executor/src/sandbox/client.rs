@@ -104,6 +104,13 @@ impl SpawnServer {
         }
     }
 
+    /// Tells a server to end, and does not wait for it; it is of no more use.
+    pub(crate) fn dismiss(&self) {
+        // The end of the stream is the order to kill what runs and to go; no new process is
+        // started after it.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Returns when there is an answer to read, or the end of the stream.
     fn await_reply(&mut self, limit: Duration, cancel: &Cancel) -> io::Result<()> {
         let began = Instant::now();
@@ -131,9 +138,8 @@ impl SpawnServer {
 
 impl Drop for SpawnServer {
     fn drop(&mut self) {
-        // The end of the stream is the order to kill what runs and to go; no new process is
-        // started after it. Only a server that does not obey is killed, and its action with it.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.dismiss();
+        // Only a server that does not obey is killed, and its action with it.
         if !has_ended(&self.child, STOP_LIMIT) {
             let _ = self.child.kill();
         }
