@@ -27,7 +27,6 @@ use maestro_rules::Remember;
 use crate::config::PROJECT_FILE;
 use crate::daemon::client::Daemon;
 use crate::evaluation::evaluation_bytes;
-use crate::exit::{Failure, chain};
 use crate::invocation::{Goal, Invocation, Request, Wanted};
 use crate::null_build::{Memory, Remembered, keyed_options, maestro_build, snapshot_name};
 use crate::output_groups::OutputGroups;
@@ -279,8 +278,7 @@ impl Invocation {
         };
         let name = snapshot_name(self.state_dir(), &options);
         let former = former.map(|memory| &*memory.snapshot);
-        snapshot::save(&name, former, left)
-            .map_err(|error| Failure::new(maestro_core::FailureKind::Environment, chain(&error)))?;
+        snapshot::save(&name, former, left)?; // with the system's reason, and so with a hint
         if self.config.daemon {
             Daemon::new(&self.config, self.state_dir(), maestro_build()).prepare(&options);
         }

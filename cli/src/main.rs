@@ -18,6 +18,7 @@ mod exit;
 mod increment;
 mod invocation;
 mod load;
+mod markup;
 mod memory;
 mod null_build;
 mod output_groups;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::analysis::{Analysis, percent, time};
 use super::{Action, Build};
+use crate::markup::escape;
 
 /// Most actions in the timeline; of more, the longest are shown.
 const BARS_MAX: usize = 8_000;
@@ -196,20 +197,6 @@ fn table(out: &mut String, title: &str, head: &[&str], rows: impl Iterator<Item 
         out.push_str("</tr>\n");
     }
     out.push_str("</table></div>\n");
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

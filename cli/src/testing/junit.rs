@@ -6,6 +6,8 @@
 use maestro_core::Label;
 use maestro_core::event::TestStatus;
 
+use crate::markup::escape;
+
 /// Largest part of a log that stands in a report, in bytes.
 const LOG_BYTES_MAX: usize = 256 * 1024;
 /// Deepest nesting of a report that is taken over.
@@ -173,23 +175,6 @@ fn end_of(text: &str) -> Option<usize> {
         }
     }
     None
-}
-
-/// Text for XML 1.0, which has no place for most control characters.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
