@@ -32,6 +32,51 @@ pub struct LabelError {
     pub why: &'static str,
 }
 
+fn label_error(text: &str, why: &'static str) -> LabelError {
+    LabelError { text: text.escape_default().to_string(), what: "label", why }
+}
+
+/// The parts of a label where they stand.
+#[derive(Clone, Copy)]
+struct Parts<'t> {
+    repo: &'t str,
+    package: &'t str,
+    name: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    /// Splits a text as it stands in a build file of package `package` of `repo`.
+    fn split(text: &'t str, repo: &'t str, package: &'t str) -> Result<Self, &'static str> {
+        let (repo, rest) = match text.strip_prefix('@') {
+            Some(rest) => match rest.split_once("//") {
+                Some(parts) => parts,
+                // `@repo` is short for `@repo//:repo`.
+                None => return Ok(Self { repo: rest, package: "", name: rest }),
+            },
+            None => match text.strip_prefix("//") {
+                Some(rest) => (repo, rest),
+                None => {
+                    let name = text.strip_prefix(':').unwrap_or(text);
+                    if name.contains(':') {
+                        return Err("a label with a package starts with `//`");
+                    }
+                    return Ok(Self { repo, package, name });
+                }
+            },
+        };
+        let (package, name) = match rest.split_once(':') {
+            Some((package, name)) => (package, name),
+            None => (rest, rest.rsplit('/').next().unwrap_or(rest)),
+        };
+        Ok(Self { repo, package, name })
+    }
+
+    fn checked(self) -> Result<Self, &'static str> {
+        check_repo(self.repo).and(check_package(self.package)).and(check_name(self.name))?;
+        Ok(self)
+    }
+}
+
 impl Label {
     /// Builds a label from checked parts.
     pub fn new(repo: &str, package: &str, name: &str) -> Result<Self, LabelError> {
@@ -42,45 +87,43 @@ impl Label {
         Ok(Self { repo: repo.into(), package: package.into(), name: name.into() })
     }
 
+    /// The label of a name in package `package` of `repo`, which it shares.
+    pub fn named(repo: &Arc<str>, package: &Arc<str>, name: &str) -> Result<Self, LabelError> {
+        Self::sharing(Parts { repo, package, name }, repo, package)
+            .map_err(|why| label_error(name, why))
+    }
+
     /// Parses `text` as it stands in a build file of package `package` of `repo`, whose names the
     /// label shares where they are its own.
     pub fn parse_in(text: &str, repo: &Arc<str>, package: &Arc<str>) -> Result<Self, LabelError> {
-        let mut label = Self::parse(text, repo, package)?;
-        if label.repo == *repo {
-            label.repo.clone_from(repo);
-        }
-        if label.package == *package {
-            label.package.clone_from(package);
-        }
-        Ok(label)
+        Parts::split(text, repo, package)
+            .and_then(|parts| Self::sharing(parts, repo, package))
+            .map_err(|why| label_error(text, why))
     }
 
     /// Parses `text` as it stands in a build file of package `package` of `repo`.
     pub fn parse(text: &str, repo: &str, package: &str) -> Result<Self, LabelError> {
-        let error =
-            |why| LabelError { text: text.escape_default().to_string(), what: "label", why };
-        let (repo, rest) = match text.strip_prefix('@') {
-            Some(rest) => match rest.split_once("//") {
-                Some(parts) => parts,
-                // `@repo` is short for `@repo//:repo`.
-                None => return Self::new(rest, "", rest).map_err(|e| error(e.why)),
-            },
-            None => match text.strip_prefix("//") {
-                Some(rest) => (repo, rest),
-                None => {
-                    let name = text.strip_prefix(':').unwrap_or(text);
-                    if name.contains(':') {
-                        return Err(error("a label with a package starts with `//`"));
-                    }
-                    return Self::new(repo, package, name).map_err(|e| error(e.why));
-                }
-            },
-        };
-        let (package, name) = match rest.split_once(':') {
-            Some((package, name)) => (package, name),
-            None => (rest, rest.rsplit('/').next().unwrap_or(rest)),
-        };
-        Self::new(repo, package, name).map_err(|e| error(e.why))
+        Parts::split(text, repo, package)
+            .and_then(|parts| {
+                let Parts { repo, package, name } = parts.checked()?;
+                Ok(Self { repo: repo.into(), package: package.into(), name: name.into() })
+            })
+            .map_err(|why| label_error(text, why))
+    }
+
+    fn sharing(
+        parts: Parts<'_>,
+        repo: &Arc<str>,
+        package: &Arc<str>,
+    ) -> Result<Self, &'static str> {
+        let shared =
+            |text: &str, own: &Arc<str>| if text == &**own { own.clone() } else { text.into() };
+        let parts = parts.checked()?;
+        Ok(Self {
+            repo: shared(parts.repo, repo),
+            package: shared(parts.package, package),
+            name: parts.name.into(),
+        })
     }
 
     /// The folder of the package in outputs: `pkg`, or `external/repo/pkg` for other repositories.

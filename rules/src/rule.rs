@@ -29,6 +29,9 @@ use crate::visibility::Visibility;
 /// The attribute that names what a target needs of the platform it is built for.
 pub(crate) const COMPATIBLE: &str = "target_compatible_with";
 
+/// The attribute that holds the name of a target.
+const NAME: &str = "name";
+
 /// The attribute that holds the default of a param.
 pub(crate) const PARAM_DEFAULT: &str = "build_setting_default";
 
@@ -144,6 +147,7 @@ fn declare<'v>(
     for (name, spec) in &rule.attrs {
         let value = given.get(name.as_str()).copied().filter(|value| !value.is_none());
         attrs.push(match value {
+            Some(_) if name == NAME => AttrValue::String(label.name.clone()),
             Some(value) => coerce(spec, name, value, base).map_err(in_target)?,
             None if spec.mandatory => {
                 let message = format!("attribute `{name}` of `{}` is missing", rule.name());
@@ -188,14 +192,14 @@ fn target_label<'v>(
     given: &SmallMap<StringValue<'v>, Value<'v>>,
     base: LabelBase<'_>,
 ) -> Result<Label, RuleError> {
-    let Some(name) = given.get("name") else {
+    let Some(name) = given.get(NAME) else {
         let message = format!("attribute `name` of `{}` is missing", rule.name());
         return Err(RuleError::new(Code::Attribute, message));
     };
     let Some(name) = name.unpack_str() else {
         return Err(wrong_type("name", "a string", *name));
     };
-    Label::new(base.repo, base.package, name)
+    Label::named(base.repo, base.package, name)
         .map_err(|e| RuleError::new(Code::Label, e.to_string()))
 }
 
@@ -222,7 +226,7 @@ pub(crate) fn common_attributes(
         spec.configurable = matches!(name, "args" | "env" | COMPATIBLE);
         out.push((name.to_owned(), Arc::new(spec)));
     };
-    add("name", AttrKind::String, "The name of the target.");
+    add(NAME, AttrKind::String, "The name of the target.");
     add("visibility", AttrKind::StringList, "Who may depend on the target.");
     add("tags", AttrKind::StringList, "Words for people; `manual` hides it from `...` and `all`.");
     add("testonly", AttrKind::Bool, "Only tests and other such targets may depend on it.");
