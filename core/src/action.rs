@@ -248,7 +248,7 @@ impl Default for ExecutionHints {
     }
 }
 
-/// A whole action.
+/// A whole action. Its first fields are those of [`crate::graph::ActionHead`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActionSpec {
     /// The target that declared it.

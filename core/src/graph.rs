@@ -18,13 +18,15 @@ mod plan;
 pub(crate) mod stored;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
 use self::layer::Layer;
 use self::packed::Packed;
-use self::stored::Stored;
+use self::stored::{Stored, decode_first};
 use crate::action::{ActionSpec, Arg, Artifact, ArtifactKind, How, Item, Origin, Toolchain};
 use crate::depset::SetArena;
 use crate::digest::DigestFunction;
@@ -128,6 +130,15 @@ pub struct TestTarget {
     pub size: String,
 }
 
+/// What an action is for people: its first fields, read without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct ActionHead<'a> {
+    /// As [`ActionSpec::owner`].
+    pub owner: TargetId,
+    /// As [`ActionSpec::mnemonic`].
+    pub mnemonic: &'a str,
+}
+
 /// An artifact and the target that declared it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Declared {
@@ -144,8 +155,9 @@ pub struct ActionGraph {
     targets: Layer<Target>,
     /// Actions that no longer count.
     retired: ActionSet,
-    /// Paths of artifacts that are not stored.
-    by_path: HashMap<RelPath, ArtifactId>,
+    /// Artifacts that are not stored, by their paths.
+    by_path: HashTable<ArtifactId>,
+    hasher: DefaultHashBuilder,
     toolchains: HashMap<Arc<Toolchain>, ArtifactId>,
     /// The sets that actions and arguments refer to.
     pub sets: SetArena,
@@ -241,9 +253,7 @@ impl ActionGraph {
             self.artifacts.put(other.index(), Declared { artifact, owner: Some(owner) });
             return Ok(other);
         }
-        let id = self.push(Artifact { path: path.clone(), kind, origin }, Some(owner));
-        self.by_path.insert(path, id);
-        Ok(id)
+        Ok(self.push_at(Artifact { path, kind, origin }, Some(owner)))
     }
 
     /// Adds an action; each of its outputs must be declared and not made yet.
@@ -289,6 +299,11 @@ impl ActionGraph {
             true => self.base().action(id.index()),
             false => self.actions.get(id.index()).expect("an action id comes from this graph"),
         }
+    }
+
+    /// The owner and the mnemonic of an action, which lie first in the bytes that are kept of it.
+    pub fn action_head(&self, id: ActionId) -> ActionHead<'_> {
+        decode_first(self.action_bytes(id))
     }
 
     /// What is kept of an action.
@@ -342,7 +357,8 @@ impl ActionGraph {
     /// The artifact at an execution path, if there is one.
     pub fn artifact_at(&self, path: &RelPath) -> Option<ArtifactId> {
         let stored = || self.stored.as_ref()?.artifact_at(path.as_str());
-        self.by_path.get(path).copied().or_else(stored)
+        let is_there = |id: &ArtifactId| self.artifact(*id).path == *path;
+        self.by_path.find(self.hasher.hash_one(path), is_there).copied().or_else(stored)
     }
 
     /// The artifacts that an action reads, toolchains included, each once.
@@ -392,9 +408,24 @@ impl ActionGraph {
             }
             return id;
         }
-        let id = self.push(Artifact { path: path.clone(), kind, origin }, None);
-        self.by_path.insert(path, id);
+        self.push_at(Artifact { path, kind, origin }, None)
+    }
+
+    /// Adds an artifact that is found by its path.
+    fn push_at(&mut self, artifact: Artifact, owner: Option<TargetId>) -> ArtifactId {
+        let id = self.push(artifact, owner);
+        self.index_path(id);
         id
+    }
+
+    /// Makes an artifact that is not stored known by its path.
+    fn index_path(&mut self, id: ArtifactId) {
+        let Self { by_path, hasher, artifacts, .. } = self;
+        let hash = |id: &ArtifactId| {
+            let declared = artifacts.changed(id.index());
+            hasher.hash_one(&declared.expect("an indexed artifact is not stored").artifact.path)
+        };
+        by_path.insert_unique(hash(&id), id, hash);
     }
 
     fn push(&mut self, artifact: Artifact, owner: Option<TargetId>) -> ArtifactId {

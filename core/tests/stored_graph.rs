@@ -130,6 +130,10 @@ fn what_was_stored_comes_back() {
     assert_eq!(after.graph.action_count(), before.graph.action_count());
     for id in (0..before.graph.action_count()).map(ActionId::from_index) {
         let (old, new) = (before.graph.action(id), after.graph.action(id));
+        for graph in [&before.graph, &after.graph] {
+            let head = graph.action_head(id);
+            assert_eq!((head.owner, head.mnemonic), (old.owner, old.mnemonic.as_str()));
+        }
         assert_eq!(format!("{old:?}"), format!("{new:?}"));
         assert_eq!(before.graph.inputs_of(id), after.graph.inputs_of(id));
     }

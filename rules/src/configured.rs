@@ -15,8 +15,10 @@ mod order;
 mod visit;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use maestro_core::Label;
 
 use self::aspects::{Applied, AspectTable};
@@ -46,7 +48,8 @@ impl NodeId {
         Self(u32::try_from(index).expect("nodes fit in memory"))
     }
 
-    fn index(self) -> usize {
+    /// The position among the nodes of the graph.
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -133,6 +136,13 @@ pub(crate) struct Node {
     pub(crate) remembered: bool,
 }
 
+impl Node {
+    /// What it is found by.
+    fn key(&self) -> (&Label, ConfigId, bool) {
+        (&self.label, self.config, self.transitioned)
+    }
+}
+
 /// Toolchains, and what finding them read of the configuration.
 type Resolved = (Arc<Resolution>, BTreeSet<Setting>);
 
@@ -144,8 +154,9 @@ pub(crate) type Recall<'a> = &'a dyn Fn(&Label, ConfigId) -> Option<BTreeSet<Set
 #[derive(Debug)]
 pub(crate) struct ConfiguredGraph {
     nodes: Vec<Node>,
-    /// By label, configuration, and whether the transition of the rule was applied already.
-    index: HashMap<(Label, ConfigId, bool), NodeId>,
+    /// Nodes by label, configuration, and whether the transition of the rule was applied already.
+    index: HashTable<NodeId>,
+    hasher: DefaultHashBuilder,
     /// Dependencies before dependents, each canonical node once, failed ones left out.
     order: Vec<NodeId>,
     /// What is asked for.
@@ -179,7 +190,8 @@ impl ConfiguredGraph {
         let Configured { target, configurations, definitions } = configured;
         let mut graph = Self {
             nodes: Vec::new(),
-            index: HashMap::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             order: Vec::new(),
             target,
             configurations,
@@ -215,14 +227,19 @@ impl ConfiguredGraph {
         self.nodes.get(id.index()).expect("an id comes from this graph")
     }
 
+    /// How many nodes there are.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(id.index()).expect("an id comes from this graph")
     }
 
     /// The node of a requested label.
     pub(crate) fn requested(&self, label: &Label) -> Option<NodeId> {
-        let id = self.index.get(&(label.clone(), self.target, false))?;
-        Some(self.node(*id).canonical)
+        let id = self.find(label, self.target, false)?;
+        Some(self.node(id).canonical)
     }
 
     /// The value of a param in the configuration of its node.
@@ -297,13 +314,24 @@ impl ConfiguredGraph {
         transitioned: bool,
         pending: &mut Vec<NodeId>,
     ) -> NodeId {
-        if let Some(id) = self.index.get(&(label.clone(), config, transitioned)) {
-            return *id;
+        if let Some(id) = self.find(label, config, transitioned) {
+            return id;
         }
         let id = self.push(label.clone(), config, transitioned);
-        self.index.insert((label.clone(), config, transitioned), id);
+        let Self { nodes, index, hasher, .. } = self;
+        let hash = hasher.hash_one((label, config, transitioned));
+        index.insert_unique(hash, id, |other| {
+            let node = nodes.get(other.index());
+            hasher.hash_one(node.map(Node::key).expect("indexed nodes are there"))
+        });
         pending.push(id);
         id
+    }
+
+    fn find(&self, label: &Label, config: ConfigId, transitioned: bool) -> Option<NodeId> {
+        let key = (label, config, transitioned);
+        let is_same = |id: &NodeId| self.node(*id).key() == key;
+        self.index.find(self.hasher.hash_one(key), is_same).copied()
     }
 
     fn push(&mut self, label: Label, config: ConfigId, transitioned: bool) -> NodeId {

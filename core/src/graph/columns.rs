@@ -84,6 +84,11 @@ pub struct Lists<'a> {
 }
 
 impl ColumnWriter {
+    /// Nothing yet, with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), sections: Vec::new() }
+    }
+
     /// Begins with bytes that have a meaning of their own, without copying them.
     pub fn over(bytes: Vec<u8>) -> Self {
         let first = 0..bytes.len();
@@ -194,6 +199,11 @@ impl Columns {
             sections.push(section);
         }
         Some(Self { bytes, sections })
+    }
+
+    /// How many bytes they take.
+    pub(super) fn byte_count(&self) -> usize {
+        self.bytes.get().len()
     }
 
     /// How many sections there are.

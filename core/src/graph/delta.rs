@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
 use super::columns::SharedBytes;
@@ -9,7 +10,7 @@ use super::layer::Layer;
 use super::packed::Packed;
 use super::stored::{self, Stored};
 use super::{ActionGraph, ActionId, ActionSet, ArtifactId, Declared, Target, TargetId};
-use crate::action::{ActionSpec, Artifact, Origin};
+use crate::action::{ActionSpec, Origin};
 use crate::depset::{SetArena, SetNode};
 
 /// What was changed in a graph since it was stored.
@@ -38,7 +39,8 @@ impl ActionGraph {
             actions: Packed::over(stored.action_count()),
             targets: Layer::over(stored.target_count()),
             retired: stored.retired().map(ActionId::from_index).collect(),
-            by_path: HashMap::new(),
+            by_path: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             toolchains: HashMap::new(),
             sets: SetArena::over(stored.clone(), sets),
             stored: Some(stored.clone()),
@@ -132,10 +134,9 @@ impl ActionGraph {
 
     /// Makes an artifact that is not stored, or a toolchain, known by what it is.
     fn index_artifact(&mut self, id: ArtifactId) {
-        let Artifact { path, kind: _, origin } = self.artifact(id).clone();
-        match origin {
+        match self.artifact(id).origin.clone() {
             Origin::Toolchain(toolchain) => drop(self.toolchains.insert(toolchain, id)),
-            _ => drop(self.by_path.insert(path, id)),
+            _ => self.index_path(id),
         }
     }
 }

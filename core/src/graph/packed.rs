@@ -32,6 +32,11 @@ impl Packed {
         self.base
     }
 
+    /// How many bytes the values take that are not stored.
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Adds a value.
     pub(crate) fn push(&mut self, value: &impl Serialize) {
         record(value, &mut self.bytes);

@@ -254,6 +254,12 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
     postcard::from_bytes(bytes).expect(WRITTEN)
 }
 
+/// Reads a value that bytes begin with.
+pub(super) fn decode_first<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
+    let (value, _) = postcard::take_from_bytes(bytes).expect(WRITTEN);
+    value
+}
+
 fn get(records: Records<'_>, index: usize) -> &[u8] {
     records.get(index).unwrap_or_default()
 }
@@ -295,7 +301,7 @@ pub(super) fn record<T: Serialize>(value: &T, out: &mut Vec<u8>) {
 
 /// Writes a whole graph.
 pub(super) fn write(graph: &ActionGraph) -> Vec<u8> {
-    let mut out = ColumnWriter::default();
+    let mut out = ColumnWriter::with_capacity(room_for(graph));
     let edges = ActionEdges::of(graph);
     write_artifacts(graph, &edges, &mut out);
     write_sets(graph, &edges, &mut out);
@@ -306,6 +312,15 @@ pub(super) fn write(graph: &ActionGraph) -> Vec<u8> {
     };
     out.numbers((0..graph.artifact_count()).filter(toolchain).map(number));
     out.finish()
+}
+
+/// About how many bytes a graph takes. Pages that are not written cost nothing; to grow a large
+/// buffer takes its size once more.
+fn room_for(graph: &ActionGraph) -> usize {
+    const EACH: usize = 128;
+    let stored = graph.stored.as_ref().map_or(0, |stored| stored.columns.byte_count());
+    let others = graph.artifact_count() + graph.target_count() + graph.sets.count();
+    stored + graph.actions.byte_count() + EACH * others
 }
 
 /// What actions name, so that each of them is decoded once.
@@ -386,27 +401,24 @@ fn write_grouped(count: usize, mut pairs: Vec<(u32, u32)>, out: &mut ColumnWrite
 fn write_sets(graph: &ActionGraph, edges: &ActionEdges, out: &mut ColumnWriter) {
     let sets = || (0..graph.sets.count()).map(SetId::from_index);
     let mut texts: Vec<&str> = Vec::new();
-    let lists: Vec<Vec<u32>> = sets()
-        .map(|set| {
-            let SetNode { order, direct, transitive } = graph.sets.node(set);
-            let code = match order {
-                Order::Postorder => 0,
-                Order::Preorder => 1,
-                Order::Topological => 2,
-            };
-            let mut list = vec![code | number(direct.len()) << 2];
-            list.extend(direct.iter().map(|item| match item {
-                Item::Artifact(id) => number(id.index()),
-                Item::Text(text) => {
-                    texts.push(text);
-                    number(texts.len() - 1) | TEXT
-                }
-            }));
-            list.extend(transitive.iter().map(|set| number(set.index())));
-            list
-        })
-        .collect();
-    out.lists(lists);
+    out.lists(sets().map(|set| {
+        let SetNode { order, direct, transitive } = graph.sets.node(set);
+        let code = match order {
+            Order::Postorder => 0,
+            Order::Preorder => 1,
+            Order::Topological => 2,
+        };
+        let mut list = vec![code | number(direct.len()) << 2];
+        list.extend(direct.iter().map(|item| match item {
+            Item::Artifact(id) => number(id.index()),
+            Item::Text(text) => {
+                texts.push(text);
+                number(texts.len() - 1) | TEXT
+            }
+        }));
+        list.extend(transitive.iter().map(|set| number(set.index())));
+        list
+    }));
     let mut users: Vec<(u32, u32)> = Vec::new();
     for set in sets() {
         for member in &graph.sets.node(set).transitive {

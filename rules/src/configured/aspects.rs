@@ -185,8 +185,8 @@ impl ConfiguredGraph {
 
     /// The aspects that were asked for on a requested label, as they are analyzed.
     pub(crate) fn asked_aspects(&self, label: &Label) -> Vec<NodeId> {
-        let root = self.index.get(&(label.clone(), self.target, false));
-        let asked = root.and_then(|root| self.aspects.asked.get(root)).into_iter().flatten();
+        let root = self.find(label, self.target, false);
+        let asked = root.and_then(|root| self.aspects.asked.get(&root)).into_iter().flatten();
         let ids = asked.map(|id| self.node(*id).canonical);
         ids.filter(|id| self.applied(*id).is_some()).collect()
     }

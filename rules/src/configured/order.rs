@@ -1,7 +1,10 @@
 //! Puts configured targets in order, dependencies first, and trims their configurations.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use super::aspects::AspectId;
 use super::incompatible::Incompatible;
@@ -14,7 +17,6 @@ use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::resolve::{Universe, location_of};
 use crate::values::transition::TransitionSpec;
-use maestro_core::Label;
 
 /// How far the walk is with a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,8 @@ struct Frame {
 /// What was found out about nodes that are finished.
 #[derive(Default)]
 struct Known {
-    nodes: HashMap<(Label, TrimId), NodeId>,
+    /// The first node for each label and what is left of its configuration.
+    nodes: HashTable<NodeId>,
     aspects: HashMap<(NodeId, AspectId, TrimId), NodeId>,
     trims: HashMap<(ConfigId, ReadsId), TrimId>,
     through: HashMap<(*const TransitionSpec, ReadsId), ReadsId>,
@@ -96,7 +99,7 @@ impl ConfiguredGraph {
             self.node_mut(id).kind = NodeKind::Failed(None);
             return;
         }
-        let (config, label) = (node.config, node.label.clone());
+        let config = node.config;
         let through = node.edges.iter().map(|edge| edge.to).find(|to| self.is_incompatible(*to));
         if let Some(to) = through {
             self.incompatible.entry(id).or_insert(Incompatible::Through(to));
@@ -125,21 +128,34 @@ impl ConfiguredGraph {
             node.canonical = canonical;
             return;
         }
+        if matches!(self.node(id).kind, NodeKind::Bare) {
+            return;
+        }
+        let node = self.node_mut(id);
+        node.reads = reads;
+        node.trimmed = trimmed;
         let canonical = match &self.node(id).kind {
-            NodeKind::Bare => return,
             NodeKind::Aspect(applied) => {
                 let base = self.node(applied.base).canonical;
                 *known.aspects.entry((base, applied.aspect, trimmed)).or_insert(id)
             }
-            _ => *known.nodes.entry((label, trimmed)).or_insert(id),
+            _ => self.first_like(id, known),
         };
-        let node = self.node_mut(id);
-        node.reads = reads;
-        node.trimmed = trimmed;
-        node.canonical = canonical;
+        self.node_mut(id).canonical = canonical;
         if canonical == id {
             self.order.push(id);
         }
+    }
+
+    /// The first node with the label of a node and what is left of its configuration.
+    fn first_like(&self, id: NodeId, known: &mut Known) -> NodeId {
+        let key = |id: &NodeId| {
+            let node = self.node(*id);
+            (&node.label, node.trimmed)
+        };
+        let hash = |id: &NodeId| self.hasher.hash_one(key(id));
+        let same = |other: &NodeId| key(other) == key(&id);
+        *known.nodes.entry(hash(&id), same, hash).or_insert(id).get()
     }
 
     /// What a node reads because a dependency does: everything, but for what does not depend on

@@ -104,7 +104,7 @@ fn answer(options: &QueryOptions<'_>) -> Result<ActionAnswer, Vec<Diagnostic>> {
     let Analyzed { graph, targets, remarks } = analyze(options, targets)?;
     let configurations: BTreeMap<TargetId, String> = targets.into_iter().collect();
     let chosen = |id: &ActionId| {
-        configurations.contains_key(&graph.action(*id).owner)
+        configurations.contains_key(&graph.action_head(*id).owner)
             && filters.iter().all(|filter| filter.matches(&graph, *id))
     };
     let actions = graph.live_actions().filter(chosen).collect();
@@ -176,13 +176,14 @@ impl Filter {
     }
 
     fn matches(&self, graph: &ActionGraph, id: ActionId) -> bool {
-        let spec = graph.action(id);
         let path =
             |artifact: ArtifactId| self.pattern.is_match(graph.artifact(artifact).path.as_str());
         match self.function {
             Function::Inputs => graph.inputs_of(id).into_iter().any(path),
-            Function::Outputs => spec.outputs.iter().any(|output| path(output.artifact)),
-            _ => self.pattern.is_match(&spec.mnemonic),
+            Function::Outputs => {
+                graph.action(id).outputs.iter().any(|output| path(output.artifact))
+            }
+            _ => self.pattern.is_match(graph.action_head(id).mnemonic),
         }
     }
 }
