@@ -8,6 +8,7 @@ mod memory;
 mod program;
 mod result;
 mod testing;
+mod uses;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -19,11 +20,13 @@ use starlark::eval::Evaluator;
 use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
 use self::memory::Outcome;
+use self::uses::Uses;
 use crate::attr::{AttrKind, AttrValue};
 use crate::bounded::Evaluating;
 use crate::configured::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Via};
 use crate::ctx::actions::declare;
-use crate::ctx::out_root;
+use crate::ctx::draft::output_path;
+use crate::ctx::{out_dir, out_root};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
 use crate::library;
@@ -60,11 +63,13 @@ pub(crate) struct Analyzer<'u, 'h> {
     scope: RuleScope,
     /// The node whose implementation runs.
     current: NodeId,
-    done: HashMap<NodeId, Configured>,
-    /// Targets that need not be analyzed.
-    kept: HashMap<NodeId, TargetId>,
-    /// Files that targets name as outputs, by the target and the name.
-    outputs: HashMap<(NodeId, Arc<str>), FileValue>,
+    /// The targets of nodes, by the index of the node: of those that are analyzed, and of those
+    /// that need not be.
+    ids: Vec<Option<TargetId>>,
+    /// The values of nodes that are analyzed, as long as they are needed.
+    values: HashMap<NodeId, OwnedFrozenValue>,
+    /// Files that targets name as outputs, as long as the values of the targets are needed.
+    outputs: HashMap<NodeId, HashMap<Arc<str>, FileValue>>,
     implementations: HashMap<*const RuleSpec, OwnedFrozenValue>,
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// What is remembered, and what is to be.
@@ -88,9 +93,9 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             configured,
             scope,
             current: NodeId::default(),
-            done: HashMap::new(),
+            ids: vec![None; configured.node_count()],
+            values: HashMap::new(),
             outputs: HashMap::new(),
-            kept: HashMap::new(),
             implementations: HashMap::new(),
             diagnostics: Vec::new(),
             session,
@@ -108,27 +113,45 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     /// A failure is reported once, and what depends on it is left out.
     pub(crate) fn analyze(&mut self, live: Option<&HashSet<NodeId>>) {
         self.retire_changed(live);
+        let is_first = self.session.as_ref().is_none_or(Session::is_first);
+        let counts = is_first && !self.configured.has_aspects();
+        let mut uses = counts.then(|| Uses::count(self.configured));
         for id in self.configured.order() {
-            let node = self.configured.node(*id);
-            if live.is_some_and(|live| !live.contains(id)) {
-                continue;
+            if live.is_none_or(|live| live.contains(id)) {
+                self.look_at(*id);
             }
-            let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
-            if self.configured.is_incompatible(*id) || !ready() {
-                continue;
-            }
-            match &node.kind {
-                NodeKind::Rule(decl) if !self.keep(*id, decl) => self.analyze_one(*id, decl),
-                NodeKind::Aspect(applied) => {
-                    self.current = *id;
-                    match self.configure_aspect(*id, applied) {
-                        Ok(configured) => drop(self.done.insert(*id, configured)),
-                        Err(error) => self.diagnostics.push(*error),
-                    }
+            if let Some(uses) = &mut uses {
+                for unused in uses.release(self.configured, *id) {
+                    self.values.remove(&unused);
+                    self.outputs.remove(&unused);
                 }
-                _ => {}
             }
         }
+    }
+
+    fn look_at(&mut self, id: NodeId) {
+        let node = self.configured.node(id);
+        let ready = || node.edges.iter().all(|edge| self.is_ready(edge));
+        if self.configured.is_incompatible(id) || !ready() {
+            return;
+        }
+        match &node.kind {
+            NodeKind::Rule(decl) if !self.keep(id, decl) => self.analyze_one(id, decl),
+            NodeKind::Aspect(applied) => {
+                self.current = id;
+                match self.configure_aspect(id, applied) {
+                    Ok(configured) => self.finish_node(id, configured),
+                    Err(error) => self.diagnostics.push(*error),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish_node(&mut self, node: NodeId, configured: Configured) {
+        let Configured { id, value } = configured;
+        self.set_target(node, id);
+        self.values.insert(node, value);
     }
 
     fn analyze_one(&mut self, id: NodeId, decl: &Arc<TargetDecl>) {
@@ -138,9 +161,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         }
         self.current = id;
         match self.configure(self.configured.node(id), decl) {
-            Ok(configured) => {
-                self.done.insert(id, configured);
-            }
+            Ok(configured) => self.finish_node(id, configured),
             Err(error) => self.diagnostics.push(*error),
         }
     }
@@ -172,11 +193,12 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             NodeKind::Rule(_) | NodeKind::Aspect(_) => self.target_id(id),
             NodeKind::Output(decl) => {
                 let owner = self.owner(id)?;
-                let file = self.outputs.get(&(owner, label.name.clone()))?;
                 let mut target = plain_target(label, "generated file".into(), location_of(decl));
                 target.deps = vec![self.target_id(owner)?];
-                target.files = vec![file.artifact()];
-                Some(self.scope.graph.borrow_mut().add_target(target))
+                let path = output_path(&self.out_dir(owner), &label.name).ok()?;
+                let mut graph = self.scope.graph.borrow_mut();
+                target.files = vec![graph.artifact_at(&path)?];
+                Some(graph.add_target(target))
             }
             NodeKind::Source => {
                 let file = self.source(label).ok()?;
@@ -220,7 +242,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     ) -> Result<Configured, Box<Diagnostic>> {
         let at = |error: RuleError| Box::new(decl.error(error));
         let id = self.add_target(node, decl);
-        let out_root = out_root(&self.configured.trims.get(node.trimmed).root);
+        let out_root = out_root(self.root(self.current));
         let current = Current { label: decl.label.clone(), target: id, out_root };
         let folder = current.out_dir();
         self.scope.current.replace(Some(current));
@@ -318,6 +340,16 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         self.put_target(self.current, target)
     }
 
+    /// The folder of the outputs of a node's target.
+    fn out_dir(&self, node: NodeId) -> String {
+        out_dir(&out_root(self.root(node)), &self.configured.node(node).label)
+    }
+
+    /// A file that a target names as an output.
+    fn output_of(&self, node: NodeId, name: &str) -> Option<&FileValue> {
+        self.outputs.get(&node)?.get(name)
+    }
+
     /// The targets that a node depends on, each once.
     fn deps_of(&self, node: &Node) -> Vec<TargetId> {
         let (mut deps, mut seen) = (Vec::new(), HashSet::new());
@@ -339,7 +371,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             }
             for label in value.labels() {
                 let file = declare(&self.scope, folder, &label.name, ArtifactKind::File)?;
-                self.outputs.insert((self.current, label.name.clone()), file);
+                self.outputs.entry(self.current).or_default().insert(label.name.clone(), file);
             }
         }
         Ok(())

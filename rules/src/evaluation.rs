@@ -81,10 +81,13 @@ fn anew<'a>(
         return Err(errors);
     }
     let (scope, session) = analyzer.finish_all();
+    // What follows takes room of its own.
+    drop(configured);
     let graph = scope.graph.into_inner();
     remarks.extend(more);
     remarks.extend(universe.packages.recalled_remarks());
     sort(&mut remarks);
+    let analyzed = session.as_ref().map(Session::analyzed).unwrap_or_default();
     let remembered = match &session {
         None => Remembered::Nothing,
         Some(session) => {
@@ -100,10 +103,9 @@ fn anew<'a>(
             memo::write(&universe.packages, memorable.then_some(record), false)
         }
     };
-    let analyzed = session.map(|session| session.analyzed).unwrap_or_default();
     Ok(Reloaded {
         anew: true,
-        reevaluated: Reevaluated::of(&universe.packages, &analyzed),
+        reevaluated: Reevaluated::of(&universe.packages, analyzed),
         loaded: Loaded { graph, requested, packages: universe.package_count(), remarks },
         remembered,
     })

@@ -173,9 +173,8 @@ pub(crate) fn write(
 }
 
 impl Reevaluated {
-    /// What packages evaluated.
-    pub(crate) fn of(packages: &Packages<'_>, targets: &BTreeSet<String>) -> Self {
-        let targets = targets.iter().cloned().collect();
+    /// What packages evaluated, and targets.
+    pub(crate) fn of(packages: &Packages<'_>, targets: Vec<String>) -> Self {
         let mut out = Self { targets, ..Self::default() };
         for (file, evaluated) in packages.evaluated() {
             out.files.push(display(file));

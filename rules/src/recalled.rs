@@ -413,7 +413,7 @@ impl<'a> Again<'_, 'a> {
                 memo::write(&self.universe.packages, Some(record), delta)
             }
         };
-        let reevaluated = Reevaluated::of(&self.universe.packages, &self.session.analyzed);
+        let reevaluated = Reevaluated::of(&self.universe.packages, self.session.analyzed());
         let loaded = Loaded { graph, requested, packages: needed.len(), remarks };
         Some(Reloaded { loaded, anew: false, reevaluated, remembered })
     }

@@ -62,7 +62,7 @@ impl Analyzer<'_, '_> {
         match evaluated {
             Ok(evaluated) => {
                 if let Some(session) = &mut self.session {
-                    session.analyzed.insert(format!("{} {name}", decl.label));
+                    session.aspects.push(format!("{} {name}", decl.label));
                 }
                 Ok(Configured { id: target, value: evaluated.value })
             }
@@ -132,9 +132,9 @@ impl Analyzer<'_, '_> {
     pub(super) fn attached_checks(&self, heap: Heap<'_>) -> Result<Vec<ArtifactId>, RuleError> {
         let mut checks = Vec::new();
         for edge in &self.configured.node(self.current).edges {
-            let aspect = self.done.get(&self.configured.target(edge));
+            let aspect = self.values.get(&self.configured.target(edge));
             let (Via::Aspect(_), Some(aspect)) = (edge.via, aspect) else { continue };
-            let value = heap.access_owned_frozen_value(&aspect.value);
+            let value = heap.access_owned_frozen_value(aspect);
             let Some(target) = Target::from_value(value) else { continue };
             let groups = super::program::output_groups(target, Unfold::new(heap, &self.scope))?;
             let own = groups.into_iter().filter(|(name, _)| name == CHECKS_GROUP);
@@ -196,8 +196,8 @@ impl Analyzer<'_, '_> {
         let mut givers = vec!["its rule".to_owned(); merged.types.len()];
         for node in aspects {
             let Some(applied) = self.configured.applied(*node) else { continue };
-            let configured = self.done.get(node).ok_or_else(internal)?;
-            let value = heap.access_owned_frozen_value(&configured.value);
+            let value = self.values.get(node).ok_or_else(internal)?;
+            let value = heap.access_owned_frozen_value(value);
             let own = Target::from_value(value).ok_or_else(internal)?;
             let giver = format!("`{}`", self.configured.aspect(applied.aspect).spec.full_name());
             for (ty, instance) in own.types.iter().zip(&own.instances) {

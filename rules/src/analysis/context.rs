@@ -200,7 +200,7 @@ impl Analyzer<'_, '_> {
         heap: Heap<'v>,
     ) -> Value<'v> {
         let labels = value.labels();
-        let file = |label: &&Label| self.outputs.get(&(node, label.name.clone())).cloned();
+        let file = |label: &&Label| self.output_of(node, &label.name).cloned();
         let files: Vec<FileValue> = labels.iter().filter_map(file).collect();
         match spec.kind {
             AttrKind::Output => {
@@ -277,8 +277,8 @@ impl Analyzer<'_, '_> {
     }
 
     /// An output of the target under analysis that one of its attributes names.
-    pub(super) fn output(&self, name: &Arc<str>) -> Option<&FileValue> {
-        self.outputs.get(&(self.current, name.clone()))
+    pub(super) fn output(&self, name: &str) -> Option<&FileValue> {
+        self.output_of(self.current, name)
     }
 
     /// A dependency as implementations see it.
@@ -291,12 +291,12 @@ impl Analyzer<'_, '_> {
         let lost = || RuleError::new(Code::Internal, format!("`{label}` is not analyzed"));
         let file = match kind {
             NodeKind::Rule(_) => {
-                let configured = self.done.get(&id).ok_or_else(lost)?;
-                return Ok(heap.access_owned_frozen_value(&configured.value));
+                let value = self.values.get(&id).ok_or_else(lost)?;
+                return Ok(heap.access_owned_frozen_value(value));
             }
             NodeKind::Output(_) => {
                 let owner = self.owner(id).ok_or_else(lost)?;
-                self.outputs.get(&(owner, label.name.clone())).cloned().ok_or_else(lost)?
+                self.output_of(owner, &label.name).cloned().ok_or_else(lost)?
             }
             NodeKind::Source => self.source(label)?,
             NodeKind::Alias(_)

@@ -35,11 +35,17 @@ pub(super) struct Outcome {
     pub(super) prints: Vec<Diagnostic>,
 }
 
-impl Analyzer<'_, '_> {
+impl<'u> Analyzer<'u, '_> {
     /// The target of a node that is analyzed or kept.
     pub(super) fn target_id(&self, node: NodeId) -> Option<TargetId> {
-        let done = self.done.get(&node).map(|configured| configured.id);
-        done.or_else(|| self.kept.get(&node).copied())
+        self.ids.get(node.index()).copied().flatten()
+    }
+
+    /// Says which target a node comes to.
+    pub(super) fn set_target(&mut self, node: NodeId, id: TargetId) {
+        if let Some(slot) = self.ids.get_mut(node.index()) {
+            *slot = Some(id);
+        }
     }
 
     /// Whether a node need not be analyzed: then it is kept, under the id that it had.
@@ -68,7 +74,7 @@ impl Analyzer<'_, '_> {
             }
             self.scope.update_place(id, decl);
         }
-        self.kept.insert(node, id);
+        self.set_target(node, id);
         true
     }
 
@@ -99,7 +105,7 @@ impl Analyzer<'_, '_> {
     }
 
     /// The folder of a node's outputs, below that of all outputs.
-    fn root(&self, node: NodeId) -> &str {
+    pub(super) fn root(&self, node: NodeId) -> &'u Arc<str> {
         &self.configured.trims.get(self.configured.node(node).trimmed).root
     }
 
@@ -165,21 +171,19 @@ impl Analyzer<'_, '_> {
             .iter()
             .filter_map(|edge| self.owner(self.configured.target(edge)))
             .collect();
-        owners.into_iter().all(|owner| self.done.contains_key(&owner) || self.bring_one(owner))
+        owners.into_iter().all(|owner| self.values.contains_key(&owner) || self.bring_one(owner))
     }
 
     fn bring_one(&mut self, node: NodeId) -> bool {
-        let Some(id) = self.kept.get(&node).copied() else { return false };
+        let Some(id) = self.target_id(node) else { return false };
         let Some(session) = &mut self.session else { return false };
         if session.fresh(id).is_none() && session.past.row(id).is_some_and(|r| r.1.value.is_none())
         {
             return self.analyze_again(node);
         }
         if let Some(fresh) = session.fresh(id).cloned() {
-            for (name, file) in fresh.outputs {
-                self.outputs.insert((node, name), file);
-            }
-            self.done.insert(node, Configured { id, value: fresh.value });
+            self.outputs.entry(node).or_default().extend(fresh.outputs);
+            self.finish_node(node, Configured { id, value: fresh.value });
             return true;
         }
         let Ok((value, body)) = session.revive(id, &self.scope) else { return false };
@@ -187,9 +191,10 @@ impl Analyzer<'_, '_> {
             if artifact.index() >= self.scope.graph.borrow().artifact_count() {
                 return false;
             }
-            self.outputs.insert((node, name.into()), self.scope.file(artifact));
+            let file = self.scope.file(artifact);
+            self.outputs.entry(node).or_default().insert(name.into(), file);
         }
-        self.done.insert(node, Configured { id, value });
+        self.finish_node(node, Configured { id, value });
         true
     }
 
@@ -202,16 +207,16 @@ impl Analyzer<'_, '_> {
         let current = self.current;
         self.analyze_one(node, decl);
         self.current = current;
-        if let (Some(session), Some(id)) = (&mut self.session, self.kept.get(&node)) {
-            session.is_as_before(*id);
+        if let (Some(id), Some(session)) = (self.target_id(node), &mut self.session) {
+            session.is_as_before(id);
         }
-        self.done.contains_key(&node)
+        self.values.contains_key(&node)
     }
 
     /// Adds the target under analysis to the graph, or puts it in the place that it had.
     pub(super) fn put_target(&mut self, node: NodeId, target: Target) -> TargetId {
+        let root = self.root(node);
         let before = self.session.as_mut().and_then(|session| {
-            let root = &self.configured.trims.get(self.configured.node(node).trimmed).root;
             let row = session.past.find_at(&target.label, root)?;
             let id = (!session.gone.contains(&row.id)).then_some(row.id)?;
             session.begin(id, &self.scope);
@@ -233,8 +238,7 @@ impl Analyzer<'_, '_> {
             return;
         }
         let marks = self.marks(node, decl);
-        let root: Arc<str> = self.root(node).into();
-        let Some(session) = &mut self.session else { return };
+        let root = self.root(node).clone();
         let Outcome { id, value, foreign, prints } = outcome;
         let named =
             decl.rule.attrs.iter().zip(&decl.attrs).filter(|((_, spec), _)| {
@@ -243,10 +247,10 @@ impl Analyzer<'_, '_> {
         let outputs: Vec<(Arc<str>, FileValue)> = named
             .flat_map(|(_, value)| value.labels())
             .filter_map(|label| {
-                let file = self.outputs.get(&(node, label.name.clone()))?;
-                Some((label.name.clone(), file.clone()))
+                Some((label.name.clone(), self.output_of(node, &label.name)?.clone()))
             })
             .collect();
+        let Some(session) = &mut self.session else { return };
         let archive = session.archive(id, &decl.label, &value, &foreign, &self.scope).ok();
         let imprint = archive.as_ref().map(Archive::imprint);
         let archive = archive.unwrap_or_default();
@@ -277,15 +281,14 @@ impl Analyzer<'_, '_> {
             usage,
             edges,
             value: imprint,
-            deps,
-            sources,
+            deps: deps.into(),
+            sources: sources.into(),
             has_remarks: !warnings.is_empty() || !prints.is_empty(),
             has_runnable: runnable.is_some(),
-            prints,
-            body,
+            prints: prints.into(),
+            body: body.into(),
         };
-        session.analyzed.insert(decl.label.to_string());
         session.finish(id, value, outputs, imprint);
-        session.notes.insert(id, note);
+        session.notes.insert(id, Box::new(note));
     }
 }

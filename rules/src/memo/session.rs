@@ -5,7 +5,7 @@
 //! What changed is counted by ticks, so that a target that was analyzed before one of its
 //! dependencies changed is analyzed once more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maestro_core::{Label, TargetId};
@@ -34,11 +34,11 @@ pub(crate) struct Fresh {
 #[derive(Default)]
 pub(crate) struct Session<'m> {
     pub(crate) past: TargetMemory<'m>,
-    pub(crate) notes: HashMap<TargetId, Note>,
+    pub(crate) notes: HashMap<TargetId, Box<Note>>,
     pub(crate) texts: HashMap<PackageKey, TextTable>,
     pub(crate) catalog: Catalog,
-    /// Labels of the targets whose implementations ran.
-    pub(crate) analyzed: BTreeSet<String>,
+    /// The aspects whose implementations ran, each with its target.
+    pub(crate) aspects: Vec<String>,
     /// Targets that are no longer needed.
     pub(crate) gone: HashSet<TargetId>,
     retired: HashSet<TargetId>,
@@ -53,6 +53,20 @@ impl<'m> Session<'m> {
     /// Begins with what is remembered.
     pub(crate) fn new(past: TargetMemory<'m>, gone: &[TargetId]) -> Self {
         Self { past, gone: gone.iter().copied().collect(), ..Self::default() }
+    }
+
+    /// Whether nothing is remembered: then nobody comes back to a target that was analyzed.
+    pub(crate) fn is_first(&self) -> bool {
+        self.past.entries.is_empty()
+    }
+
+    /// The targets whose implementations ran, and the aspects, sorted.
+    pub(crate) fn analyzed(&self) -> Vec<String> {
+        let targets = self.notes.values().map(|note| note.label.to_string());
+        let mut labels: Vec<String> = targets.chain(self.aspects.iter().cloned()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
     }
 
     /// The label of a target.
@@ -136,6 +150,9 @@ impl<'m> Session<'m> {
         outputs: Vec<(Arc<str>, FileValue)>,
         imprint: Option<Imprint>,
     ) {
+        if self.is_first() {
+            return;
+        }
         self.tick += 1;
         let before = match self.notes.get(&id) {
             Some(note) => note.value,

@@ -95,13 +95,13 @@ pub(crate) struct Note {
     pub(crate) usage: Imprint,
     pub(crate) edges: Imprint,
     pub(crate) value: Option<Imprint>,
-    pub(crate) deps: Vec<TargetId>,
-    pub(crate) sources: Vec<PackageKey>,
+    pub(crate) deps: Box<[TargetId]>,
+    pub(crate) sources: Box<[PackageKey]>,
     pub(crate) has_remarks: bool,
     pub(crate) has_runnable: bool,
     /// What its implementation printed, which stands in the body as well.
-    pub(crate) prints: Vec<Diagnostic>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) prints: Box<[Diagnostic]>,
+    pub(crate) body: Box<[u8]>,
 }
 
 /// What the body of a row is made of.
