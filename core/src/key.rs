@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use self::arguments::shell_quote;
 use self::builder::{Asked, Builder};
 pub use self::changes::{Change, explain};
-pub use self::parts::{InputPart, KeyParts, PackedParts};
+pub use self::parts::{CommonParts, InputPart, KeyParts, PackedParts};
 use crate::action::{ActionClass, ActionSpec, How, Output};
 use crate::digest::{Digest, DigestFunction};
 use crate::graph::{ActionGraph, ArtifactId};

@@ -27,7 +27,7 @@ use std::time::Instant;
 use maestro_cas::Store;
 use maestro_core::event::{ActionCounts, Event, EventSink, Outcome};
 use maestro_core::graph::Plan;
-use maestro_core::key::{PackedParts, SandboxProfile};
+use maestro_core::key::{CommonParts, PackedParts, SandboxProfile};
 use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, limits};
 
 use crate::baselines;
@@ -165,7 +165,7 @@ impl FailedAction {
         Some(FinishedAction {
             outcome: Outcome::Executed,
             key: Some(prepared.key),
-            parts: Some(PackedParts::new(&prepared.parts)),
+            parts: Some(PackedParts::new(&prepared.parts, &CommonParts::default())),
             ..FinishedAction::cached(self.action, 0)
         })
     }
@@ -206,6 +206,8 @@ struct Shared<'e> {
     changed: Condvar,
     /// The number in events of the next action that is not in the graph.
     next_number: AtomicU32,
+    /// What the keys of this build have in common.
+    common: CommonParts,
 }
 
 impl<'e> Shared<'e> {
@@ -236,6 +238,7 @@ impl Engine<'_> {
             scheduler: Mutex::new(scheduler),
             changed: Condvar::new(),
             next_number: AtomicU32::new(u32::try_from(self.graph.action_count()).unwrap_or(0)),
+            common: CommonParts::default(),
         };
         std::thread::scope(|scope| {
             for slot in 0..self.options.jobs + network {

@@ -1,6 +1,9 @@
 //! What a key is made of, to be kept and compared: plain data, made of the messages that were
 //! hashed, by [`super::prepare`] or by who reads them from a store.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -80,20 +83,66 @@ impl KeyParts {
     }
 }
 
-/// [`KeyParts`] in a third of the room: a build keeps those of all actions until it writes its log.
+/// [`KeyParts`] in little room: a build keeps those of all actions until it writes its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedParts(Box<[u8]>);
+pub struct PackedParts {
+    own: Box<[u8]>,
+    common: Arc<[u8]>,
+}
+
+/// What many keys of a build have in common, each once: environment, platform, toolchains.
+#[derive(Debug, Default)]
+pub struct CommonParts(Mutex<HashSet<Arc<[u8]>>>);
 
 impl PackedParts {
-    /// Packs parts.
-    pub fn new(parts: &KeyParts) -> Self {
-        Self(postcard::to_stdvec(parts).expect("plain data serializes").into())
+    /// Packs parts; what is `known` to be part of another key is shared with it.
+    pub fn new(parts: &KeyParts, known: &CommonParts) -> Self {
+        let KeyParts {
+            arguments, environment, outputs, platform, timeout_ms, do_not_cache, ..
+        } = parts;
+        let KeyParts { salt, inputs, toolchains, .. } = parts;
+        let common = (environment, platform, timeout_ms, do_not_cache, salt, toolchains);
+        let own = pack(&(arguments, outputs, inputs)).into();
+        Self { own, common: known.share(&pack(&common)) }
     }
 
     /// The parts.
     pub fn unpack(&self) -> KeyParts {
-        postcard::from_bytes(&self.0).expect("it holds what was packed")
+        let (arguments, outputs, inputs) = unpack(&self.own);
+        let (environment, platform, timeout_ms, do_not_cache, salt, toolchains) =
+            unpack(&self.common);
+        KeyParts {
+            arguments,
+            environment,
+            outputs,
+            platform,
+            timeout_ms,
+            do_not_cache,
+            salt,
+            inputs,
+            toolchains,
+        }
     }
+}
+
+impl CommonParts {
+    fn share(&self, bytes: &[u8]) -> Arc<[u8]> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(bytes) {
+            return same.clone();
+        }
+        let new: Arc<[u8]> = bytes.into();
+        known.insert(new.clone());
+        new
+    }
+}
+
+fn pack(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain data serializes")
+}
+
+fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
+    postcard::from_bytes(bytes).expect("it holds what was packed")
 }
 
 /// The content of one input in [`KeyParts`].
@@ -110,4 +159,38 @@ pub enum InputPart {
     Symlink(String),
     /// A tree and its root directory.
     Tree(Digest),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::DigestFunction;
+
+    fn parts(output: &str, locale: &str) -> KeyParts {
+        let digest = DigestFunction::Blake3.digest(output.as_bytes());
+        KeyParts {
+            arguments: vec!["sh".into(), output.into()],
+            environment: vec![("LANG".into(), locale.into())],
+            outputs: vec![output.into()],
+            platform: vec![("OSFamily".into(), "linux".into())],
+            timeout_ms: Some(7),
+            do_not_cache: true,
+            salt: "{}".into(),
+            inputs: vec![("a".into(), InputPart::Tree(digest))],
+            toolchains: vec![("base".into(), digest)],
+        }
+    }
+
+    #[test]
+    fn packed_parts_come_back_and_share_what_they_have_in_common() {
+        let known = CommonParts::default();
+        let all = [parts("x", "C"), parts("x", "C"), parts("x", "de")];
+        let packed: Vec<PackedParts> =
+            all.iter().map(|parts| PackedParts::new(parts, &known)).collect();
+        for (packed, parts) in packed.iter().zip(&all) {
+            assert_eq!(packed.unpack(), *parts);
+        }
+        assert!(Arc::ptr_eq(&packed[0].common, &packed[1].common));
+        assert!(!Arc::ptr_eq(&packed[0].common, &packed[2].common));
+    }
 }

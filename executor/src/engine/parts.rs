@@ -307,7 +307,7 @@ impl Worker<'_, '_, '_> {
             outcome,
             outputs: made_files(&part.outputs, &result)?,
             key: prepared.key,
-            key_parts: PackedParts::new(&prepared.parts),
+            key_parts: PackedParts::new(&prepared.parts, &self.shared.common),
             start_ms,
             end_ms: self.engine.now_ms(),
             cpu_ms,

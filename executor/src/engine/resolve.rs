@@ -1,6 +1,6 @@
 //! What stands at each artifact of a build: sources hashed, toolchains laid out, outputs made.
 //!
-//! Filled while the build goes on. An artifact's *version* grows whenever its content is replaced,
+//! Filled while the build goes on. What an artifact holds is replaced rarely, and that is counted,
 //! so that an action that ran on old inputs is recognised when it ends.
 
 use std::collections::{HashMap, HashSet};
@@ -51,12 +51,15 @@ pub enum InputError {
     Store(#[from] maestro_cas::StoreError),
 }
 
-#[derive(Clone, Default)]
-struct Slot {
-    node: Option<Node>,
-    version: u64,
-    /// Blobs of it were found missing: whoever fills it again must look at the store.
-    lost: bool,
+/// What is known of artifacts. There is a node for each artifact of a build, and next to nothing
+/// of all else.
+#[derive(Default)]
+struct Contents {
+    nodes: HashMap<ArtifactId, Node>,
+    /// How often the content was replaced, where it was.
+    replaced: HashMap<ArtifactId, u64>,
+    /// Blobs of these were found missing: whoever fills one again must look at the store.
+    lost: HashSet<ArtifactId>,
 }
 
 /// The content of the artifacts of one graph.
@@ -67,7 +70,7 @@ pub struct Resolver<'e> {
     toolchains: &'e dyn Toolchains,
     events: &'e dyn EventSink,
     before: Option<&'e Before<'e>>,
-    slots: RwLock<HashMap<ArtifactId, Slot>>,
+    contents: RwLock<Contents>,
     mounts: Mutex<HashMap<ArtifactId, ToolchainMount>>,
 }
 
@@ -81,30 +84,32 @@ impl<'e> Resolver<'e> {
         events: &'e dyn EventSink,
         before: Option<&'e Before<'e>>,
     ) -> Self {
-        let slots = RwLock::default();
-        Self { graph, store, sources, toolchains, events, before, slots, mounts: Mutex::default() }
+        let (contents, mounts) = (RwLock::default(), Mutex::default());
+        Self { graph, store, sources, toolchains, events, before, contents, mounts }
     }
 
     /// Makes sure that an input which no action makes is hashed and in the store.
     pub fn ensure_input(&self, id: ArtifactId) -> Result<(), InputError> {
-        let slot = self.slots().get(&id).cloned().unwrap_or_default();
-        if slot.node.is_some() {
+        let contents = self.contents();
+        if contents.nodes.contains_key(&id) {
             return Ok(());
         }
+        let is_lost = contents.lost.contains(&id);
+        drop(contents);
         let artifact = self.graph.artifact(id);
         // A toolchain must be mounted, too, so that knowing its tree is not enough.
         let is_toolchain = matches!(artifact.origin, Origin::Toolchain(_));
-        if !slot.lost && !is_toolchain && self.known_before(id).is_some() {
+        if !is_lost && !is_toolchain && self.known_before(id).is_some() {
             return Ok(());
         }
         let node = match &artifact.origin {
             Origin::Action(_) => return Ok(()),
-            Origin::Source if slot.lost => self.sources.ensure(&artifact.path, self.store)?,
+            Origin::Source if is_lost => self.sources.ensure(&artifact.path, self.store)?,
             Origin::Source => self.sources.digest(&artifact.path, self.store)?,
             Origin::Builtin(bytes) => {
                 Node::File { digest: self.store.put_bytes(bytes)?, executable: false }
             }
-            Origin::Toolchain(toolchain) => self.toolchain(id, toolchain, slot.lost)?,
+            Origin::Toolchain(toolchain) => self.toolchain(id, toolchain, is_lost)?,
         };
         self.set(id, node);
         Ok(())
@@ -126,8 +131,12 @@ impl<'e> Resolver<'e> {
 
     /// The versions of some artifacts as one number, which grows with each of them.
     pub fn version_of(&self, ids: &[ArtifactId]) -> u64 {
-        let slots = self.slots();
-        ids.iter().filter_map(|id| slots.get(id)).map(|slot| slot.version).sum()
+        let Contents { nodes, replaced, lost } = &*self.contents();
+        let version = |id| {
+            let seen = nodes.contains_key(id) || lost.contains(id);
+            replaced.get(id).copied().unwrap_or(0) + u64::from(seen)
+        };
+        ids.iter().map(version).sum()
     }
 
     /// Which of `inputs` are touched by lost blobs. Those that no action makes are forgotten, so
@@ -157,17 +166,17 @@ impl<'e> Resolver<'e> {
 
     /// All that was found out, for the report.
     pub fn into_nodes(self) -> HashMap<ArtifactId, Node> {
-        let slots = self.slots.into_inner().unwrap_or_else(PoisonError::into_inner);
-        slots.into_iter().filter_map(|(id, slot)| Some((id, slot.node?))).collect()
+        self.contents.into_inner().unwrap_or_else(PoisonError::into_inner).nodes
     }
 
     /// Whether an artifact is what it was when `before` was written.
     pub fn is_as_before(&self, id: ArtifactId) -> bool {
         let Some(before) = self.before else { return false };
         let old = before.results.node(id);
-        match self.slots().get(&id) {
-            Some(slot) => old.is_some() && slot.node == old,
-            None => old.is_some() && before.holds(self.graph, id),
+        let Contents { nodes, lost, .. } = &*self.contents();
+        match nodes.get(&id) {
+            Some(node) => old.as_ref() == Some(node),
+            None => old.is_some() && !lost.contains(&id) && before.holds(self.graph, id),
         }
     }
 
@@ -212,27 +221,28 @@ impl<'e> Resolver<'e> {
     }
 
     fn set(&self, id: ArtifactId, node: Node) -> bool {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(id).or_default();
-        slot.lost = false;
-        if slot.node.as_ref() == Some(&node) {
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        let was_lost = contents.lost.remove(&id);
+        let former = contents.nodes.get(&id);
+        if former == Some(&node) {
             return false;
         }
-        let replaced = slot.version > 0;
-        slot.version += 1;
-        slot.node = Some(node);
-        replaced
+        let is_replaced = was_lost || former.is_some();
+        if is_replaced {
+            *contents.replaced.entry(id).or_default() += 1;
+        }
+        contents.nodes.insert(id, node);
+        is_replaced
     }
 
     fn forget(&self, id: ArtifactId) {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(id).or_default();
-        slot.node = None;
-        slot.lost = true;
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        contents.nodes.remove(&id);
+        contents.lost.insert(id);
     }
 
-    fn slots(&self) -> RwLockReadGuard<'_, HashMap<ArtifactId, Slot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    fn contents(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The execution path of an artifact.
@@ -243,9 +253,14 @@ impl<'e> Resolver<'e> {
 
 impl Resolved for Resolver<'_> {
     fn node(&self, artifact: ArtifactId) -> Option<Node> {
-        match self.slots().get(&artifact) {
-            Some(slot) => slot.node.clone(),
-            None => self.known_before(artifact),
+        let contents = self.contents();
+        match contents.nodes.get(&artifact) {
+            Some(node) => Some(node.clone()),
+            None if contents.lost.contains(&artifact) => None,
+            None => {
+                drop(contents);
+                self.known_before(artifact)
+            }
         }
     }
 

@@ -251,7 +251,7 @@ impl Worker<'_, '_, '_> {
         finished.logs = result.stdout_digest.into_iter().chain(result.stderr_digest).collect();
         finished.end_ms = self.engine.now_ms();
         (finished.key, finished.parts) =
-            (Some(prepared.key), Some(PackedParts::new(&prepared.parts)));
+            (Some(prepared.key), Some(PackedParts::new(&prepared.parts, &self.shared.common)));
         Ok(Done { finished, inputs: inputs.to_vec(), inputs_version, slot })
     }
 
