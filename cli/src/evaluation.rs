@@ -3,10 +3,11 @@
 use anyhow::Result;
 use maestro_core::ActionGraph;
 use maestro_core::event::{Event, EventSink};
-use maestro_executor::workspace::snapshot::{EvaluationBytes, Snapshot};
+use maestro_executor::workspace::snapshot::{EvaluationBytes, Snapshot, StoredBase};
 use maestro_rules::{ChangedPaths, Loaded, Memory, Reevaluated, Reloaded, Remember, Remembered};
 
 use crate::invocation::{Invocation, millis};
+use crate::null_build::{keyed_options, snapshot_name};
 
 /// The memory of the evaluation is written anew where its changes are this part of it.
 const MEMORY_PART: usize = 4;
@@ -66,15 +67,21 @@ impl Invocation {
         if reloaded.anew {
             return Ok(None);
         }
-        Ok(Some((reloaded.loaded, evaluation_bytes(reloaded.remembered))))
+        let evaluation = self.keep_evaluation(reloaded.remembered)?;
+        Ok(Some((reloaded.loaded, evaluation)))
     }
-}
 
-/// The memory of an evaluation for the snapshot.
-pub fn evaluation_bytes(remembered: Remembered) -> EvaluationBytes {
-    match remembered {
-        Remembered::Nothing => EvaluationBytes::default(),
-        Remembered::Delta(delta) => EvaluationBytes { base: None, delta: Some(delta) },
-        Remembered::Base(base) => EvaluationBytes { base: Some(base), delta: Some(Vec::new()) },
+    /// Keeps the memory of an evaluation for the snapshot; what is large goes to disk at once.
+    pub fn keep_evaluation(&self, remembered: Remembered) -> Result<EvaluationBytes> {
+        let (base, delta) = match remembered {
+            Remembered::Nothing => return Ok(EvaluationBytes::default()),
+            Remembered::Delta(delta) => (None, delta),
+            Remembered::Base(base) => (Some(base), Vec::new()),
+        };
+        let options = keyed_options(&self.config, &self.request);
+        let name = snapshot_name(self.state_dir(), &options);
+        let former = self.memory.as_ref().map(|memory| &*memory.snapshot);
+        let base = base.map(|bytes| StoredBase::write(&name, former, &bytes)).transpose()?;
+        Ok(EvaluationBytes { base, delta: Some(delta) })
     }
 }

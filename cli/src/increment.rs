@@ -26,7 +26,6 @@ use maestro_rules::Remember;
 
 use crate::config::PROJECT_FILE;
 use crate::daemon::client::Daemon;
-use crate::evaluation::evaluation_bytes;
 use crate::invocation::{Goal, Invocation, Request, Wanted};
 use crate::null_build::{Memory, Remembered, keyed_options, maestro_build, snapshot_name};
 use crate::output_groups::OutputGroups;
@@ -125,7 +124,7 @@ impl Invocation {
             return Ok(work);
         }
         let reloaded = self.reload(&self.request.patterns, None, Remember::Base)?;
-        let evaluation = evaluation_bytes(reloaded.remembered);
+        let evaluation = self.keep_evaluation(reloaded.remembered)?;
         crate::allocator::give_back();
         Ok(Work { evaluation, ..Work::whole(reloaded.loaded) })
     }
@@ -236,32 +235,36 @@ impl Invocation {
         out
     }
 
-    /// Writes what the next build begins with.
-    pub fn leave(&self, ended: &Ended<'_>) -> Result<()> {
-        let Ended { work, report, targets, count, requested, summary, tests, .. } = ended;
-        let graph = &work.graph;
+    /// Writes what the next build begins with; what is not needed for that goes first.
+    pub fn leave(&self, ended: Ended<'_>) -> Result<()> {
+        let Ended { work, plan, report, targets, count, requested, .. } = ended;
+        let Ended { summary, tests, files, log_bytes, .. } = ended;
+        let evaluation = std::mem::take(&mut work.evaluation);
+        let (work, graph) = (&*work, &work.graph);
         let (results, others_hold) = new_results(work, report);
-        let pending = pending(work, ended.plan, report);
-        let planned: ActionSet = ended.plan.order.iter().copied().collect();
+        let pending = pending(work, &plan, report);
+        let planned: ActionSet = plan.order.iter().copied().collect();
+        drop(plan);
         let options = keyed_options(&self.config, &self.request);
         let mut parts = report.parts.clone();
         if let Some(known) = &work.known {
             parts.extend(known.unseen_parts(graph, report));
         }
+        report.finished = Vec::new();
         let request = RequestRecord {
             name: options.clone(),
             // What is pending beside the plan is nothing that this request asks for.
             complete: report.success() && !pending.iter().any(|id| planned.contains(*id)),
             artifacts: requested.to_vec(),
             targets: targets.to_vec(),
-            payload: payload(summary, *count, tests, &parts)?,
+            payload: payload(summary, count, tests, &parts)?,
         };
         let former = self.memory.as_ref().filter(|_| work.known.is_some());
         let nothing = Changes::default();
         let left = Left {
             graph,
             results: &results,
-            facts: self.seen(ended.files)?,
+            facts: self.seen(files)?,
             changes: former.map_or(&nothing, |memory| &memory.changes),
             pending,
             recorded: former.map_or_else(
@@ -270,11 +273,11 @@ impl Invocation {
             ),
             request,
             others_hold,
-            evaluation: work.evaluation.clone(),
+            evaluation,
             env: Vec::new(),
             params: Vec::new(),
             toolchains: self.toolchains_after(former),
-            log_bytes: ended.log_bytes,
+            log_bytes,
         };
         let name = snapshot_name(self.state_dir(), &options);
         let former = former.map(|memory| &*memory.snapshot);
@@ -286,13 +289,13 @@ impl Invocation {
     }
 
     /// What was seen on disk in this build, and what it wrote.
-    fn seen(&self, written: &[WrittenFile]) -> Result<Vec<(String, Fact)>> {
+    fn seen(&self, written: Vec<WrittenFile>) -> Result<Vec<(String, Fact)>> {
         for file in self.records.files_read().into_iter().chain([PROJECT_FILE.to_owned()]) {
             observe(&self.host, &file)?;
         }
         let mut facts = self.host.take_observations();
         facts.extend(self.sources.facts());
-        facts.extend(written.iter().map(WrittenFile::fact));
+        facts.extend(written.into_iter().map(WrittenFile::fact));
         Ok(facts)
     }
 
@@ -336,12 +339,12 @@ impl Invocation {
 
 /// A build that has ended.
 pub struct Ended<'a> {
-    /// What it worked on.
-    pub work: &'a Work,
+    /// What it worked on; the memory of the evaluation is taken out of it.
+    pub work: &'a mut Work,
     /// What it planned.
-    pub plan: &'a Plan,
-    /// How that ended.
-    pub report: &'a Report,
+    pub plan: Plan,
+    /// How that ended; what only the snapshot needs is taken out of it.
+    pub report: &'a mut Report,
     /// What was asked for.
     pub targets: &'a [TargetId],
     /// How many of them are targets and not aspects.
@@ -353,7 +356,7 @@ pub struct Ended<'a> {
     /// Verdicts of tests.
     pub tests: &'a [TestVerdict],
     /// What was written.
-    pub files: &'a [WrittenFile],
+    pub files: Vec<WrittenFile>,
     /// How long the build log is now.
     pub log_bytes: u64,
 }
@@ -365,20 +368,22 @@ fn is_mostly_retired(graph: &ActionGraph) -> bool {
 }
 
 /// The results that are known after a build, and whether those from before it all still hold.
-fn new_results(work: &Work, report: &Report) -> (Results, bool) {
-    let mut results = work.known.as_ref().map(|known| known.results.clone()).unwrap_or_default();
-    let mut hold = true;
-    for (id, node) in &report.nodes {
+fn new_results(work: &Work, report: &mut Report) -> (Results, bool) {
+    let nodes = std::mem::take(&mut report.nodes);
+    let mut hold = work.known.is_some();
+    let (mut results, nodes) = match &work.known {
+        Some(known) => (known.results.clone(), nodes),
+        None => (Results::of(nodes), HashMap::new()),
+    };
+    for (id, node) in &nodes {
         if results.node(*id).as_ref() != Some(node) {
             hold = false;
             results.set_node(*id, node);
         }
     }
-    for finished in &report.finished {
-        if let Some(key) = &finished.key
-            && results.key(finished.action) != Some(key.0.hash)
-        {
-            results.set_key(finished.action, key.0.hash);
+    for done in &report.finished {
+        if let Some(key) = &done.key {
+            results.set_key(done.action, key.0.hash);
         }
     }
     (results, hold)

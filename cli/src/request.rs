@@ -1,8 +1,9 @@
 //! What the user asked for, and what that comes to.
 
-use maestro_core::{ArtifactId, Label, TargetId};
+use maestro_core::{ActionGraph, ArtifactId, Label, TargetId};
 
 use crate::args::{BuildOptions, TestFlags};
+use crate::output_groups::OutputGroups;
 use crate::testing::TestRun;
 
 /// What the user asked for.
@@ -56,6 +57,23 @@ pub struct Goal {
     pub artifacts: Vec<ArtifactId>,
     /// The targets one by one; none where nobody is told of each of them.
     pub wanted: Vec<Wanted>,
+}
+
+impl Goal {
+    /// The goal of a request for so many targets that nobody is told of each of them.
+    pub fn of_many(graph: &ActionGraph, targets: &[TargetId], groups: &OutputGroups) -> Self {
+        let wanted = targets.iter().map(|id| groups.artifacts(graph.target(*id)));
+        let mut artifacts: Vec<ArtifactId> = wanted.flatten().collect();
+        artifacts.sort_unstable();
+        artifacts.dedup();
+        let targets = targets.to_vec();
+        Self { count: count(graph, &targets), targets, artifacts, wanted: Vec::new() }
+    }
+}
+
+/// How many of some targets are not aspects on others.
+pub fn count(graph: &ActionGraph, targets: &[TargetId]) -> usize {
+    targets.iter().filter(|id| graph.target(**id).aspect.is_none()).count()
 }
 
 impl From<Vec<Wanted>> for Goal {

@@ -13,6 +13,7 @@ use crate::increment::Known;
 use crate::invocation::{Invocation, Request, Wanted};
 use crate::null_build::{Look, look};
 use crate::output_groups::OutputGroups;
+use crate::request::{Goal, count};
 
 /// Builds targets.
 pub fn build(global: &Global, args: &BuildArgs) -> Result<ExitCode> {
@@ -57,6 +58,11 @@ fn run(
     // Of many targets nobody is told one by one, and the last build knows what they come to.
     let named = flags.is_some() || invocation.names_targets(work.requested.len());
     if !named && let Some(goal) = work.known.as_ref().and_then(Known::goal) {
+        let built = invocation.build(work, goal)?;
+        return invocation.conclude(built);
+    }
+    if flags.is_none() && !invocation.names_targets(count(&work.graph, &work.requested)) {
+        let goal = Goal::of_many(&work.graph, &work.requested, &groups);
         let built = invocation.build(work, goal)?;
         return invocation.conclude(built);
     }

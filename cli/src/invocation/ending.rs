@@ -20,7 +20,7 @@ use crate::verdicts::write_merged;
 
 impl Invocation {
     /// Remembers what was made, for the next build and for whoever asks.
-    pub(super) fn remember(&self, work: Work, goal: Goal, made: Made) -> Result<Built> {
+    pub(super) fn remember(&self, mut work: Work, goal: Goal, made: Made) -> Result<Built> {
         let Goal { targets, count, artifacts: requested, wanted } = goal;
         let Made { mut report, plan, written, started_over } = made;
         let exit = self.exit_code(&report);
@@ -44,16 +44,16 @@ impl Invocation {
         if self.remembers && !started_over {
             let written = written.into_values().flatten().chain(logs);
             let written: Vec<WrittenFile> = written.collect();
-            self.leave(&Ended {
-                work: &work,
-                plan: &plan,
-                report: &report,
+            self.leave(Ended {
+                work: &mut work,
+                plan,
+                report: &mut report,
                 targets: &targets,
                 count,
                 requested: &requested,
                 summary: &summary,
                 tests: &tests,
-                files: &written,
+                files: written,
                 log_bytes,
             })?;
         }

@@ -28,9 +28,9 @@ pub struct WrittenFile {
 
 impl WrittenFile {
     /// What is to be found there as long as nobody touches it.
-    pub fn fact(&self) -> (String, Fact) {
+    pub fn fact(self) -> (String, Fact) {
         let Self { path, digest, executable: _, signature } = self;
-        (path.clone(), Fact::Content(Content::written(signature, *digest)))
+        (path, Fact::Content(Content::written(&signature, digest)))
     }
 }
 

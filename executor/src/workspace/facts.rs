@@ -10,7 +10,6 @@
 pub(in crate::workspace) mod doubts;
 mod scan;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -177,28 +176,31 @@ impl FactTable {
     /// except that a [`Fact::Type`] gives way to any fact that says more, and that content which
     /// was evaluated once stays so.
     pub fn new(facts: impl IntoIterator<Item = (String, Fact)>) -> Self {
-        let mut sorted: BTreeMap<String, BTreeMap<String, Fact>> = BTreeMap::new();
-        for (path, mut fact) in facts {
-            let (folder, name) = split(&path);
-            let (folder, name) = (folder.to_owned(), name.to_owned());
-            // A listing stands beside what is known of the folder as an entry of its parent.
-            let (folder, name) = match fact {
-                Fact::Listing(_) => (join(&folder, &name), String::new()),
-                _ => (folder, name),
-            };
-            let entries = sorted.entry(folder).or_default();
-            let before = entries.get(&name);
-            if let (Fact::Content(new), Some(Fact::Content(old))) = (&mut fact, before) {
-                new.evaluated |= old.evaluated;
+        let mut all: Vec<(String, Fact)> = facts.into_iter().collect();
+        all.sort_by(|a, b| place(a).cmp(&place(b)));
+        let mut folders: Vec<FolderFacts> = Vec::new();
+        for fact in all {
+            let (folder, name) = place(&fact);
+            if folders.last().is_none_or(|last| last.path != folder) {
+                let path = folder.to_owned();
+                folders.push(FolderFacts { path, entries: Vec::new() });
             }
-            let weaker = matches!(fact, Fact::Type(_)) && before.is_some();
-            if !weaker {
-                entries.insert(name, fact);
+            let entries = &mut folders.last_mut().expect("one was pushed").entries;
+            let name = name.to_owned();
+            let (_, mut fact) = fact;
+            match entries.last_mut().filter(|(last, _)| *last == name) {
+                None => entries.push((name, fact)),
+                Some(_) if matches!(fact, Fact::Type(_)) => {}
+                Some((_, before)) => {
+                    if let (Fact::Content(new), Fact::Content(old)) = (&mut fact, &*before) {
+                        new.evaluated |= old.evaluated;
+                    }
+                    *before = fact;
+                }
             }
         }
-        let folder =
-            |(path, entries)| FolderFacts { path, entries: BTreeMap::into_iter(entries).collect() };
-        Self { folders: sorted.into_iter().map(folder).collect() }
+        folders.iter_mut().for_each(|folder| folder.entries.shrink_to_fit());
+        Self { folders }
     }
 
     /// Takes the racy mark from facts that were checked at `checked_at_ns` or later and held, and
@@ -235,6 +237,15 @@ impl FactTable {
         self.folders.iter().flat_map(|FolderFacts { path, entries }| {
             entries.iter().map(|(name, fact)| (join(path, name), fact))
         })
+    }
+}
+
+/// The folder and the name under which a fact is kept. A listing stands beside what is known of the
+/// folder as an entry of its parent.
+fn place((path, fact): &(String, Fact)) -> (&str, &str) {
+    match fact {
+        Fact::Listing(_) => (path, ""),
+        _ => split(path),
     }
 }
 

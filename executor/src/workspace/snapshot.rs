@@ -48,7 +48,7 @@ use super::sealed_file::{self, Format, Sealed};
 use super::toolchain::ToolchainList;
 
 pub use self::nodes::Results;
-pub use self::write::{EvaluationBytes, Left, save};
+pub use self::write::{EvaluationBytes, Left, StoredBase, save};
 
 const FOLDER: &str = "snapshots";
 const HEAD: &str = "head";

@@ -25,8 +25,32 @@ pub struct Results {
 /// Results that are not stored yet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct AddedResults {
-    nodes: HashMap<u32, Vec<u8>>,
+    #[serde(with = "encoded")]
+    nodes: HashMap<ArtifactId, Node>,
     keys: HashMap<u32, [u8; KEY_BYTES]>,
+}
+
+/// Nodes as they are written in a column.
+mod encoded {
+    use serde::de::Error;
+
+    use super::{ArtifactId, Deserialize, HashMap, Node, decode, encode};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        nodes: &HashMap<ArtifactId, Node>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(nodes.iter().map(|(id, node)| (id, encode(node))))
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HashMap<ArtifactId, Node>, D::Error> {
+        let stored = HashMap::<ArtifactId, Vec<u8>>::deserialize(deserializer)?;
+        let node = |(id, bytes): (ArtifactId, Vec<u8>)| Some((id, decode(&bytes)?));
+        let nodes: Option<_> = stored.into_iter().map(node).collect();
+        nodes.ok_or_else(|| D::Error::custom("the bytes are no node"))
+    }
 }
 
 impl AddedResults {
@@ -36,14 +60,19 @@ impl AddedResults {
 }
 
 impl Results {
+    /// What stands at artifacts of which nothing was known before.
+    pub fn of(nodes: HashMap<ArtifactId, Node>) -> Self {
+        Self { stored: None, added: AddedResults { nodes, keys: HashMap::new() } }
+    }
+
     pub(super) fn over(stored: Columns, added: AddedResults) -> Self {
         Self { stored: Some(stored), added }
     }
 
     /// What stood at an artifact.
     pub fn node(&self, artifact: ArtifactId) -> Option<Node> {
-        match self.added.nodes.get(&number(artifact.index())) {
-            Some(bytes) => decode(bytes),
+        match self.added.nodes.get(&artifact) {
+            Some(node) => Some(node.clone()),
             None => decode(self.stored.as_ref()?.records(NODES).get(artifact.index())?),
         }
     }
@@ -60,12 +89,14 @@ impl Results {
 
     /// Takes what stands at an artifact now.
     pub fn set_node(&mut self, artifact: ArtifactId, node: &Node) {
-        self.added.nodes.insert(number(artifact.index()), encode(node));
+        self.added.nodes.insert(artifact, node.clone());
     }
 
-    /// Takes the key that an action has now.
+    /// Takes the key that an action has now; one that is known costs nothing.
     pub fn set_key(&mut self, action: ActionId, key: [u8; KEY_BYTES]) {
-        self.added.keys.insert(number(action.index()), key);
+        if self.key(action) != Some(key) {
+            self.added.keys.insert(number(action.index()), key);
+        }
     }
 
     pub(super) fn added(&self) -> &AddedResults {
@@ -76,9 +107,13 @@ impl Results {
     pub(super) fn write(&self, artifacts: usize, actions: usize, out: &mut ColumnWriter) {
         let stored = self.stored.as_ref().map(|columns| columns.records(NODES));
         out.records(0..artifacts, |index, out| {
-            let added = self.added.nodes.get(&number(index)).map(Vec::as_slice);
-            let known = added.or_else(|| stored.and_then(|records| records.get(index)));
-            out.extend_from_slice(known.unwrap_or_default());
+            match self.added.nodes.get(&ArtifactId::from_index(index)) {
+                Some(node) => out.extend(encode(node)),
+                None => {
+                    let known = stored.and_then(|records| records.get(index));
+                    out.extend_from_slice(known.unwrap_or_default());
+                }
+            }
         });
         let mut keys = Vec::with_capacity(actions * KEY_BYTES);
         for action in (0..actions).map(ActionId::from_index) {

@@ -118,6 +118,9 @@ impl Fixture {
         facts: Vec<(String, Fact)>,
         changes: &Changes,
     ) {
+        let (state_dir, options) = self.name();
+        let name = SnapshotName { state_dir: &state_dir, options, maestro_build: "1" };
+        let base = StoredBase::write(&name, former, b"memory").expect("writable");
         let left = Left {
             graph,
             results,
@@ -127,17 +130,12 @@ impl Fixture {
             recorded: Vec::new(),
             request: record("build"),
             others_hold: true,
-            evaluation: EvaluationBytes {
-                base: Some(b"memory".to_vec()),
-                delta: Some(b"d".to_vec()),
-            },
+            evaluation: EvaluationBytes { base: Some(base), delta: Some(b"d".to_vec()) },
             env: vec![("SET".into(), Some("1".into())), ("UNSET".into(), None)],
             params: vec![("mode".into(), Some("fast".into()))],
             toolchains: Vec::new(),
             log_bytes: 7,
         };
-        let (state_dir, options) = self.name();
-        let name = SnapshotName { state_dir: &state_dir, options, maestro_build: "1" };
         save(&name, former, left).expect("writable");
     }
 

@@ -29,9 +29,32 @@ const SNAPSHOTS_MAX: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct EvaluationBytes {
     /// A new base, or `None` where the former one stays.
-    pub base: Option<Vec<u8>>,
+    pub base: Option<StoredBase>,
     /// What was changed since the base, or `None` where that stays, too.
     pub delta: Option<Vec<u8>>,
+}
+
+/// A base of the memory of an evaluation, on disk already: it is large, and nobody looks at it
+/// before the next build. What no snapshot comes to name is swept by the next that is written.
+#[derive(Clone, Debug)]
+pub struct StoredBase {
+    generation: u64,
+}
+
+impl StoredBase {
+    /// Writes a base beside a snapshot. To be called with the workspace's lock held.
+    pub fn write(
+        name: &SnapshotName<'_>,
+        former: Option<&Snapshot>,
+        bytes: &[u8],
+    ) -> Result<Self, SnapshotError> {
+        let folder = name.folder();
+        fs::create_dir_all(&folder).map_err(SnapshotError::at(&folder))?;
+        let generation = fresh_generation(former.and_then(|f| f.head.evaluation_generation));
+        let path = evaluation_path(&folder, generation);
+        mapped::write(&path, EVALUATION_VERSION, bytes).map_err(SnapshotError::at(&path))?;
+        Ok(Self { generation })
+    }
 }
 
 /// What a build leaves.
@@ -108,16 +131,14 @@ impl Writer<'_> {
             toolchains,
             log_bytes,
         } = left;
-        self.take_facts(facts, changes);
+        let anew = self.former.is_none();
+        let seen = if anew { facts } else { self.take_facts(facts, changes) };
         self.take_request(request, others_hold);
         self.head.pending = pending;
         self.head.recorded = recorded;
         (self.head.env, self.head.params) = (env, params);
         (self.head.toolchains, self.head.log_bytes) = (toolchains, log_bytes);
-        if let Some(base) = evaluation.base {
-            let generation = fresh_generation(self.head.evaluation_generation);
-            let path = evaluation_path(self.folder, generation);
-            mapped::write(&path, EVALUATION_VERSION, &base).map_err(SnapshotError::at(&path))?;
+        if let Some(StoredBase { generation }) = evaluation.base {
             self.head.evaluation_generation = Some(generation);
         }
         if let Some(delta) = evaluation.delta {
@@ -127,18 +148,19 @@ impl Writer<'_> {
         let changed = facts.len() + listings.len() + graph.change_count() + results.added().len();
         let whole = graph.stored_artifact_count() + graph.stored_action_count();
         let fits = changed <= CHANGES_MIN.max(whole / CHANGES_PART);
-        if self.former.is_some() && fits {
+        if !anew && fits {
             self.head.graph = graph.delta();
             self.head.results = results.added().clone();
         } else {
-            self.write_anew(graph, results)?;
+            self.write_anew(graph, results, seen)?;
         }
         let bytes = postcard::to_stdvec(&self.head).expect("plain data serializes");
         let path = self.folder.join(HEAD);
         sealed_file::write(&path, HEAD_FORMAT, &bytes).map_err(SnapshotError::at(&path))
     }
 
-    fn take_facts(&mut self, seen: Vec<(String, Fact)>, changes: &Changes) {
+    /// Adds to the head what a build over a former snapshot saw; nothing is left over.
+    fn take_facts(&mut self, seen: Vec<(String, Fact)>, changes: &Changes) -> Vec<(String, Fact)> {
         let Changes { sources, evaluation, outputs, toolchains: _, values: _ } = changes;
         for path in sources.iter().chain(evaluation).chain(outputs) {
             self.head.facts.insert(path.clone(), None);
@@ -163,6 +185,7 @@ impl Writer<'_> {
             }
             self.head.facts.insert(path, Some(fact));
         }
+        Vec::new()
     }
 
     fn take_request(&mut self, request: RequestRecord, others_hold: bool) {
@@ -176,17 +199,26 @@ impl Writer<'_> {
         requests.drain(..surplus);
     }
 
-    /// Writes a new generation of facts, graph and results; the head has no changes then.
-    fn write_anew(&mut self, graph: &ActionGraph, results: &Results) -> Result<(), SnapshotError> {
+    /// Writes a new generation of facts, graph and results, one after the other, as each takes
+    /// room; the head has no changes then. `seen` is what is not in the head.
+    fn write_anew(
+        &mut self,
+        graph: &ActionGraph,
+        results: &Results,
+        seen: Vec<(String, Fact)>,
+    ) -> Result<(), SnapshotError> {
         let generation = fresh_generation(Some(self.head.generation));
+        let facts = match self.former {
+            None => to_archive(&FactTable::new(seen)),
+            Some(_) => to_archive(&self.all_facts()),
+        };
+        let path = facts_path(self.folder, generation);
+        sealed_file::write(&path, FACTS_FORMAT, &facts).map_err(SnapshotError::at(&path))?;
+        drop(facts);
         let mut columns = ColumnWriter::over(graph.store());
         results.write(graph.artifact_count(), graph.action_count(), &mut columns);
         let path = graph_path(self.folder, generation);
         mapped::write(&path, GRAPH_VERSION, &columns.finish()).map_err(SnapshotError::at(&path))?;
-        let facts = self.all_facts();
-        let path = facts_path(self.folder, generation);
-        sealed_file::write(&path, FACTS_FORMAT, &to_archive(&facts))
-            .map_err(SnapshotError::at(&path))?;
         self.head.generation = generation;
         self.head.graph = Default::default();
         self.head.results = Default::default();
