@@ -54,10 +54,14 @@ pub struct SetNode {
 pub struct SetArena {
     stored: Option<Stored>,
     nodes: Layer<SetNode>,
+    /// Sets of one artifact alone, in the usual order, by the index of the artifact. Every file is
+    /// such a set to those who depend on it.
+    singles: Vec<Option<SetId>>,
 }
 
 impl SetArena {
-    /// Adds a set. An empty one and one that only wraps another in the same order cost nothing.
+    /// Adds a set. An empty one, one that only wraps another in the same order, and one of the same
+    /// single artifact as another cost nothing.
     pub fn add(&mut self, order: Order, direct: Vec<Item>, transitive: Vec<SetId>) -> SetId {
         let transitive: Vec<SetId> =
             transitive.into_iter().filter(|set| !self.is_empty(*set)).collect();
@@ -66,8 +70,22 @@ impl SetArena {
         {
             return *only;
         }
+        let single = match (order, direct.as_slice(), transitive.as_slice()) {
+            (Order::Postorder, [Item::Artifact(artifact)], []) => Some(artifact.index()),
+            _ => None,
+        };
+        if let Some(known) = single.and_then(|at| self.singles.get(at).copied().flatten()) {
+            return known;
+        }
         let node = SetNode { order, direct: direct.into(), transitive: transitive.into() };
-        SetId::from_index(self.nodes.push(node))
+        let id = SetId::from_index(self.nodes.push(node));
+        if let Some(at) = single {
+            self.singles.resize(self.singles.len().max(at + 1), None);
+            if let Some(slot) = self.singles.get_mut(at) {
+                *slot = Some(id);
+            }
+        }
+        id
     }
 
     /// The sets of an opened graph, and those that were added to it later.
@@ -76,7 +94,7 @@ impl SetArena {
         for node in added {
             nodes.push(node);
         }
-        Self { stored: Some(stored), nodes }
+        Self { stored: Some(stored), nodes, singles: Vec::new() }
     }
 
     /// How many sets there are.
@@ -146,6 +164,7 @@ impl SetArena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::ArtifactId;
 
     fn flat(order: Order) -> String {
         let text = |s: &str| Item::Text(s.into());
@@ -181,5 +200,18 @@ mod tests {
         let empty = arena.add(Order::Postorder, vec![], vec![]);
         let one = arena.add(Order::Postorder, vec![Item::Text("x".into())], vec![empty]);
         assert_eq!(arena.add(Order::Postorder, vec![], vec![one, empty]), one);
+    }
+
+    #[test]
+    fn a_file_alone_is_one_set() {
+        let mut arena = SetArena::default();
+        let file = |index| Item::Artifact(ArtifactId::from_index(index));
+        let seven = arena.add(Order::Postorder, vec![file(7)], vec![]);
+        let three = arena.add(Order::Postorder, vec![file(3)], vec![]);
+        assert_eq!(arena.add(Order::Postorder, vec![file(7)], vec![]), seven);
+        assert_eq!(arena.add(Order::Postorder, vec![file(3)], vec![]), three);
+        assert_ne!(arena.add(Order::Preorder, vec![file(7)], vec![]), seven);
+        assert_ne!(arena.add(Order::Postorder, vec![file(7)], vec![three]), seven);
+        assert_eq!(arena.flatten(seven), [&file(7)]);
     }
 }

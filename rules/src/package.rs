@@ -30,7 +30,8 @@ pub(crate) struct TargetDecl {
 impl TargetDecl {
     /// The value of an attribute.
     pub(crate) fn attr(&self, name: &str) -> Option<&AttrValue> {
-        let at = self.rule.attrs.iter().position(|(own, _)| own == name)?;
+        // Those that every rule has, which are asked for most, stand at the end.
+        let at = self.rule.attrs.iter().rposition(|(own, _)| own == name)?;
         self.attrs.get(at)
     }
 
