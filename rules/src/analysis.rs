@@ -113,8 +113,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     /// A failure is reported once, and what depends on it is left out.
     pub(crate) fn analyze(&mut self, live: Option<&HashSet<NodeId>>) {
         self.retire_changed(live);
-        let is_first = self.session.as_ref().is_none_or(Session::is_first);
-        let counts = is_first && !self.configured.has_aspects();
+        let counts = self.is_first() && !self.configured.has_aspects();
         let mut uses = counts.then(|| Uses::count(self.configured));
         for id in self.configured.order() {
             if live.is_none_or(|live| live.contains(id)) {
@@ -195,10 +194,8 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 let owner = self.owner(id)?;
                 let mut target = plain_target(label, "generated file".into(), location_of(decl));
                 target.deps = vec![self.target_id(owner)?];
-                let path = output_path(&self.out_dir(owner), &label.name).ok()?;
-                let mut graph = self.scope.graph.borrow_mut();
-                target.files = vec![graph.artifact_at(&path)?];
-                Some(graph.add_target(target))
+                target.files = vec![self.output_artifact(owner, &label.name)?];
+                Some(self.scope.graph.borrow_mut().add_target(target))
             }
             NodeKind::Source => {
                 let file = self.source(label).ok()?;
@@ -343,6 +340,20 @@ impl<'u, 'h> Analyzer<'u, 'h> {
     /// The folder of the outputs of a node's target.
     fn out_dir(&self, node: NodeId) -> String {
         out_dir(&out_root(self.root(node)), &self.configured.node(node).label)
+    }
+
+    /// The artifact of an output of a target that was analyzed, even if its value is gone.
+    fn output_artifact(&self, node: NodeId, name: &str) -> Option<ArtifactId> {
+        if !self.is_first() {
+            return self.output_of(node, name).map(FileValue::artifact);
+        }
+        let path = output_path(&self.out_dir(node), name).ok()?;
+        self.scope.graph.borrow().artifact_at(&path)
+    }
+
+    /// Whether nothing is remembered, so that every target is analyzed, and once.
+    fn is_first(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::is_first)
     }
 
     /// A file that a target names as an output.
