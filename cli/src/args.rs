@@ -5,6 +5,7 @@
 mod daemon;
 mod lookback;
 mod output;
+mod policy;
 mod repos;
 mod testing;
 
@@ -15,6 +16,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::daemon::{DaemonArgs, DaemonChoice, DaemonCommand};
 pub use self::lookback::{ExplainArgs, ProfileArgs};
 pub use self::output::OutputFormat;
+pub use self::policy::{
+    PolicyCommand, PolicyExplainArgs, PolicyLintArgs, PolicySchemaArgs, PolicyShowArgs,
+    PolicyTestArgs,
+};
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 pub use self::testing::{TestArgs, TestFlags, TestOutput};
 
@@ -99,6 +104,9 @@ pub enum Command {
     /// Looks after the cache.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Looks after policies: what may run, what may leave, who may approve.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Checks this machine and says what to install.
     Doctor(DoctorArgs),
     /// Prints where an artifact came from, as an in-toto statement with SLSA provenance.

@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod fmt;
 pub mod lint;
 pub mod lock;
+pub mod policy;
 pub mod profile;
 pub mod provenance;
 pub mod query;

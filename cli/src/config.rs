@@ -35,6 +35,9 @@ pub struct Project {
     pub fetch: FetchConfig,
     /// Base URL of an OpenAI-compatible API that `lock --update` asks.
     pub llm_endpoint: Option<String>,
+    /// Which policies are asked.
+    #[serde(default)]
+    pub policy: PolicyConfig,
     /// Short names of params, and the labels that they stand for.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
@@ -56,6 +59,22 @@ pub struct WorkspaceSection {
     /// Platforms on which actions may run. This machine comes after them.
     #[serde(default)]
     pub execution_platforms: Vec<String>,
+}
+
+/// The table `[policy]` of the project file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PolicyConfig {
+    /// Files and folders of policies, below the workspace.
+    pub paths: Vec<PathBuf>,
+    /// Whether the built-in policies are asked, too.
+    pub default: bool,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { paths: Vec::new(), default: true }
+    }
 }
 
 /// The table `[fetch]` of the project file and of the user's configuration.

@@ -116,6 +116,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Clean(args) => commands::clean::clean(global, args),
         Command::Daemon(args) => commands::daemon::daemon(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),
+        Command::Policy(command) => commands::policy::policy(global, command),
         Command::Doctor(args) => commands::doctor::doctor(global, args),
         Command::Provenance(args) => commands::provenance::provenance(global, args),
         Command::Exec(args) => commands::exec::exec(global, args),

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod map;
 pub mod merkle;
 pub mod path;
+pub mod policy;
 pub mod record;
 pub mod run;
 pub mod wire;

@@ -95,3 +95,27 @@ pub const RUN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 pub const RUN_OUTPUTS_BYTES_MAX: usize = 256 * 1024;
 /// Most times that a person has one run go on after its end; more is a run that poisons.
 pub const RUN_REOPENS_MAX: u32 = 20;
+/// Largest policy file, in bytes.
+pub const POLICY_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest document of data beside policies, in bytes.
+pub const POLICY_DATA_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most policy and data files that are loaded at once.
+pub const POLICY_FILES_MAX: usize = 1_000;
+/// Most files and folders that are looked at while policies are searched.
+pub const POLICY_ENTRIES_MAX: usize = 100_000;
+/// Largest input of a decision as JSON, in bytes.
+pub const POLICY_INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest time that one decision may take, in milliseconds.
+pub const POLICY_DECISION_MS_MAX: u64 = 1_000;
+/// Longest time that one test of a policy may take, in milliseconds.
+pub const POLICY_TEST_MS_MAX: u64 = 10_000;
+/// Longest chain of rules of a policy that need each other.
+pub const POLICY_RULE_DEPTH_MAX: usize = 64;
+/// Most expressions that are looked at while the paths of a policy are checked.
+pub const POLICY_CHECKS_MAX: usize = 2_000_000;
+/// Stack on which policies are loaded and evaluated, in bytes.
+pub const POLICY_STACK_BYTES: usize = 256 * 1024 * 1024;
+/// Most reasons that a decision keeps.
+pub const POLICY_REASONS_MAX: usize = 100;
+/// Longest code or message of a reason, in bytes.
+pub const POLICY_REASON_BYTES_MAX: usize = 4 * 1024;

@@ -37,7 +37,7 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "build",
     "test",
     "run",
@@ -52,6 +52,7 @@ const COMMANDS: [&str; 17] = [
     "lock",
     "clean",
     "cache",
+    "policy",
     "doctor",
     "provenance",
     "exec",

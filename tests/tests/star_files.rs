@@ -150,8 +150,8 @@ fn pages(ws: &Workspace) -> BTreeMap<String, String> {
     pages.insert("reference/library/README.md".to_owned(), index);
     pages.insert("reference/language.md".to_owned(), printed(ws, "language"));
     let mut index =
-        "# Error codes\n\nMade from `rules/src/error.rs` and `rules/src/lint.rs` by `cargo \
-                     xtask bless`.\n\n| code | meaning |\n|---|---|\n"
+        "# Error codes\n\nMade from `rules/src/error.rs`, `rules/src/lint.rs` and \
+                     `policy/src/error.rs` by `cargo xtask bless`.\n\n| code | meaning |\n|---|---|\n"
             .to_owned();
     let unknown = ws.run(&["docs", "MAE"]);
     let codes = unknown.stderr.lines().find_map(|line| line.strip_prefix("hint: the codes are "));

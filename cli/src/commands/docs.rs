@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use maestro_core::Label;
-use maestro_rules::{error_page, error_pages, language_page, reference};
+use maestro_rules::{error_pages, language_page, reference};
 use serde_json::json;
 
 use crate::args::{DocsArgs, Global, OutputFormat};
@@ -42,8 +42,9 @@ pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
 }
 
 fn code(code: &str, json: bool) -> Result<ExitCode> {
-    let Some(page) = error_page(code) else {
-        let known: Vec<&str> = error_pages().into_iter().map(|(code, _)| code).collect();
+    let pages = || error_pages().into_iter().chain(maestro_policy::error_pages());
+    let Some((_, page)) = pages().find(|(own, _)| *own == code) else {
+        let known: Vec<&str> = pages().map(|(code, _)| code).collect();
         return Err(Failure::input(format!("there is no code `{code}`"))
             .hint(format!("the codes are {}", known.join(", ")))
             .into());

@@ -50,6 +50,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("tracing-subscriber", &["cli"], "only cli prints"),
     ("starlark", &["rules"], "the build language stays in one crate"),
     ("rusqlite", &["runs"], "the journal stays in one module"),
+    ("regorus", &["policy"], "Rego stays in one crate"),
     ("rocksdb", &["cas"], "the index stays in one module"),
     ("prost", &["remote", "tests"], "wire types stay in one crate"),
     ("tonic", &["remote", "tests"], "wire types stay in one crate"),
