@@ -7,6 +7,7 @@ mod lookback;
 mod output;
 mod policy;
 mod repos;
+mod template;
 mod testing;
 
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub use self::policy::{
     PolicyTestArgs,
 };
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
+pub use self::template::{
+    TemplateCommand, TemplateImportArgs, TemplateLintArgs, TemplateNewArgs, TemplateShowArgs,
+};
 pub use self::testing::{TestArgs, TestFlags, TestOutput};
 
 /// Builds what can be described: code, images, answers of models, releases.
@@ -88,6 +92,9 @@ pub enum Command {
     Fmt(FmtArgs),
     /// Finds what should be written otherwise in `.star` files.
     Lint(LintArgs),
+    /// Looks after pipelines: checks, shows, lists, begins and imports them.
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Keeps `maestro.lock`, the record of the outside world.
     Lock(LockArgs),
     /// Downloads what targets need, so that they build without a network.
@@ -333,8 +340,9 @@ pub enum OrderOutput {
 /// Arguments of `docs`.
 #[derive(Args, Debug)]
 pub struct DocsArgs {
-    /// A file such as `@maestro//rules:cc.star` or `tools/shout.star`, a code such as MAE0121, or
-    /// `language`: what every file sees, and what implementations are given.
+    /// A file such as `@maestro//rules:cc.star` or `tools/shout.star`, a code such as MAE0121,
+    /// `language`: what every file sees, and what implementations are given, or `steps`: what
+    /// pipelines can do.
     #[arg(value_name = "WHAT")]
     pub what: String,
 }

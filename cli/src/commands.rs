@@ -18,4 +18,5 @@ pub mod provenance;
 pub mod query;
 pub mod repo;
 pub mod run;
+pub mod template;
 pub mod vendor;

@@ -41,6 +41,9 @@ pub struct Project {
     /// Short names of params, and the labels that they stand for.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
+    /// What steps of pipelines leave out, by names such as `llm.model`.
+    #[serde(default)]
+    pub defaults: toml::Table,
     /// What the workspace registers.
     #[serde(default)]
     pub workspace: WorkspaceSection,

@@ -22,12 +22,14 @@ mod markup;
 mod memory;
 mod null_build;
 mod output_groups;
+mod pipelines;
 mod profile;
 mod profiles;
 mod report;
 mod repos;
 mod request;
 mod runners;
+mod sarif;
 mod signals;
 mod sinks;
 mod star_files;
@@ -41,7 +43,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use maestro_executor::sandbox::{SERVER_ARGUMENT, spawn_server_main};
 
-use args::{Cli, Command};
+use args::{Cli, Command, OutputFormat, TemplateCommand};
 
 /// The exit code of a program that SIGPIPE ended, as a shell tells it.
 const BROKEN_PIPE: u8 = 128 + 13;
@@ -97,6 +99,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             .hint("other commands write `text` or `json`")
             .into());
     }
+    let lints = matches!(cli.command, Command::Template(TemplateCommand::Lint(_)));
+    if global.output == OutputFormat::Sarif && !lints {
+        return Err(exit::Failure::input("`--output sarif` is a form of `template lint` only")
+            .hint("other commands write `text` or `json`")
+            .into());
+    }
     match &cli.command {
         Command::Build(args) => commands::build::build(global, args),
         Command::Test(args) => commands::build::test(global, args),
@@ -109,6 +117,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Docs(args) => commands::docs::docs(global, args),
         Command::Fmt(args) => commands::fmt::fmt(global, args),
         Command::Lint(args) => commands::lint::run(global, args),
+        Command::Template(command) => commands::template::template(global, command),
         Command::Lock(args) => commands::lock::lock(global, args),
         Command::Fetch(args) => commands::fetch::fetch(global, args),
         Command::Vendor(args) => commands::vendor::vendor(global, args),

@@ -1,4 +1,4 @@
-//! Finds the `.star` files that `fmt` and `lint` speak about.
+//! Finds the files that `fmt`, `lint` and `template` speak about: `.star` files, and pipelines.
 //!
 //! Folders are searched without following links. Hidden folders, `maestro-out` and workspaces
 //! inside this one are left out, unless they are named.
@@ -11,8 +11,11 @@ use crate::config::PROJECT_FILE;
 use crate::exit::Failure;
 
 /// A `.star` file.
+pub type StarFile = FoundFile;
+
+/// A file of the workspace, or one that was named.
 #[derive(Clone, Debug)]
-pub struct StarFile {
+pub struct FoundFile {
     /// Where it is.
     pub path: PathBuf,
     /// How it is called in messages: below the workspace where it lies there.
@@ -22,30 +25,44 @@ pub struct StarFile {
 /// The files that `paths` name; a folder, or `//folder/...`, stands for all files below it, and
 /// `//folder` for those in it.
 pub fn find(workspace: &Path, paths: &[PathBuf]) -> Result<Vec<StarFile>> {
+    find_files(workspace, paths, |name| name.ends_with(".star"))
+}
+
+/// As [`find`], for files whose names are wanted; one that is named itself is always taken.
+pub fn find_files(
+    workspace: &Path,
+    paths: &[PathBuf],
+    wanted: fn(&str) -> bool,
+) -> Result<Vec<FoundFile>> {
     let whole = [workspace.to_owned()];
     let paths = if paths.is_empty() { whole.as_slice() } else { paths };
     let mut files = Vec::new();
     for path in paths {
         if let Some(pattern) = path.to_str().and_then(|text| text.strip_prefix("//")) {
-            package(workspace, pattern, &mut files)?;
+            package(workspace, pattern, wanted, &mut files)?;
             continue;
         }
         let kind = std::fs::metadata(path)
             .with_context(|| format!("cannot read `{}`", path.display()))
             .map_err(|error| Failure::input(format!("{error:#}")))?;
         match kind.is_dir() {
-            true => search(path, &mut files)?,
+            true => search(path, wanted, &mut files)?,
             false => files.push(path.clone()),
         }
     }
-    let mut found: Vec<StarFile> = files.into_iter().map(|path| named(workspace, path)).collect();
+    let mut found: Vec<FoundFile> = files.into_iter().map(|path| named(workspace, path)).collect();
     found.sort_by(|left, right| left.name.cmp(&right.name));
     found.dedup_by(|left, right| left.path == right.path);
     Ok(found)
 }
 
 /// The files of a package, or of all below a folder.
-fn package(workspace: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
+fn package(
+    workspace: &Path,
+    pattern: &str,
+    wanted: fn(&str) -> bool,
+    files: &mut Vec<PathBuf>,
+) -> Result<()> {
     let below = pattern.strip_suffix("...").map(|folder| folder.trim_end_matches('/'));
     let folder = below.unwrap_or_else(|| pattern.split(':').next().unwrap_or_default());
     let path = workspace.join(folder);
@@ -54,7 +71,7 @@ fn package(workspace: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<
         return Err(Failure::input(format!("there is no folder `{folder}`")).hint(hint).into());
     }
     let before = files.len();
-    search(&path, files)?;
+    search(&path, wanted, files)?;
     if below.is_none() {
         let inner = files.split_off(before);
         files.extend(inner.into_iter().filter(|file| file.parent() == Some(&path)));
@@ -62,16 +79,16 @@ fn package(workspace: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<
     Ok(())
 }
 
-fn named(workspace: &Path, path: PathBuf) -> StarFile {
+fn named(workspace: &Path, path: PathBuf) -> FoundFile {
     let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
     let name = match whole.strip_prefix(workspace) {
         Ok(below) => below.display().to_string(),
         Err(_) => path.display().to_string(),
     };
-    StarFile { path, name }
+    FoundFile { path, name }
 }
 
-fn search(top: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn search(top: &Path, wanted: fn(&str) -> bool, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder)
@@ -82,7 +99,7 @@ fn search(top: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             let path = entry.path();
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if kind.is_file() && name.ends_with(".star") {
+            if kind.is_file() && wanted(&name) {
                 files.push(path);
             } else if kind.is_dir() && !name.starts_with('.') && name != "maestro-out" {
                 let inner = path.join(PROJECT_FILE).exists();

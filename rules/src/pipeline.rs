@@ -15,10 +15,12 @@
 //! then the step cannot run.
 
 mod check;
+mod complete;
 pub mod definitions;
 mod dialect;
 mod document;
 pub mod expression;
+mod instances;
 mod limits;
 mod mask;
 mod order;
@@ -38,8 +40,10 @@ use std::collections::BTreeMap;
 use maestro_core::event::Severity;
 
 pub use check::STATUSES;
+pub use definitions::default_names;
 pub use dialect::{Imported, import};
 pub use expression::{EvalError, Expr, ExprKind, Outcome, Scope, Type, Value, eval};
+pub use instances::Instance;
 pub use order::EdgeKind;
 pub use params::Given;
 pub use read::Includes;
@@ -97,10 +101,10 @@ pub struct Binding {
 }
 
 /// A field that nobody said anything about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The step.
-    pub step: StepId,
+    /// The step, which may be one that runs after a failure.
+    pub step: String,
     /// Its field.
     pub field: &'static str,
     /// The default of the project that would say it.
@@ -177,10 +181,11 @@ pub fn load(name: &str, text: &str, includes: &Includes<'_>, defaults: &Defaults
     let template = loader.load(name, text);
     let read::Loader { sources, mut report, .. } = loader;
     let pipeline = template.and_then(|mut template| {
-        let found = order::order(&mut template.steps, defaults, &mut report);
+        let missing = complete::complete(&mut template, defaults, &mut report);
+        let found = order::order(&mut template.steps, &mut report);
         check::check(&template, &sources, &mut report);
         order::cycles(&template.steps, &found.edges, &mut report);
-        let order::Ordered { edges, bindings, missing } = found;
+        let order::Ordered { edges, bindings } = found;
         let pipeline = Pipeline { template, edges, bindings, missing, sources: sources.clone() };
         (report.errors() == 0).then_some(pipeline)
     });

@@ -49,6 +49,7 @@ const COMMANDS: [&str; 18] = [
     "docs",
     "fmt",
     "lint",
+    "template",
     "lock",
     "clean",
     "cache",

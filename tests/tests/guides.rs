@@ -24,6 +24,15 @@ fn a_fresh_repository_with_a_rule_set_of_its_own_works() {
 }
 
 #[test]
+fn pipelines_are_written_checked_and_mended() {
+    let ws = Workspace::new();
+    let runs = follow(&ws, &steps("write-a-pipeline.md"));
+    assert_eq!(runs.len(), 13, "commands");
+    assert!(ws.read("release.svg").ends_with("</svg>\n"));
+    assert!(ws.read("findings.sarif").contains("\"results\": []"));
+}
+
+#[test]
 fn commands_of_the_documents_exist() {
     let ws = Workspace::new();
     let mut seen = 0;

@@ -149,6 +149,9 @@ fn pages(ws: &Workspace) -> BTreeMap<String, String> {
     }
     pages.insert("reference/library/README.md".to_owned(), index);
     pages.insert("reference/language.md".to_owned(), printed(ws, "language"));
+    pages.insert("reference/steps.md".to_owned(), printed(ws, "steps"));
+    let schema = ws.run(&["template", "schema"]).stdout;
+    pages.insert("reference/pipeline.schema.json".to_owned(), schema);
     let mut index =
         "# Error codes\n\nMade from `rules/src/error.rs`, `rules/src/lint.rs` and \
                      `policy/src/error.rs` by `cargo xtask bless`.\n\n| code | meaning |\n|---|---|\n"

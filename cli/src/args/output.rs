@@ -11,6 +11,8 @@ pub enum OutputFormat {
     Json,
     /// The files that targets make; for `cquery`.
     Files,
+    /// SARIF 2.1.0; for `template lint`.
+    Sarif,
     /// A form that only queries have.
     Query(QueryForm),
 }
@@ -39,6 +41,7 @@ impl OutputFormat {
             "text" => return Ok(Self::Text),
             "json" => return Ok(Self::Json),
             "files" => return Ok(Self::Files),
+            "sarif" => return Ok(Self::Sarif),
             _ => {}
         }
         match QUERY_FORMS.iter().find(|(name, _)| *name == text) {
@@ -54,7 +57,7 @@ impl OutputFormat {
     /// The name of a form that only queries have.
     pub fn query_form(self) -> Option<&'static str> {
         match self {
-            Self::Text | Self::Json => None,
+            Self::Text | Self::Json | Self::Sarif => None,
             Self::Files => Some("files"),
             Self::Query(form) => {
                 QUERY_FORMS.iter().find(|(_, known)| *known == form).map(|(name, _)| *name)

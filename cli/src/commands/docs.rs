@@ -1,9 +1,11 @@
-//! `maestro docs WHAT`: the reference of a `.star` file, of the language, or of an error code.
+//! `maestro docs WHAT`: the reference of a `.star` file, of the language, of the steps of
+//! pipelines, or of an error code.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use maestro_core::Label;
+use maestro_rules::pipeline::steps_page;
 use maestro_rules::{error_pages, language_page, reference};
 use serde_json::json;
 
@@ -22,6 +24,13 @@ pub fn docs(global: &Global, args: &DocsArgs) -> Result<ExitCode> {
         match json {
             true => println!("{}", json!({"page": language_page()})),
             false => print!("{}", language_page()),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.what == "steps" {
+        match json {
+            true => println!("{}", json!({"page": steps_page()})),
+            false => print!("{}", steps_page()),
         }
         return Ok(ExitCode::SUCCESS);
     }

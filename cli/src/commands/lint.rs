@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use maestro_core::event::Severity;
 use maestro_core::host::Host;
 use maestro_rules::{
     Diagnostic, FileKind, LINTS, UnusedDep, fix, lint, lint_of, unused_deps, without_deps,
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{Global, LintArgs, OutputFormat};
 use crate::config::Config;
 use crate::repos;
+use crate::sarif;
 use crate::star_files::{StarFile, find, replace};
 
 /// Runs the command.
@@ -114,7 +114,9 @@ fn report(
     fixed: &[String],
 ) -> Result<()> {
     if args.sarif {
-        println!("{}", serde_json::to_string_pretty(&sarif(findings))?);
+        let pairs = findings.iter().map(|finding| (finding, None));
+        let log = sarif::log("maestro lint", &rules(), pairs);
+        println!("{}", serde_json::to_string_pretty(&log)?);
     } else if global.output == OutputFormat::Json {
         let findings: Vec<Value> = findings.iter().map(object).collect();
         println!("{}", json!({"findings": findings, "fixed": fixed}));
@@ -151,61 +153,13 @@ fn object(finding: &Diagnostic) -> Value {
     })
 }
 
-/// SARIF 2.1.0, which code hosts show beside the lines of a change.
-fn sarif(findings: &[Diagnostic]) -> Value {
-    let rules: Vec<Value> = LINTS
-        .iter()
-        .map(|lint| {
-            json!({
-                "id": lint.code,
-                "name": lint.name,
-                "shortDescription": {"text": lint.about},
-                "help": {"text": lint.advice},
-            })
-        })
-        .collect();
-    let results: Vec<Value> = findings
-        .iter()
-        .map(|finding| {
-            let level = match finding.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-                Severity::Info => "note",
-            };
-            let places: Vec<Value> = finding
-                .location
-                .iter()
-                .map(|place| {
-                    json!({"physicalLocation": {
-                        "artifactLocation": {"uri": place.file.to_string()},
-                        "region": {
-                            "startLine": place.line,
-                            "startColumn": place.column,
-                            "endLine": place.end_line,
-                            "endColumn": place.end_column,
-                        },
-                    }})
-                })
-                .collect();
-            json!({
-                "ruleId": finding.code,
-                "level": level,
-                "message": {"text": finding.message},
-                "locations": places,
-            })
-        })
-        .collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "maestro lint",
-                "version": env!("CARGO_PKG_VERSION"),
-                "rules": rules,
-            }},
-            "columnKind": "unicodeCodePoints",
-            "results": results,
-        }],
-    })
+/// What the linter looks for.
+fn rules() -> Vec<sarif::Rule> {
+    let rule = |lint: &'static maestro_rules::Lint| sarif::Rule {
+        id: lint.code,
+        name: Some(lint.name),
+        about: lint.about.to_owned(),
+        help: lint.advice.to_owned(),
+    };
+    LINTS.iter().map(rule).collect()
 }

@@ -126,7 +126,8 @@ fn output_options(format: OutputFormat, layout: &TargetLayout) -> Result<OutputO
         OutputFormat::Text => QueryForm::Label,
         OutputFormat::Json => QueryForm::Json,
         OutputFormat::Query(form) => form,
-        OutputFormat::Files => {
+        // SARIF was refused before any command began.
+        OutputFormat::Files | OutputFormat::Sarif => {
             return Err(Failure::input("`--output files` is a form of `cquery` only").into());
         }
     };

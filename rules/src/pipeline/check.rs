@@ -27,7 +27,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn of(template: &Template) -> Self {
+    pub(crate) fn of(template: &Template, report: &Report) -> Self {
         let params = template.params.iter();
         let params = params.map(|param| (param.name.value.as_str(), param.kind.value_type()));
         let text = || Type::String;
@@ -39,8 +39,9 @@ impl World {
             (Root::Run, Type::record(run)),
             (Root::Event, Type::Any),
         ]);
+        let unread = report.unread.iter().map(|name| (name.clone(), Type::Any));
         let steps = template.steps.iter().map(|step| (step.id.value.clone(), record_of(step)));
-        Self { params: Type::record(params), steps: steps.collect(), roots }
+        Self { params: Type::record(params), steps: unread.chain(steps).collect(), roots }
     }
 }
 
@@ -63,7 +64,7 @@ fn record_of(step: &Step) -> Type {
 
 /// Reports everything that is wrong with what steps say.
 pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report) {
-    let world = World::of(template);
+    let world = World::of(template, report);
     duplicates(template, report);
     let mut check = Check { world: &world, sources, report };
     check.top(template);

@@ -181,6 +181,20 @@ pub fn definition(name: &str) -> Option<&'static StepDefinition> {
     ALL.iter().copied().find(|step| step.name == name)
 }
 
+/// The names of all defaults that a project can set, such as `llm.model`, in order.
+pub fn default_names() -> Vec<&'static str> {
+    let fields = ALL.iter().flat_map(|step| step.fields);
+    let mut names: Vec<&str> = fields
+        .filter_map(|field| match field.presence {
+            Presence::Project(name) | Presence::ProjectIfAny(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// What a step makes that builds a target of the workspace.
 pub const TARGET_OUTPUTS: &[OutputDefinition] = &[
     artifact("files", FieldKind::List(&FieldKind::Path), Artifact::Files, "Its outputs, as paths."),

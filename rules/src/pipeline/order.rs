@@ -17,12 +17,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::complete::left_out;
 use super::definitions::{Artifact, FieldDefinition, Presence};
 use super::expression::{Expr, ExprKind, Root, Value, named};
 use super::report::Report;
 use super::source::{Span, Spanned};
-use super::template::{Repeat, Step, Uses};
-use super::{Binding, Defaults, Edge, Missing, StepId};
+use super::template::{Repeat, Step};
+use super::{Binding, Edge, StepId};
 use crate::error::Code;
 
 named! {
@@ -43,11 +44,10 @@ named! {
 pub(crate) struct Ordered {
     pub(crate) edges: Vec<Edge>,
     pub(crate) bindings: Vec<Binding>,
-    pub(crate) missing: Vec<Missing>,
 }
 
-/// Fills in what steps leave out, and finds the edges between them.
-pub(crate) fn order(steps: &mut [Step], defaults: &Defaults, report: &mut Report) -> Ordered {
+/// Finds the edges between steps, and binds what they leave out.
+pub(crate) fn order(steps: &mut [Step], report: &mut Report) -> Ordered {
     let ids: HashMap<String, StepId> = steps
         .iter()
         .enumerate()
@@ -59,52 +59,19 @@ pub(crate) fn order(steps: &mut [Step], defaults: &Defaults, report: &mut Report
         edges.of_step(at, step, &ids, report);
     }
     let mut bindings = Vec::new();
-    let mut missing = Vec::new();
     let mut makers: HashMap<Artifact, Vec<(StepId, &'static str)>> = HashMap::new();
     for at in 0..steps.len() {
-        let Some(fields) = left_out(steps.get(at)) else { continue };
-        let mut unknown = Vec::new();
-        for field in fields {
-            match field.presence {
-                Presence::Bound(kinds) | Presence::BoundIfAny(kinds) => {
-                    let found = nearest(steps, at, field, kinds, &makers, &edges, report);
-                    let Some((maker, output)) = found else { continue };
-                    let from = &steps[maker.index()];
-                    let (span, name) = (steps[at].id.span, from.id.value.clone());
-                    steps[at].with.push(reference(field.name, name, output, span));
-                    edges.add(maker, StepId::new(at), EdgeKind::Data);
-                    bindings.push(Binding {
-                        step: StepId::new(at),
-                        field: field.name,
-                        maker,
-                        output,
-                    });
-                }
-                Presence::Project(key) | Presence::ProjectIfAny(key) => match defaults.get(key) {
-                    Some(value) => put(&mut steps[at], field.name, value.clone()),
-                    None if matches!(field.presence, Presence::Project(_)) => {
-                        missing.push(Missing { step: StepId::new(at), field: field.name, key });
-                        unknown.push((field.name, key));
-                    }
-                    None => {}
-                },
-                Presence::Required => {
-                    let step = &steps[at];
-                    let message = format!("`{}` needs `{}`", step.uses.name(), field.name);
-                    report.error(Code::PipelineMissing, step.id.span, message).hint(format!(
-                        "{} is {}",
-                        field.name,
-                        field.kind.describe()
-                    ));
-                }
-                Presence::Default(json) => {
-                    let value = serde_json::from_str(json).unwrap_or(Value::Null);
-                    put(&mut steps[at], field.name, value);
-                }
-                Presence::Optional => {}
-            }
+        for field in left_out(&steps[at]) {
+            let (Presence::Bound(kinds) | Presence::BoundIfAny(kinds)) = field.presence else {
+                continue;
+            };
+            let found = nearest(steps, at, field, kinds, &makers, &edges, report);
+            let Some((maker, output)) = found else { continue };
+            let (span, name) = (steps[at].id.span, steps[maker.index()].id.value.clone());
+            steps[at].with.push(reference(field.name, name, output, span));
+            edges.add(maker, StepId::new(at), EdgeKind::Data);
+            bindings.push(Binding { step: StepId::new(at), field: field.name, maker, output });
         }
-        note_missing(&steps[at], &unknown, report);
         let step = &steps[at];
         for output in step.uses.outputs() {
             if let Some(kind) = output.artifact.filter(|_| makes(step, output.name)) {
@@ -112,7 +79,7 @@ pub(crate) fn order(steps: &mut [Step], defaults: &Defaults, report: &mut Report
             }
         }
     }
-    Ordered { edges: edges.finish(), bindings, missing }
+    Ordered { edges: edges.finish(), bindings }
 }
 
 /// Whether a step makes an output at all, as it is written.
@@ -120,23 +87,6 @@ fn makes(step: &Step, output: &str) -> bool {
     // A bill of materials is made where one is asked for.
     let asked = step.argument(output).and_then(Expr::known);
     asked != Some(Value::Bool(false))
-}
-
-/// Fields that a step leaves out, which may be filled.
-fn left_out(step: Option<&Step>) -> Option<Vec<&'static FieldDefinition>> {
-    let step = step?;
-    match &step.uses {
-        Uses::Step(definition) => {
-            let fields = definition.fields.iter();
-            Some(fields.filter(|field| step.argument(field.name).is_none()).collect())
-        }
-        Uses::Target(_) => Some(Vec::new()),
-    }
-}
-
-fn put(step: &mut Step, field: &str, value: Value) {
-    let span = step.id.span;
-    step.with.push((Spanned::new(field.to_owned(), span), Expr::literal(value, span)));
 }
 
 /// `steps.NAME.outputs.OUTPUT`, as the value of a field.
@@ -150,25 +100,6 @@ fn reference(field: &str, name: String, output: &str, span: Span) -> (Spanned<St
     (Spanned::new(field.to_owned(), span), value)
 }
 
-fn note_missing(step: &Step, unknown: &[(&str, &str)], report: &mut Report) {
-    if unknown.is_empty() {
-        return;
-    }
-    let fields: Vec<&str> = unknown.iter().map(|(field, _)| *field).collect();
-    let message = format!(
-        "step `{}` leaves `{}` to the project's defaults, which do not say it",
-        step.id.value,
-        fields.join("`, `")
-    );
-    let draft = report.note(Code::PipelineDefault, step.id.span, message);
-    for (_, key) in unknown {
-        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
-        draft.hint(format!(
-            "`{name} = …` in `[defaults.{table}]` of `maestro.toml` says it for all"
-        ));
-    }
-}
-
 /// The nearest maker above of one of some kinds.
 fn nearest(
     steps: &[Step],
@@ -180,12 +111,16 @@ fn nearest(
     report: &mut Report,
 ) -> Option<(StepId, &'static str)> {
     let step = &steps[at];
+    // The last two of each kind are enough to see whether there is one before all others.
+    let last =
+        |kind: &Artifact| makers.get(kind).into_iter().flat_map(|all| all.iter().rev().take(2));
     let mut candidates: Vec<(StepId, &'static str)> =
-        kinds.iter().filter_map(|kind| makers.get(kind)).flatten().copied().collect();
+        kinds.iter().flat_map(last).copied().collect();
     candidates.sort_by_key(|(maker, _)| *maker);
     let wanted = || kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join("` or `");
     let Some((maker, output)) = candidates.last().copied() else {
-        if matches!(field.presence, Presence::Bound(_)) {
+        // What could not be read may have made it.
+        if matches!(field.presence, Presence::Bound(_)) && report.unread.is_empty() {
             let message =
                 format!("`{}` of step `{}` is bound to nothing", field.name, step.id.value);
             report.error(Code::PipelineBinding, step.id.span, message).hint(format!(
@@ -278,10 +213,13 @@ impl Edges {
                     report.error(Code::PipelineCycle, name.span, message);
                 }
                 Some(id) => follows.push((*id, EdgeKind::Needs)),
+                None if report.unread.contains(&name.value) => {}
                 None => {
                     let message = format!("there is no step `{}`", name.value);
+                    let unread = report.unread.clone();
+                    let known = ids.keys().chain(&unread).map(String::as_str);
                     let draft = report.error(Code::PipelineReference, name.span, message);
-                    draft.suggest(&name.value, name.span, ids.keys().map(String::as_str));
+                    draft.suggest(&name.value, name.span, known);
                 }
             }
         }

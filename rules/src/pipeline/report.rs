@@ -3,6 +3,7 @@
 //! Reading goes on after an error, so that all errors of a file are told at once. What could not
 //! be read is left out of the model, which is therefore never handed out along with errors.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -101,6 +102,8 @@ impl Draft {
 #[derive(Default)]
 pub(crate) struct Report {
     drafts: Vec<Draft>,
+    /// Names of steps that could not be read: others may name them without a further error.
+    pub(crate) unread: BTreeSet<String>,
 }
 
 impl Report {

@@ -306,3 +306,67 @@ fn value_schema(kind: FieldKind) -> Value {
     };
     json!({"anyOf": [own, reference("expression")]})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::STARTERS;
+    use crate::pipeline::document::{self, Kind, Node};
+    use crate::pipeline::read::Reader;
+    use crate::pipeline::report::Report;
+    use crate::pipeline::source::{Source, Sources};
+
+    fn value(text: &str) -> Value {
+        let source = Source::new("p.yaml", text);
+        let mut sources = Sources::default();
+        sources.add(source.clone());
+        let mut report = Report::default();
+        let root = document::parse(&source, 0, &mut report).expect("YAML");
+        json_of(&root, &mut Reader { sources: &sources, file: 0, report: &mut report })
+    }
+
+    fn json_of(node: &Node, reader: &mut Reader<'_>) -> Value {
+        match &node.kind {
+            Kind::Scalar(scalar) => reader.literal(scalar, node.span).expect("a value"),
+            Kind::Sequence(items) => items.iter().map(|item| json_of(item, reader)).collect(),
+            Kind::Mapping(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|(key, item)| (key.value.clone(), json_of(item, reader)))
+                    .collect(),
+            ),
+        }
+    }
+
+    #[test]
+    fn the_schema_takes_what_lint_takes_and_refuses_what_it_refuses() {
+        let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let check = |text: &str, expect: bool| {
+            let value = value(text);
+            let errors: Vec<String> =
+                validator.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert_eq!(errors.is_empty(), expect, "{text}: {errors:?}");
+        };
+        check(include_str!("../../../docs/examples/intelgraph-build.pipeline.yaml"), true);
+        for starter in STARTERS {
+            check(&starter.filled("mine", &|question| question.default.to_owned()), true);
+        }
+        let step = |rest: &str| format!("name: p\nsteps:\n- {{ id: a, uses: web.scrape{rest} }}");
+        check(&step(", with: { urls: [x] }"), true);
+        check(&step(", with: { urls: \"${{ params.u }}\", rate: \"${{ params.r }}\" }"), true);
+        check(
+            &step(
+                ", retry: 3, budget: 5usd, timeout: 5m, approval: { count: 2 }, with: { urls: [] }",
+            ),
+            true,
+        );
+        check(&step(""), false);
+        check(&step(", with: { urls: [x], mode: fast }"), false);
+        check(&step(", with: { url: x }"), false);
+        check(&step(", with: { urls: [x] }, timeout: soon"), false);
+        check("name: p\nsteps: [{ id: a, uses: nothing }]", false);
+        check("name: p\nsteps: [{ id: a, uses: //a:b }]\non: { push: { branches: main } }", true);
+        check("steps: []", false);
+    }
+}

@@ -30,7 +30,7 @@ impl Pipeline {
     /// The pipeline in one of the forms.
     pub fn graph(&self, form: GraphForm) -> String {
         match form {
-            GraphForm::Text => self.lines(),
+            GraphForm::Text => self.rows(),
             GraphForm::Dot => self.dot(),
             GraphForm::Svg => svg::draw(self),
             GraphForm::Json => format!("{:#}\n", self.to_json()),
@@ -50,7 +50,29 @@ impl Pipeline {
             .map(|edge| (self.name(edge.from), edge.kind))
     }
 
-    fn lines(&self) -> String {
+    /// One line for each step: what it follows, and with `*` what it takes something from.
+    fn rows(&self) -> String {
+        let width = self.steps().iter().map(|step| step.id.value.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let mut out = String::new();
+        for (at, step) in self.steps().iter().enumerate() {
+            let before = self.before(StepId::new(at)).map(|(name, kind)| match kind {
+                EdgeKind::Data => format!("{name}*"),
+                _ => name.to_owned(),
+            });
+            let before = before.collect::<Vec<_>>().join(", ");
+            let row = format!(
+                "{:<width$}  {}{before}",
+                step.id.value,
+                if before.is_empty() { "" } else { "<- " }
+            );
+            let _ = writeln!(out, "{}", row.trim_end());
+        }
+        out
+    }
+
+    /// What the pipeline does, step by step, with the reason of each place.
+    pub fn overview(&self) -> String {
         let mut out = String::new();
         let template = &self.template;
         let _ = writeln!(out, "pipeline {}", template.name.value);
@@ -87,7 +109,7 @@ impl Pipeline {
             let (maker, output) = (self.name(bound.maker), bound.output);
             let _ = writeln!(out, "  {} = steps.{maker}.outputs.{output}, bound", bound.field);
         }
-        for missing in self.missing.iter().filter(|missing| missing.step == id) {
+        for missing in self.missing.iter().filter(|missing| missing.step == step.id.value) {
             let _ = writeln!(
                 out,
                 "  {} is not said; `{}` of the defaults would",
@@ -155,9 +177,10 @@ impl Pipeline {
                 "output": bound.output,
             })
         });
-        let missing = self.missing.iter().map(
-            |one| json!({"step": self.name(one.step), "field": one.field, "default": one.key}),
-        );
+        let missing = self
+            .missing
+            .iter()
+            .map(|one| json!({"step": one.step, "field": one.field, "default": one.key}));
         let params = self.template.params.iter().map(|param| {
             json!({
                 "name": param.name.value,

@@ -74,6 +74,16 @@ pub enum EvalError {
         /// Where it stands.
         span: Span,
     },
+    /// More instances than are allowed.
+    #[error("there are {count} of them, and at most {max} are allowed")]
+    TooMany {
+        /// How many there are.
+        count: u64,
+        /// How many may be.
+        max: u64,
+        /// Where they come from.
+        span: Span,
+    },
     /// A value that is too large.
     #[error("the value is larger than {VALUE_BYTES_MAX} bytes")]
     Large {
@@ -83,12 +93,22 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    pub(crate) fn mismatch(
+        what: &'static str,
+        expected: &'static str,
+        found: &Value,
+        span: Span,
+    ) -> Self {
+        Self::Type { what, expected, found: describe(found), span }
+    }
+
     /// Where it stands.
     pub fn span(&self) -> Span {
         match self {
             Self::Missing { span, .. }
             | Self::Type { span, .. }
             | Self::Glob { span, .. }
+            | Self::TooMany { span, .. }
             | Self::Large { span } => *span,
         }
     }
@@ -163,7 +183,7 @@ fn missing(name: &str, span: Span) -> EvalError {
 }
 
 fn wrong(what: &'static str, expected: &'static str, found: &Value, span: Span) -> EvalError {
-    EvalError::Type { what, expected, found: describe(found), span }
+    EvalError::mismatch(what, expected, found, span)
 }
 
 fn describe(value: &Value) -> &'static str {

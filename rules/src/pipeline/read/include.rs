@@ -44,9 +44,9 @@ impl<'a> Loader<'a> {
 
     /// Reads a file; includes are in their places.
     pub(crate) fn load(&mut self, name: &str, text: &str) -> Option<Template> {
-        let source = Source::new(name, text);
-        let file = self.sources.add(source.clone());
         if text.len() > FILE_BYTES_MAX {
+            // Not even its lines are counted.
+            let file = self.sources.add(Source::new(name, ""));
             let message =
                 format!("the file has {} bytes, and may have {FILE_BYTES_MAX}", text.len());
             self.report
@@ -54,6 +54,8 @@ impl<'a> Loader<'a> {
                 .hint("steps that differ in a value only are one, with `foreach` or `matrix`");
             return None;
         }
+        let source = Source::new(name, text);
+        let file = self.sources.add(source.clone());
         let before = self.report.errors();
         let root = document::parse(&source, file, &mut self.report);
         if root.is_none() && self.report.errors() > before {
@@ -91,7 +93,10 @@ impl<'a> Loader<'a> {
                 RawStep::Include(include) => {
                     let above = steps.last().map(|step| step.id.clone());
                     let id = include.id.clone();
-                    let Some((inner, outputs)) = self.included(include, above) else { continue };
+                    let Some((inner, outputs)) = self.included(include, above) else {
+                        self.report.unread.insert(id.value);
+                        continue;
+                    };
                     let ids = inner.iter().map(|step| step.id.value.clone()).collect();
                     made.insert(id.value, Made { steps: ids, outputs });
                     steps.extend(inner);

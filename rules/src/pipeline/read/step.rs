@@ -85,7 +85,11 @@ impl Reader<'_> {
         let with = fields.get("with").map(|node| self.pairs(node, "`with`")).unwrap_or_default();
         let needs = fields.get("needs").map(|node| self.texts(node, "a step of `needs`"));
         let condition = fields.get("if").and_then(|node| self.condition(node, "`if`"));
-        Some(Include { id: id?, path: path?, with, needs, condition })
+        let id = id?;
+        if path.is_none() {
+            self.report.unread.insert(id.value.clone());
+        }
+        Some(Include { id, path: path?, with, needs, condition })
     }
 
     /// Steps that run after a failure or a cancellation.
@@ -135,8 +139,12 @@ impl Reader<'_> {
         let approval = fields.get("approval").and_then(|node| self.approval(node));
         let on_failure = self.handlers(&fields, "on_failure");
         let on_cancel = self.handlers(&fields, "on_cancel");
+        let id = id?;
+        if uses.is_none() {
+            self.report.unread.insert(id.value.clone());
+        }
         Some(Step {
-            id: id?,
+            id,
             uses: uses?,
             with,
             needs,

@@ -1,0 +1,279 @@
+//! Pipelines by the built binary: lint, fixes, graphs, starters, imports, and bad input.
+
+use std::time::{Duration, Instant};
+
+use maestro_tests::{Run, Workspace};
+use serde_json::Value;
+
+const SAMPLE: &str = include_str!("../../docs/examples/intelgraph-build.pipeline.yaml");
+
+/// Three slips that a machine can mend, and one that it cannot.
+const WRONG: &str = "name: wrong
+steps:
+  - id: pages
+    uses: web.scrap
+    with: { urls: https://docs.example.com/, mode: headles }
+  - id: tell
+    uses: notify.webhook
+    with: { url: \"https://hooks.example.com/\", body: ${{ steps.page.outputs.text }} }
+    until: true
+";
+
+fn workspace(files: &[(&str, &str)]) -> Workspace {
+    let ws = Workspace::new();
+    for (path, text) in files {
+        ws.write(path, text);
+    }
+    ws
+}
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{}{}", run.stdout, run.stderr))
+}
+
+fn messages(value: &Value) -> Vec<String> {
+    let findings = value["findings"].as_array().expect("a list");
+    let text = |one: &Value| {
+        format!(
+            "{}:{} {} {}",
+            one["line"],
+            one["column"],
+            one["code"].as_str().expect("a code"),
+            one["message"].as_str().expect("a text")
+        )
+    };
+    findings.iter().map(text).collect()
+}
+
+#[test]
+fn the_sample_lints_clean_and_says_what_it_leaves_to_the_project() {
+    let ws = workspace(&[("ci/intelgraph-build.pipeline.yaml", SAMPLE)]);
+    let run = ws.run(&["template", "lint"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, "1 pipeline: nothing to mend, 2 notes\n"));
+    ws.write(
+        "maestro.toml",
+        "[defaults.llm]\nmodel = \"m\"\ngenerate = { prompt = \"p\" }\n[defaults.cd]\nvia = \"gate\"\n",
+    );
+    let run = ws.run(&["template", "lint", "ci"]);
+    assert_eq!(
+        (run.code, run.stdout.as_str(), run.stderr.as_str()),
+        (0, "", "1 pipeline: nothing to mend\n")
+    );
+    // A default of another type than the field is refused like a value of the file.
+    ws.write("maestro.toml", "[defaults.cd]\nvia = \"pigeon\"\n[defaults.llm]\nmodel = 3\n");
+    let found = messages(&json(&ws.run(&["template", "lint", "--output", "json"])));
+    assert!(
+        found.contains(
+            &"31:9 MAE0604 `via` of `cd.rollout` is one of `gitops`, `gate`, not `pigeon`"
+                .to_owned()
+        ),
+        "{found:?}"
+    );
+    ws.write("maestro.toml", "[defaults.llm]\nmodle = \"m\"\n");
+    let told = ws.fails(2, &["template", "lint"]);
+    assert!(told.contains("has a default `llm.modle` that no step takes"), "{told}");
+}
+
+#[test]
+fn all_errors_of_a_file_are_told_in_every_form() {
+    let ws = workspace(&[("wrong.pipeline.yaml", WRONG)]);
+    let run = ws.run(&["template", "lint"]);
+    assert_eq!(run.code, 1);
+    let first = "error[MAE0606]: there is no kind of step `web.scrap`
+ --> wrong.pipeline.yaml:4:11
+  |
+4 |     uses: web.scrap
+  |           ^^^^^^^^^
+hint: did you mean `web.scrape`?
+";
+    assert!(run.stdout.starts_with(first), "{}", run.stdout);
+    assert!(run.stderr.contains("hint: `--fix` mends"), "{}", run.stderr);
+    let value = json(&ws.run(&["template", "lint", "--output", "json"]));
+    assert_eq!(
+        messages(&value),
+        [
+            "4:11 MAE0606 there is no kind of step `web.scrap`",
+            "8:64 MAE0607 there is no step `page`",
+            "9:5 MAE0611 `until` needs `max`"
+        ]
+    );
+    assert_eq!(
+        value["findings"][0]["fix"],
+        serde_json::json!({"start": 43, "end": 52, "text": "web.scrape"})
+    );
+    for args in [["--sarif", "wrong.pipeline.yaml"], ["--output", "sarif"]] {
+        let run = ws.run(&["template", "lint", args[0], args[1]]);
+        assert_eq!(run.code, 1);
+        sarif(&json(&run));
+    }
+    let told = ws.fails(2, &["lint", "--output", "sarif"]);
+    assert!(told.contains("`--output sarif` is a form of `template lint` only"), "{told}");
+}
+
+/// What the specification of SARIF 2.1.0 asks of a log, as far as there is something of it here.
+fn sarif(log: &Value) {
+    assert_eq!(log["version"], "2.1.0");
+    let run = &log["runs"][0];
+    let rules = run["tool"]["driver"]["rules"].as_array().expect("rules");
+    assert!(run["tool"]["driver"]["name"].is_string());
+    let results = run["results"].as_array().expect("results");
+    assert_eq!(results.len(), 3);
+    for result in results {
+        assert!(rules.iter().any(|rule| rule["id"] == result["ruleId"]), "{result}");
+        assert!(["error", "warning", "note"].contains(&result["level"].as_str().expect("a level")));
+        assert!(!result["message"]["text"].as_str().expect("a text").is_empty());
+        let place = &result["locations"][0]["physicalLocation"];
+        assert_eq!(place["artifactLocation"]["uri"], "wrong.pipeline.yaml");
+        for key in ["startLine", "startColumn", "endLine", "endColumn"] {
+            assert!(place["region"][key].as_u64().expect("a number") >= 1);
+        }
+    }
+    let change = &results[0]["fixes"][0]["artifactChanges"][0];
+    let replaced = &change["replacements"][0];
+    let region = &replaced["deletedRegion"];
+    let start = region["byteOffset"].as_u64().expect("a number") as usize;
+    let length = region["byteLength"].as_u64().expect("a number") as usize;
+    assert_eq!(&WRONG[start..start + length], "web.scrap");
+    assert_eq!(replaced["insertedContent"]["text"], "web.scrape");
+}
+
+#[test]
+fn fix_mends_what_it_can_and_leaves_the_rest() {
+    let ws = workspace(&[("wrong.pipeline.yaml", WRONG)]);
+    let run = ws.run(&["template", "lint", "--fix"]);
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (1, "mended wrong.pipeline.yaml\n1 pipeline: 1 error, 0 warnings\n")
+    );
+    let expect = WRONG
+        .replace("web.scrap\n", "web.scrape\n")
+        .replace("urls: https://docs.example.com/,", "urls: [https://docs.example.com/],")
+        .replace("headles ", "headless ")
+        .replace("steps.page.", "steps.pages.");
+    assert_eq!(ws.read("wrong.pipeline.yaml"), expect);
+    ws.write("wrong.pipeline.yaml", expect.replace("until: true", "until: true\n    max: 3"));
+    assert_eq!(ws.run(&["template", "lint", "--fix"]).code, 0);
+}
+
+#[test]
+fn show_tells_what_follows_what() {
+    let ws = workspace(&[("a/intelgraph-build.pipeline.yaml", SAMPLE)]);
+    let rows = ws.run(&["template", "show", "intelgraph-build", "--graph"]).stdout;
+    assert!(rows.ends_with("scan         <- build*\nsign         <- build*, scan\npublish      <- build*, sign\ndeploy       <- publish*\n"), "{rows}");
+    let graph = |form: &str| {
+        let run = ws.run(&["template", "show", "intelgraph-build", "--graph", "--format", form]);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{form}");
+        run.stdout
+    };
+    let dot = graph("dot");
+    assert!(
+        dot.contains(
+            "  \"scan\" -> \"sign\" [style=dashed];\n  \"build\" -> \"publish\" [style=solid];\n"
+        ),
+        "{dot}"
+    );
+    let svg = graph("svg");
+    assert_eq!((svg.matches("<text").count(), svg.matches("marker-end").count()), (16, 10));
+    assert!(svg.starts_with("<svg xmlns") && svg.ends_with("</svg>\n"));
+    let value: Value = serde_json::from_str(&graph("json")).expect("JSON");
+    assert_eq!(
+        value["bindings"][3],
+        serde_json::json!({"step": "deploy", "field": "subject", "maker": "publish", "output": "image"})
+    );
+    let overview = ws.run(&["template", "show", "a/intelgraph-build.pipeline.yaml"]).stdout;
+    assert!(overview.contains("sign  supplychain.sign (effect)\n  after build: takes from it\n  after scan: is an effect below it\n"), "{overview}");
+}
+
+#[test]
+fn starters_become_files_that_lint_clean() {
+    let ws = workspace(&[]);
+    let value = json(&ws.run(&["template", "list", "--output", "json"]));
+    let starters = value["starters"].as_array().expect("a list");
+    assert!(starters.len() >= 4);
+    for starter in starters {
+        let name = starter["name"].as_str().expect("a name");
+        let run = ws.run(&["template", "new", &format!("my-{name}"), "--starter", name]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    assert_eq!(ws.run(&["template", "lint"]).code, 0);
+    let again = ws.fails(2, &["template", "new", "my-nightly-scan", "--starter", "nightly-scan"]);
+    assert!(again.contains("`my-nightly-scan.pipeline.yaml` is there already"), "{again}");
+    let set = ["template", "new", "b", "--starter", "build-and-test", "--set", "target=//app:x"];
+    assert_eq!(ws.run(&set).code, 0);
+    assert!(ws.read("b.pipeline.yaml").contains("uses: \"//app:x\""));
+    let told =
+        ws.fails(2, &["template", "new", "c", "--starter", "build-and-test", "--set", "x=1"]);
+    assert!(told.contains("it asks for `target`, `tests`"), "{told}");
+    let told = ws.fails(2, &["template", "new", "7 c", "--starter", "build-and-test"]);
+    assert!(told.contains("`7 c` is no name of a pipeline"), "{told}");
+    let told = ws.fails(2, &["template", "new", "d"]);
+    assert!(told.contains("`--starter` takes one of `build-and-test`"), "{told}");
+    let listed = ws.run(&["template", "list"]).stdout;
+    assert!(listed.starts_with("b  (b.pipeline.yaml)\n"), "{listed}");
+}
+
+#[test]
+fn the_older_dialect_is_imported() {
+    let theirs = "steps:\n  - id: unit\n    run: npm test\n  - id: ship\n    run: make ship\n    when: step_succeeded(\"unit\") && branch == \"main\"\nbudgets: { hard_cap_usd: 5 }\nfreeze_windows: [fri]\n";
+    let ws = workspace(&[(".maestro/pipeline.yaml", theirs)]);
+    let run =
+        ws.run(&["template", "import", ".maestro/pipeline.yaml", "--out", "ci.pipeline.yaml"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(
+        run.stderr.contains(
+            "warning[MAE0617]: `freeze_windows` is not translated\n --> .maestro/pipeline.yaml:8:1"
+        ),
+        "{}",
+        run.stderr
+    );
+    let graph = ws.run(&["template", "show", "ci", "--graph"]);
+    assert_eq!(graph.stdout, "unit\nship  <- unit*\n", "{}", graph.stderr);
+    ws.write("other.yaml", "steps: [{ id: a, run: b, when: moon() }]");
+    let run = ws.run(&["template", "import", "other.yaml"]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stderr.contains("error[MAE0617]: the condition `moon()` is not translated"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn bad_input_is_refused_in_time() {
+    let ws = workspace(&[
+        ("a/x.pipeline.yaml", "name: x\nsteps: [{ id: a, include: ../../etc/passwd }]"),
+        ("b/x.pipeline.yaml", "name: y\nsteps: [{ id: a, include: nothing.yaml }]"),
+    ]);
+    let found = messages(&json(&ws.run(&["template", "lint", "--output", "json"])));
+    assert!(
+        found[0].starts_with("2:27 MAE0614 `../../etc/passwd` cannot be included: "),
+        "{found:?}"
+    );
+    assert_eq!(found[1], "2:27 MAE0614 `nothing.yaml` cannot be included: there is no such file");
+    let told = ws.fails(2, &["template", "show", "x"]);
+    assert!(told.contains("`x` means several pipelines"), "{told}");
+    let told = ws.fails(2, &["template", "show", "z"]);
+    assert!(told.contains("there is no pipeline `z`"), "{told}");
+
+    ws.write("c.pipeline.yaml", [0x6e, 0xff, 0x0a]);
+    let told = ws.fails(2, &["template", "lint", "c.pipeline.yaml"]);
+    assert!(told.contains("`c.pipeline.yaml` is not UTF-8: byte 1"), "{told}");
+
+    let start = Instant::now();
+    ws.write(
+        "c.pipeline.yaml",
+        format!("name: c\nsteps:\n{}", "- {id: a, uses: copy}\n".repeat(500_000)),
+    );
+    let run = ws.run(&["template", "lint", "c.pipeline.yaml"]);
+    assert!(
+        run.stdout.starts_with("error[MAE0601]: the file has 11000015 bytes"),
+        "{}",
+        run.stdout
+    );
+    let deep = format!("name: c\nsteps: {}", "[".repeat(100_000));
+    ws.write("c.pipeline.yaml", deep);
+    assert_eq!(ws.run(&["template", "lint", "c.pipeline.yaml"]).code, 1);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let told = ws.fails(2, &["template", "lint", "none"]);
+    assert!(told.contains("cannot read `none`"), "{told}");
+}
