@@ -1,10 +1,11 @@
-//! The program's allocator: mimalloc, with a bound on what one step of a build file may ask for.
+//! The program's allocator: mimalloc, with a bound on what one step of a build file or of a policy
+//! may ask for.
 //!
 //! An evaluation of build files makes and drops a hundred small pieces for each target; the
 //! system's allocator took a third of its time. C++ libraries keep using the system's.
 //!
-//! An interpreter of build files looks at its memory between steps, so one step could take all that
-//! the machine has. A request of that size cannot be answered by an error, since an allocator must
+//! An interpreter looks at its memory, or at the clock, between steps, so one step could take all
+//! that the machine has. A request of that size cannot be answered by an error, since an allocator must
 //! not unwind; the program says which file asked, and ends. Nothing was built by then: build files
 //! are evaluated before anything runs.
 
@@ -28,26 +29,36 @@ impl Bounded {
     }
 }
 
-/// Ends the program if this thread evaluates a build file.
+/// Ends the program if this thread evaluates a build file or a policy.
 #[cold]
 fn refuse_if_evaluating(bytes: usize) {
     maestro_rules::evaluated_file(|file| {
-        if file.is_empty() {
-            return;
+        if !file.is_empty() {
+            refuse("MAE0103", file, bytes);
         }
-        let mut text = Line::default();
-        text.push("error[MAE0103]: one step of `");
-        text.push(file);
-        text.push("` asks for ");
-        text.push_number(bytes);
-        text.push(" bytes of memory, the limit is ");
-        text.push_number(STARLARK_STEP_BYTES_MAX);
-        text.push("\n");
-        let _ = rustix::io::write(rustix::stdio::stderr(), text.bytes());
-        // SAFETY: `_exit` takes any number and does not return; no destructor runs, which is meant:
-        // the process holds no half-written state while build files are evaluated.
-        unsafe { libc::_exit(EXIT_INPUT) }
     });
+    if maestro_policy::is_evaluating() {
+        refuse("MAE0710", "policy", bytes);
+    }
+}
+
+/// Says who asked for too much, and ends the program.
+fn refuse(code: &str, who: &str, bytes: usize) -> ! {
+    let mut text = Line::default();
+    text.push("error[");
+    text.push(code);
+    text.push("]: one step of `");
+    text.push(who);
+    text.push("` asks for ");
+    text.push_number(bytes);
+    text.push(" bytes of memory, the limit is ");
+    text.push_number(STARLARK_STEP_BYTES_MAX);
+    text.push("\n");
+    let _ = rustix::io::write(rustix::stdio::stderr(), text.bytes());
+    // SAFETY: `_exit` takes any number and does not return; no destructor runs, which is meant:
+    // while build files are evaluated the process holds no half-written state, and what a run
+    // holds is in its journal, which any end of the process must leave readable.
+    unsafe { libc::_exit(EXIT_INPUT) }
 }
 
 /// Gives pages back to the system that hold nothing any more. To be called after a phase that

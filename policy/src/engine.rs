@@ -3,6 +3,7 @@
 //! Every evaluation starts from a copy of the prepared evaluator, on a stack of its own, within a
 //! time limit. Functions whose answer is not determined by their arguments are not there.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -165,11 +166,26 @@ fn syntax_finding(error: &str) -> Finding {
     finding.hints(is_old.then(|| advice.to_owned()))
 }
 
+thread_local! {
+    /// Whether this thread is one of those below.
+    static EVALUATES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread loads or evaluates a policy. It asks for no memory, so that an allocator may
+/// call it: a step of a policy cannot be stopped while it takes all the memory that there is.
+pub fn is_evaluating() -> bool {
+    EVALUATES.try_with(Cell::get).unwrap_or(false)
+}
+
 /// Runs `work` on a thread with room for deep recursion; `None` if it panics.
 pub(crate) fn on_own_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new();
         let builder = builder.name("policy".to_owned()).stack_size(POLICY_STACK_BYTES);
-        builder.spawn_scoped(scope, work).ok()?.join().ok()
+        let marked = || {
+            EVALUATES.set(true);
+            work()
+        };
+        builder.spawn_scoped(scope, marked).ok()?.join().ok()
     })
 }

@@ -79,9 +79,11 @@ codes! {
     /// Fix: give the variable another name; `with input as …` belongs into files that end in
     /// `_test.rego`.
     Shadow = "MAE0709",
-    /// Rules need each other in a circle, too deeply, or in too many ways.
+    /// Rules need each other in a circle, too deeply, or in too many ways, or one step of them takes
+    /// too much memory.
     ///
-    /// Fix: rules may not recurse; use a comprehension or `every` over a list.
+    /// Fix: rules may not recurse; use a comprehension or `every` over a list. No list or text has
+    /// to have a billion parts.
     Recursion = "MAE0710",
     /// A policy cannot be evaluated at all.
     ///

@@ -30,6 +30,7 @@ mod syntax;
 mod teeth;
 mod testing;
 
+pub use engine::is_evaluating;
 pub use error::{Code, Finding, LoadError, Place};
 pub use explain::{Explanation, RuleResult, RuleTrace};
 pub use library::{BUILTIN, LIBRARY, LIBRARY_DATA, Shipped};

@@ -160,6 +160,21 @@ fn questions_that_are_none_are_explained() {
 }
 
 #[test]
+fn a_step_that_asks_for_all_memory_ends_the_program() {
+    let ws = workspace();
+    let mut text = NO_PUSH.replace("input.trigger.kind == \"push\"", "count(huge) > 0");
+    text.push_str("\nhuge := replace(a20, \"a\", a20)\n\na0 := \"a\"\n");
+    for n in 0..20 {
+        text.push_str(&format!("\na{} := concat(\"\", [a{n}, a{n}])\n", n + 1));
+    }
+    ws.write("rules/no_push.rego", text);
+    ws.write("manual.json", question("{\"kind\": \"manual\"}"));
+    let run = ws.run(&["policy", "explain", "--point", "run_start", "--input", "manual.json"]);
+    let expect = "error[MAE0710]: one step of `policy` asks for ";
+    assert_eq!((run.code, run.stderr.starts_with(expect)), (2, true), "{}", run.stderr);
+}
+
+#[test]
 fn lint_tells_errors_and_remarks_apart() {
     let ws = workspace();
     let lint = || {
