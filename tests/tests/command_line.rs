@@ -37,7 +37,7 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "build",
     "test",
     "run",
