@@ -62,6 +62,13 @@ pub const STARTERS: &[Starter] = &[
                 "Which repository describes the environments?",
                 "./environments.git",
             ),
+            question("path", "Which of its files names the version?", "apps/app.yaml"),
+            question(
+                "traffic",
+                "Which URL has the weight of the new version?",
+                "https://proxy.example.com/weight",
+            ),
+            question("probe", "Which URL tells whether it is well?", "https://example.com/health"),
             question("role", "Who may approve?", "release-manager"),
             question("webhook", "Where is the outcome told?", "https://hooks.example.com/releases"),
         ],

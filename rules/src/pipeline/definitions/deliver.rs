@@ -81,10 +81,22 @@ pub(super) const STEPS: &[StepDefinition] = &[
             ),
             field("auth", Secret, Optional, "The credentials of the gate or the repository."),
             field(
+                "traffic",
+                Url,
+                ProjectIfAny("cd.traffic"),
+                "The weights of the proxy that splits the traffic, for `canary` and `blue-green`.",
+            ),
+            field(
+                "proxy",
+                Choice(&["http", "caddy"]),
+                Default("\"http\""),
+                "The language of that proxy: a resource with a weight, or Caddy's admin API.",
+            ),
+            field(
                 "weights",
                 List(&Int(1, 100)),
                 Default("[5, 25, 50, 100]"),
-                "Percent of the traffic at each step of a canary.",
+                "Percent of the traffic at each step of a canary, rising.",
             ),
             field("pause", Duration, Default("\"1m\""), "How long each step is watched."),
             field("probe", Url, Optional, "The URL that is asked whether all is well."),
@@ -106,7 +118,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 Default("\"automatic\""),
                 "Who decides where the probe is bad.",
             ),
-            field("values", Map(&Any), Optional, "What is handed to the far side besides."),
+            field(
+                "values",
+                Map(&Any),
+                Optional,
+                "Keys that are set in `path`, in place of `image`; what the gate is told besides.",
+            ),
         ],
         outputs: &[
             output("revision", Text, "The commit or deployment that was made."),
