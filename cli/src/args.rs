@@ -7,6 +7,7 @@ mod lookback;
 mod output;
 mod policy;
 mod repos;
+pub mod runs;
 mod template;
 mod testing;
 
@@ -76,6 +77,27 @@ pub enum Command {
     Test(TestArgs),
     /// Builds a target and runs it.
     Run(RunArgs),
+    /// Shows a run: its steps, what waits, what was spent.
+    Status(runs::StatusArgs),
+    /// Prints the events of a run.
+    Logs(runs::LogsArgs),
+    /// Follows a run until it ends.
+    Watch(runs::LogsArgs),
+    /// Stops a run; steps of `on_cancel` still run.
+    Cancel(runs::CancelArgs),
+    /// Agrees to what a gate asks.
+    Approve(runs::ApprovalArgs),
+    /// Refuses what a gate asks.
+    Reject(runs::ApprovalArgs),
+    /// Takes an approval back, before anything was done on it.
+    Revoke(runs::ApprovalArgs),
+    /// Has a run that ended go on: with what did not succeed, or from a step.
+    Retry(runs::RetryArgs),
+    /// Begins a new run with the template and params of an earlier one.
+    Replay(runs::ReplayArgs),
+    /// Lists and shows runs, and settles what waits for a person.
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
     /// Asks about targets, in the language of `bazel query`: deps(), rdeps(), somepath(), kind().
     Query(QueryArgs),
     /// Asks about targets in their configurations, as `build` would see them.
@@ -219,8 +241,11 @@ pub struct BuildArgs {
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// The target.
-    #[arg(value_name = "LABEL")]
-    pub target: String,
+    #[arg(value_name = "LABEL", required_unless_present_any = ["template", "resume"])]
+    pub target: Option<String>,
+    /// Pipelines.
+    #[command(flatten)]
+    pub pipeline: runs::PipelineArgs,
     /// Arguments for the program.
     #[arg(last = true, value_name = "ARG")]
     pub arguments: Vec<String>,

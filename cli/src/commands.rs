@@ -18,5 +18,6 @@ pub mod provenance;
 pub mod query;
 pub mod repo;
 pub mod run;
+pub mod runs;
 pub mod template;
 pub mod vendor;

@@ -29,6 +29,7 @@ mod report;
 mod repos;
 mod request;
 mod runners;
+mod runs;
 mod sarif;
 mod signals;
 mod sinks;
@@ -44,6 +45,7 @@ use clap::Parser;
 use maestro_executor::sandbox::{SERVER_ARGUMENT, spawn_server_main};
 
 use args::{Cli, Command, OutputFormat, TemplateCommand};
+use commands::runs::AtGate;
 
 /// The exit code of a program that SIGPIPE ended, as a shell tells it.
 const BROKEN_PIPE: u8 = 128 + 13;
@@ -109,6 +111,16 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Build(args) => commands::build::build(global, args),
         Command::Test(args) => commands::build::test(global, args),
         Command::Run(args) => commands::run::run(global, args),
+        Command::Status(args) => commands::runs::status(global, args),
+        Command::Logs(args) => commands::runs::logs(global, args, false),
+        Command::Watch(args) => commands::runs::logs(global, args, true),
+        Command::Cancel(args) => commands::runs::cancel(global, args),
+        Command::Approve(args) => commands::runs::at_gate(args, AtGate::Approve),
+        Command::Reject(args) => commands::runs::at_gate(args, AtGate::Reject),
+        Command::Revoke(args) => commands::runs::at_gate(args, AtGate::Revoke),
+        Command::Retry(args) => commands::runs::retry(global, args),
+        Command::Replay(args) => commands::runs::replay(global, args),
+        Command::Runs(command) => commands::runs::runs(global, command),
         Command::Query(args) => commands::query::query(global, args),
         Command::Cquery(args) => commands::query::cquery(global, args),
         Command::Aquery(args) => commands::query::aquery(global, args),

@@ -96,7 +96,8 @@ pub fn read(path: &Path, name: &str) -> Result<String> {
     })
 }
 
-fn included(config: &Config, path: &str) -> Result<String, String> {
+/// The text of a file that a pipeline includes.
+pub fn included(config: &Config, path: &str) -> Result<String, String> {
     let below = RelPath::new(path).map_err(|error| error.to_string())?;
     let real = config.workspace.join(below.as_str());
     let real = real.canonicalize().map_err(|error| plain(&error))?;

@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maestro_core::run::{
-    Command, Entry, Event, Owner, Refusal, RunCreated, RunId, RunState, RunStatus, TaskId, Work,
-    create, decide,
+    Agenda, Command, Entry, Event, Owner, Refusal, RunCreated, RunId, RunState, RunStatus,
+    StepIndex, TaskId, Work, create, decide,
 };
 use maestro_executor::step::{Registry, Stop};
 use tokio::task::JoinSet;
@@ -52,7 +52,7 @@ pub struct DriverOptions {
     pub parallel: usize,
     /// How long work may take to stop after it was cancelled.
     pub grace: Duration,
-    /// Whether the driver ends when nothing but people can make the run go on.
+    /// Whether the driver ends when the run waits for approval.
     pub leave_when_waiting: bool,
 }
 
@@ -216,18 +216,17 @@ impl Driver {
         }
     }
 
-    /// Drives the run until it ends, or until only people can make it go on and the options say
-    /// to leave then.
+    /// Drives the run until it ends, or is parked: finding out about an effect takes people longer
+    /// than a process should wait. Where it waits for approval the options say whether to leave.
     pub async fn drive(mut self) -> Result<RunState, DriveError> {
         loop {
             self.start_what_is_due().await?;
             let status = self.state.status();
             let idle = self.tasks.is_empty();
             let leave = match status {
-                RunStatus::Waiting | RunStatus::Parked => {
-                    self.options.leave_when_waiting && self.only_people_help()
-                }
-                end => end.is_end(),
+                RunStatus::Waiting => self.options.leave_when_waiting && self.only_people_help(),
+                RunStatus::Parked => self.only_people_help(),
+                other => other.is_end(),
             };
             if idle && leave {
                 return Ok(self.state);
@@ -239,7 +238,7 @@ impl Driver {
     /// Nothing that time alone brings.
     fn only_people_help(&self) -> bool {
         let now_ms = self.clock.now_ms();
-        let agenda = self.state.agenda(now_ms, 1, |task| self.busy.contains_key(&task));
+        let agenda = self.agenda(now_ms);
         let timed = self
             .state
             .tasks
@@ -248,13 +247,24 @@ impl Driver {
         agenda.work.is_empty() && !timed
     }
 
+    /// The next thing to do: what this driver is not busy with, as far as it may have more under
+    /// way.
+    fn agenda(&self, now_ms: u64) -> Agenda {
+        let none_free = self.tasks.len() >= self.options.parallel;
+        let under_way = |step: StepIndex| {
+            let tasks = TaskId::first(step)..=TaskId { step, item: u32::MAX, round: u32::MAX };
+            self.busy.range(tasks).count()
+        };
+        let full = |step: StepIndex| {
+            let parallel = self.state.plan().step(step).map_or(0, |plan| plan.parallel as usize);
+            none_free || (parallel > 0 && under_way(step) >= parallel)
+        };
+        self.state.agenda(now_ms, 1, |task| none_free || self.busy.contains_key(&task), full)
+    }
+
     async fn start_what_is_due(&mut self) -> Result<(), DriveError> {
         loop {
-            let now_ms = self.clock.now_ms();
-            let free = self.options.parallel.saturating_sub(self.tasks.len());
-            let agenda =
-                self.state.agenda(now_ms, 1, |task| self.busy.contains_key(&task) || free == 0);
-            match agenda.work.first() {
+            match self.agenda(self.clock.now_ms()).work.first() {
                 Some(work) => self.start(*work).await?,
                 None => return Ok(()),
             }
@@ -276,7 +286,7 @@ impl Driver {
     /// Waits for whatever comes first: work that ends, a time, a change of the journal.
     async fn wait(&mut self) -> Result<(), DriveError> {
         let now_ms = self.clock.now_ms();
-        let agenda = self.state.agenda(now_ms, 1, |task| self.busy.contains_key(&task));
+        let agenda = self.agenda(now_ms);
         let until = agenda.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
         let until = until.unwrap_or(SLEEP).min(SLEEP);
         let journal = self.journal.clone();

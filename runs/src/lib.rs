@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod driver;
 pub mod journal;
 pub mod lease;
+pub mod pipeline;
 pub mod script;
 
 pub use checkpoint::{Checkpoints, NoCheckpoints, Point};

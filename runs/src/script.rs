@@ -23,8 +23,14 @@ pub trait Script: Send + Sync {
     /// The inputs of a task.
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
 
-    /// Whether the condition of an `until` holds after this success; `true` where there is none.
-    fn done(&self, state: &RunState, task: TaskId, success: &Success) -> Result<bool, Failure>;
+    /// Completes what a task gave with the outputs that the template declares, and says whether the
+    /// condition of its `until` holds; `true` where there is none.
+    fn finish(
+        &self,
+        state: &RunState,
+        task: TaskId,
+        success: Success,
+    ) -> Result<(Success, bool), Failure>;
 
     /// What a gate asks people to agree to. `requests` has the requests of the effects behind it
     /// that can be rendered now.

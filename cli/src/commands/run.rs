@@ -1,4 +1,5 @@
-//! `maestro run LABEL -- ARGS`: builds a target, then becomes its program.
+//! `maestro run LABEL -- ARGS`: builds a target, then becomes its program. Pipelines go to
+//! `runs.rs`.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,12 @@ use crate::output_groups::OutputGroups;
 
 /// Runs the command.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
+    let Some(label) = &args.target else {
+        return super::runs::run(global, &args.pipeline, &args.options.configuration.params);
+    };
     let config = Config::load(global)?.with_daemon(args.daemon);
     let options = crate::profiles::options(&config, &args.options)?;
-    let patterns = vec![args.target.clone()];
+    let patterns = vec![label.clone()];
     let request = Request::plain("run", patterns, options);
     let invocation = Invocation::start_over(global, config, request, None)?;
     let mut work = invocation.work()?;
@@ -25,8 +29,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let targets: Vec<TargetId> = work.requested.iter().copied().filter(is_target).collect();
     let [id] = *targets.as_slice() else {
         return Err(Failure::input(format!(
-            "`{}` names {} targets; `run` takes one",
-            args.target,
+            "`{label}` names {} targets; `run` takes one",
             targets.len()
         ))
         .into());

@@ -38,8 +38,14 @@ impl RunState {
     /// What is to be done at `now_ms`, at most `most` things of it.
     ///
     /// `skip` names tasks that the caller is busy with: settling an effect changes nothing in the
-    /// journal until it is done.
-    pub fn agenda(&self, now_ms: u64, most: usize, skip: impl Fn(TaskId) -> bool) -> Agenda {
+    /// journal until it is done. `full` names steps that have as many tasks under way as they may.
+    pub fn agenda(
+        &self,
+        now_ms: u64,
+        most: usize,
+        skip: impl Fn(TaskId) -> bool,
+        full: impl Fn(StepIndex) -> bool,
+    ) -> Agenda {
         if self.ended.is_some() {
             return Agenda::default();
         }
@@ -47,7 +53,7 @@ impl RunState {
         let settle = self.unsettled().filter(|(at, task)| *at <= now_ms && !skip(*task));
         let expire = self.expiries().filter(|(at, _)| *at <= now_ms);
         let timed = self.sets.timed.iter().take_while(|(at, _)| *at <= now_ms);
-        let start = self.sets.ready.iter().chain(timed.map(|(_, task)| task)).copied();
+        let start = self.ready(&full).chain(timed.map(|(_, task)| *task).filter(|t| !full(t.step)));
         let work = due
             .chain(settle.map(|(_, task)| Work::Settle(task)))
             .chain(expire.map(|(_, task)| Work::Expire(task)))
@@ -71,6 +77,25 @@ impl RunState {
             StepKind::Effect(far_side) => Some(far_side),
             StepKind::Work(_) | StepKind::Gate(_) => None,
         }
+    }
+
+    /// The tasks that can begin, without those of steps that are full: a step of many tasks costs
+    /// no more to pass by than one of a single task.
+    fn ready<'a>(
+        &'a self,
+        full: &'a impl Fn(StepIndex) -> bool,
+    ) -> impl Iterator<Item = TaskId> + 'a {
+        let mut next = TaskId::default();
+        std::iter::from_fn(move || {
+            loop {
+                let task = *self.sets.ready.range(next..).next()?;
+                if !full(task.step) {
+                    next = TaskId { round: task.round.checked_add(1)?, ..task };
+                    return Some(task);
+                }
+                next = TaskId::first(StepIndex(task.step.0.checked_add(1)?));
+            }
+        })
     }
 
     fn start_of(&self, task: TaskId) -> Work {

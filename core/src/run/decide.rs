@@ -221,6 +221,12 @@ fn unsettle(state: &RunState, task: TaskId, failure: Failure, now_ms: u64) -> De
     intended(state, task, "be unsettled")?;
     let parked = |why: String| Ok(vec![Event::EffectParked { task, why }]);
     let message = &failure.message;
+    if state.cancelled.is_some() && state.far_side(task) == Some(FarSide::Repeatable) {
+        // Whether it was done does not matter: doing it again would be harmless, and so is not.
+        let failure = Failure { class: FailureClass::Cancelled, ..failure };
+        let (spent, retry_at_ms) = (Amount::ZERO, None);
+        return Ok(vec![Event::TaskFailed { task, failure, spent, retry_at_ms }]);
+    }
     if state.far_side(task) == Some(FarSide::Unknown) {
         return parked(format!("{message}; its far side does not tell whether it was done"));
     }

@@ -98,27 +98,29 @@ pub struct Retry {
     pub backoff_ms: u64,
     /// The bound of every wait, in milliseconds.
     pub backoff_ms_max: u64,
+    /// Whether a wait is chosen below its bound, so that not all come back at the same time.
+    pub jitter: bool,
 }
 
 impl Default for Retry {
     /// Three attempts, after failures that are nobody's decision and nobody's mistake.
     fn default() -> Self {
         let on = vec![FailureClass::Infrastructure, FailureClass::RateLimit, FailureClass::Timeout];
-        Self { attempts_max: 3, on, backoff_ms: 1_000, backoff_ms_max: 60_000 }
+        Self { attempts_max: 3, on, backoff_ms: 1_000, backoff_ms_max: 60_000, jitter: true }
     }
 }
 
 impl Retry {
     /// One attempt, whatever happens.
     pub fn never() -> Self {
-        Self { attempts_max: 1, on: Vec::new(), backoff_ms: 0, backoff_ms_max: 0 }
+        Self { attempts_max: 1, on: Vec::new(), backoff_ms: 0, backoff_ms_max: 0, jitter: true }
     }
 
     /// When the attempt after number `attempt` (the first is 1) may begin, in milliseconds since
     /// 1970; `None` if there is none.
     ///
-    /// The wait is chosen uniformly between zero and a bound that doubles ("full jitter"), by a
-    /// hash of run, task and attempt: spread over tasks, and the same whenever it is computed.
+    /// The wait is a bound that doubles; or chosen uniformly between zero and it ("full jitter"), by
+    /// a hash of run, task and attempt: spread over tasks, and the same whenever it is computed.
     /// A far side that asked for a time gets at least that, within the bound of every wait.
     pub fn next_at(
         &self,
@@ -133,7 +135,10 @@ impl Retry {
         let doubled = self.backoff_ms.saturating_mul(1 << attempt.saturating_sub(1).min(32));
         let bound = doubled.min(self.backoff_ms_max);
         let asked = failure.retry_after_ms.unwrap_or(0).min(self.backoff_ms_max);
-        let wait = jitter(run, task, attempt).checked_rem(bound.saturating_add(1)).unwrap_or(0);
+        let wait = match self.jitter {
+            true => jitter(run, task, attempt).checked_rem(bound.saturating_add(1)).unwrap_or(0),
+            false => bound,
+        };
         Some(now_ms.saturating_add(wait.max(asked)))
     }
 }

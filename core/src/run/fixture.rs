@@ -22,6 +22,7 @@ fn step(id: &str, after: &[u32], kind: StepKind) -> StepPlan {
         timeout_ms: None,
         continue_on_error: false,
         cap: Cap::default(),
+        parallel: 0,
         evidence: false,
     }
 }
@@ -105,7 +106,7 @@ impl Run {
 
     /// What is to be done now.
     pub fn work(&self) -> Vec<Work> {
-        self.state.agenda(self.now_ms, usize::MAX, |_| false).work
+        self.state.agenda(self.now_ms, usize::MAX, |_| false, |_| false).work
     }
 
     /// The first task of a step.

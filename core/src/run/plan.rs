@@ -75,6 +75,9 @@ pub struct StepPlan {
     /// What it may spend.
     #[serde(default)]
     pub cap: Cap,
+    /// Most of its tasks that run at once; 0 for as many as the run allows.
+    #[serde(default)]
+    pub parallel: u32,
     /// Its verdict stands for the safety of what follows: a scan or a signature.
     #[serde(default)]
     pub evidence: bool,

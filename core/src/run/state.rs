@@ -353,6 +353,11 @@ impl RunState {
         format!("{}{item}{round}", plan.id)
     }
 
+    /// Whether a step has failed that fails the run.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// The generation in which an effect is or would be done.
     pub fn generation(&self, task: TaskId) -> u32 {
         self.generations.get(&task).copied().unwrap_or(0)

@@ -26,7 +26,7 @@ impl Far {
 /// Does all that is on the agenda, until nothing is. Conditions hold, `foreach` has two items.
 pub(super) fn drive(run: &mut Run, far: &mut Far) {
     for _ in 0..10_000 {
-        let agenda = run.state.agenda(run.now_ms, 1, |_| false);
+        let agenda = run.state.agenda(run.now_ms, 1, |_| false, |_| false);
         match agenda.work.first() {
             Some(work) => step(run, far, *work),
             None => match agenda.wake_at_ms {
@@ -414,7 +414,7 @@ fn ten_thousand_steps_and_ten_thousand_items_are_folded_quickly() {
             let (sequence, epoch) = (state.sequence + 1, state.epoch);
             state.apply(&Entry { sequence, epoch, at_ms: 1, event }).expect("applies");
         }
-        state.agenda(1, 1, |_| false).work
+        state.agenda(1, 1, |_| false, |_| false).work
     };
     let mut work = act(Command::Begin { task: TaskId::default(), reserve: None });
     assert_eq!(work, []);

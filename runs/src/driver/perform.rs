@@ -175,9 +175,10 @@ impl Driver {
         let (task, command) = match done {
             Done::Fenced(error) => return Err(error.into()),
             Done::Work(task, Ok(success)) | Done::Reply(task, Reply::Done(success)) => {
-                let command = match self.script.done(&self.state, task, &success) {
-                    Ok(done) => Command::Succeed { task, success, done },
-                    Err(failure) => Command::Fail { task, failure, spent: success.spent },
+                let spent = success.spent;
+                let command = match self.script.finish(&self.state, task, success) {
+                    Ok((success, done)) => Command::Succeed { task, success, done },
+                    Err(failure) => Command::Fail { task, failure, spent },
                 };
                 (task, command)
             }

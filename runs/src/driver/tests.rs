@@ -38,8 +38,13 @@ impl Script for Plain {
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure> {
         Ok(json!({"name": state.name(task)}))
     }
-    fn done(&self, _: &RunState, task: TaskId, _: &Success) -> Result<bool, Failure> {
-        Ok(task.round == 1)
+    fn finish(
+        &self,
+        _: &RunState,
+        task: TaskId,
+        success: Success,
+    ) -> Result<(Success, bool), Failure> {
+        Ok((success, task.round == 1))
     }
     fn approval(
         &self,
@@ -137,6 +142,7 @@ fn step(id: &str, after: &[u32], kind: StepKind) -> StepPlan {
         timeout_ms: None,
         continue_on_error: false,
         cap: Cap::default(),
+        parallel: 0,
         evidence: false,
     }
 }

@@ -52,7 +52,7 @@ impl Type {
     }
 
     /// The type of a value.
-    pub(crate) fn of(value: &Value) -> Self {
+    pub fn of(value: &Value) -> Self {
         match value {
             Value::Null => Self::Null,
             Value::Bool(_) => Self::Bool,
@@ -82,7 +82,7 @@ impl Type {
     }
 
     /// Whether a value of this type may be one of the other.
-    pub(crate) fn fits(&self, other: &Self) -> bool {
+    pub fn fits(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Secret, Self::Secret) => true,
             (Self::Secret, _) | (_, Self::Secret) => false,

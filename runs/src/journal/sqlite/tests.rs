@@ -38,6 +38,7 @@ fn created() -> Event {
         timeout_ms: None,
         continue_on_error: false,
         cap: Cap::default(),
+        parallel: 0,
         evidence: false,
     };
     let plan =

@@ -1,0 +1,162 @@
+//! The flags of pipelines and of the commands about their runs.
+
+use clap::{Args, Subcommand};
+
+/// The flags of `run` that are about pipelines.
+#[derive(Args, Debug, Default)]
+pub struct PipelineArgs {
+    /// Runs a pipeline: a file, or the name of one, `NAME.pipeline.yaml`, in the workspace.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["target", "resume"])]
+    pub template: Option<String>,
+    /// Goes on with a run where it was.
+    #[arg(long, value_name = "RUN", conflicts_with = "target")]
+    pub resume: Option<String>,
+    /// Resumes a run though a process that is stopped still holds it; that process writes nothing
+    /// more.
+    #[arg(long, requires = "resume")]
+    pub take_over: bool,
+    /// What the run may spend, such as `5usd`.
+    #[arg(long, value_name = "AMOUNT", requires = "template")]
+    pub budget: Option<String>,
+    /// Starts the run, prints its name, and leaves it to a process of its own.
+    #[arg(long, requires = "template")]
+    pub detach: bool,
+    /// Ends when the run waits for people, rather than waiting with it.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Starts steps that need nothing of a failed one.
+    #[arg(long = "keep-going-steps", requires = "template")]
+    pub keep_going_steps: bool,
+}
+
+/// A run, by its name.
+#[derive(Args, Debug)]
+pub struct RunName {
+    /// The run, or the end of its name if no other one ends so.
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// The run [default: the last one].
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+}
+
+/// Arguments of `logs` and `watch`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Only what concerns this step.
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// Goes on until the run ends.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Arguments of `approve`, `reject` and `revoke`.
+#[derive(Args, Debug)]
+pub struct ApprovalArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// The gate [default: the only one that waits].
+    #[arg(long, value_name = "STEP")]
+    pub gate: Option<String>,
+    /// Why.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// The subject that was seen, as `status` shows it; approving fails if it has changed.
+    #[arg(long, value_name = "DIGEST")]
+    pub subject: Option<String>,
+}
+
+/// Arguments of `cancel`.
+#[derive(Args, Debug)]
+pub struct CancelArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Why.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Arguments of `retry`.
+#[derive(Args, Debug)]
+pub struct RetryArgs {
+    /// The run, which has ended.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Runs this step and all after it again [default: what did not succeed].
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Replaces the inputs of a step: `STEP={"field": …}`, as JSON.
+    #[arg(long = "with", value_name = "STEP=JSON")]
+    pub inputs: Vec<String>,
+    /// Why.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Ends when the run waits for people, rather than waiting with it.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// The run whose template and params are run once more, as a new run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Ends when the run waits for people, rather than waiting with it.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Subcommands of `runs`.
+#[derive(Subcommand, Debug)]
+pub enum RunsCommand {
+    /// Lists runs, the newest first.
+    List {
+        /// Most of them.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Shows a run: its steps, what waits, what was spent.
+    Show(RunName),
+    /// Says what became of an effect that waits for a person.
+    Resolve {
+        /// The run.
+        #[command(flatten)]
+        run: RunName,
+        /// The step.
+        #[arg(long, value_name = "STEP")]
+        step: String,
+        /// It was done.
+        #[arg(long, conflicts_with_all = ["redo", "give_up"], required_unless_present_any = ["redo", "give_up"])]
+        applied: bool,
+        /// It was not done, and is done now, as a new generation.
+        #[arg(long, conflicts_with = "give_up")]
+        redo: bool,
+        /// It was not done, and will not be.
+        #[arg(long)]
+        give_up: bool,
+        /// Outputs of the step, as a JSON object.
+        #[arg(long, value_name = "JSON", requires = "applied")]
+        outputs: Option<String>,
+        /// How you know.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Lists steps that failed for good or wait for a person: the dead-letter queue.
+    Dlq {
+        /// Most runs that are looked at.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+    },
+}

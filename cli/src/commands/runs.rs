@@ -1,0 +1,478 @@
+//! The commands about runs: begin, watch, approve, cancel, go on.
+//!
+//! All but those that drive a run only read its journal or append one wish to it, so they work
+//! from any terminal, while the run lives or after its process died.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use maestro_core::run::{
+    Command, Principal, Refusal, Resolution, RunId, RunState, RunStatus, TaskId, TaskStatus,
+};
+use maestro_runs::driver::{self, Driver};
+use maestro_runs::journal;
+
+use crate::args::runs::{
+    ApprovalArgs, CancelArgs, LogsArgs, PipelineArgs, ReplayArgs, RetryArgs, RunName, RunsCommand,
+    StatusArgs,
+};
+use crate::args::{Global, OutputFormat};
+use crate::config::{Config, cache_dir};
+use crate::exit::Failure;
+use crate::runs::start::{self, Wishes};
+use crate::runs::state::{State, failure};
+use crate::runs::{SystemClock, checkpoints, identity, view};
+
+/// How long a watcher waits before it looks again, though nothing was announced.
+const LOOK: Duration = Duration::from_secs(1);
+/// Events that are read at once.
+const EVENTS: usize = 1000;
+
+/// `maestro run --template` and `--resume`.
+pub fn run(global: &Global, args: &PipelineArgs, params: &[String]) -> Result<ExitCode> {
+    let points = checkpoints::from_environment()?;
+    on_runtime(async {
+        let state = State::open(points.clone())?;
+        let loaded = match (&args.template, &args.resume) {
+            (Some(template), _) => {
+                let wishes = Wishes {
+                    params,
+                    budget: args.budget.as_deref(),
+                    keep_going: args.keep_going_steps,
+                };
+                let created = start::create(&Config::load(global)?, template, &wishes)?;
+                begin(&state, created).await?
+            }
+            (None, Some(name)) => {
+                let run = state.find(name).await?;
+                journal::load(&*state.journal, &run).await.map_err(failure)?
+            }
+            (None, None) => {
+                return Err(
+                    Failure::input("`run` takes a label, `--template` or `--resume`").into()
+                );
+            }
+        };
+        if args.detach {
+            return detach(global, &state, &loaded.created.run);
+        }
+        drive(global, &state, loaded, points, (args.take_over, args.no_wait)).await
+    })
+}
+
+async fn begin(state: &State, created: maestro_core::run::RunCreated) -> Result<RunState> {
+    let now_ms = driver::Clock::now_ms(&SystemClock);
+    driver::begin(&*state.journal, created, now_ms).await.map_err(start::drive_failure)
+}
+
+/// Has another process drive the run, which goes on when this one ends.
+fn detach(global: &Global, state: &State, run: &RunId) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let logs = state.folder.join("logs");
+    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make `{}`", logs.display()))?;
+    let path = logs.join(format!("{run}.log"));
+    let log = std::fs::File::create(&path)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut command = std::process::Command::new(program);
+    command
+        .args(["run", "--resume", run.as_str()])
+        .arg("--cache")
+        .arg(cache_dir(global)?)
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    command.spawn().context("cannot start a process for the run")?;
+    println!("{run}");
+    eprintln!("hint: maestro watch {run}");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drive(
+    global: &Global,
+    state: &State,
+    loaded: RunState,
+    points: std::sync::Arc<dyn maestro_runs::Checkpoints>,
+    (take_over, no_wait): (bool, bool),
+) -> Result<ExitCode> {
+    let run = loaded.created.run.clone();
+    let seen = loaded.sequence.saturating_sub(if loaded.sequence == 1 { 1 } else { 0 });
+    if loaded.ended.is_some() {
+        return show(global, &loaded);
+    }
+    let cache = cache_dir(global)?;
+    let (driver, _lease) = start::own(state, loaded, &cache, points, (take_over, no_wait)).await?;
+    let ended = tokio::select! {
+        ended = drive_with_lines(state, driver, &run, seen) => ended?,
+        interrupted = interrupted(state, &run) => interrupted?,
+    };
+    show(global, &ended)
+}
+
+/// Drives a run and prints its events as they come.
+async fn drive_with_lines(
+    state: &State,
+    driver: Driver,
+    run: &RunId,
+    seen: u64,
+) -> Result<RunState> {
+    let driving = driver.drive();
+    tokio::pin!(driving);
+    let mut follower = Follower::new(state, run, seen);
+    loop {
+        tokio::select! {
+            ended = &mut driving => {
+                follower.print().await?;
+                return ended.map_err(start::drive_failure);
+            }
+            () = state.journal.changed(LOOK) => follower.print().await?,
+        }
+    }
+}
+
+/// The first Ctrl-C leaves the run as it is: it goes on when it is resumed.
+async fn interrupted(state: &State, run: &RunId) -> Result<RunState> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    eprintln!("left where it is; what was under way is settled when it goes on");
+    eprintln!("hint: maestro run --resume {run}");
+    eprintln!("hint: maestro cancel {run}");
+    journal::load(&*state.journal, run).await.map_err(failure)
+}
+
+/// Prints what a journal gains.
+struct Follower<'a> {
+    state: &'a State,
+    run: &'a RunId,
+    seen: u64,
+    step: Option<&'a str>,
+    /// Lines are what the command is for, rather than news beside it.
+    to_stdout: bool,
+}
+
+impl<'a> Follower<'a> {
+    fn new(state: &'a State, run: &'a RunId, seen: u64) -> Self {
+        Self { state, run, seen, step: None, to_stdout: false }
+    }
+
+    async fn print(&mut self) -> Result<()> {
+        loop {
+            let entries = self.state.journal.read(self.run, self.seen, EVENTS).await;
+            let entries = entries.map_err(failure)?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            self.seen = last.sequence;
+            // Names of tasks need the fold as it is after them; it is read once per batch.
+            let loaded = journal::load(&*self.state.journal, self.run).await;
+            let fold = loaded.map_err(failure)?;
+            for entry in &entries {
+                let Some(line) = view::line(&fold, entry) else { continue };
+                let of_step = |step: &str| {
+                    line.strip_prefix(step).is_some_and(|rest| rest.starts_with([':', '[', '#']))
+                };
+                match (self.step.is_none_or(of_step), self.to_stdout) {
+                    (true, true) => println!("{line}"),
+                    (true, false) => eprintln!("{line}"),
+                    (false, _) => {}
+                }
+            }
+        }
+    }
+}
+
+fn show(global: &Global, state: &RunState) -> Result<ExitCode> {
+    match global.output {
+        OutputFormat::Json => println!("{}", view::json(state)),
+        _ => print!("{}", view::tree(state)),
+    }
+    Ok(ExitCode::from(view::exit_code(state)))
+}
+
+/// `maestro status`.
+pub fn status(global: &Global, args: &StatusArgs) -> Result<ExitCode> {
+    with_state(async |state| {
+        let run = match &args.run {
+            Some(name) => state.find(name).await?,
+            None => state.last().await?,
+        };
+        show(global, &journal::load(&*state.journal, &run).await.map_err(failure)?)
+    })
+}
+
+/// `maestro logs` and `maestro watch`.
+pub fn logs(global: &Global, args: &LogsArgs, follow: bool) -> Result<ExitCode> {
+    with_state(async |state| {
+        let run = state.find(&args.run.run).await?;
+        let mut follower = Follower {
+            step: args.step.as_deref(),
+            to_stdout: true,
+            ..Follower::new(&state, &run, 0)
+        };
+        loop {
+            follower.print().await?;
+            let loaded = journal::load(&*state.journal, &run).await.map_err(failure)?;
+            if !(args.follow || follow) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if loaded.ended.is_some() {
+                return show(global, &loaded);
+            }
+            state.journal.changed(LOOK).await;
+        }
+    })
+}
+
+/// `maestro cancel`.
+pub fn cancel(global: &Global, args: &CancelArgs) -> Result<ExitCode> {
+    with_state(async |state| {
+        let run = state.find(&args.run.run).await?;
+        let (by, reason) = (identity::here()?, args.reason.clone());
+        let wish = |_: &RunState| Ok(Command::Cancel { by: by.clone(), reason: reason.clone() });
+        let after = wish_for(&state, &run, wish).await?;
+        say_who_drives(&state, &after)?;
+        let _ = global;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What somebody does at a gate.
+#[derive(Clone, Copy)]
+pub enum AtGate {
+    /// Agrees.
+    Approve,
+    /// Refuses.
+    Reject,
+    /// Takes back.
+    Revoke,
+}
+
+/// `maestro approve`, `reject` and `revoke`.
+pub fn at_gate(args: &ApprovalArgs, what: AtGate) -> Result<ExitCode> {
+    with_state(async |state| {
+        let run = state.find(&args.run.run).await?;
+        let by = identity::here()?;
+        let wish = |now: &RunState| gate_command(now, args, what, by.clone());
+        let after = wish_for(&state, &run, wish).await?;
+        say_who_drives(&state, &after)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn gate_command(
+    now: &RunState,
+    args: &ApprovalArgs,
+    what: AtGate,
+    by: Principal,
+) -> Result<Command, Refusal> {
+    let waits = |task: &TaskId| {
+        let status = now.tasks.get(task).map(|task| &task.status);
+        matches!(what, AtGate::Revoke) || matches!(status, Some(TaskStatus::Asked))
+    };
+    let task = match &args.gate {
+        Some(gate) => {
+            let step = now.plan().find(gate);
+            TaskId::first(step.ok_or_else(|| Refusal::Unknown(format!("gate `{gate}`")))?)
+        }
+        None => {
+            let waiting: Vec<TaskId> = now.gates.keys().copied().filter(waits).collect();
+            match waiting.as_slice() {
+                [one] => *one,
+                [] => return Err(Refusal::Unknown("gate that waits".to_owned())),
+                several => {
+                    let names: Vec<String> = several.iter().map(|task| now.name(*task)).collect();
+                    let names = names.join("`, `");
+                    return Err(Refusal::Run(format!("several gates wait: `{names}`; name one")));
+                }
+            }
+        }
+    };
+    let reason = args.reason.clone();
+    Ok(match what {
+        AtGate::Reject => Command::Reject { task, by, reason },
+        AtGate::Revoke => Command::Revoke { task, by, reason },
+        AtGate::Approve => {
+            let shown = now.gates.get(&task).map(|gate| gate.request.subject.clone());
+            let subject = args.subject.clone().or(shown).unwrap_or_default();
+            Command::Approve { task, subject, by, reason }
+        }
+    })
+}
+
+/// `maestro retry`.
+pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
+    let points = checkpoints::from_environment()?;
+    let mut inputs = BTreeMap::new();
+    for text in &args.inputs {
+        let (step, json) = text.split_once('=').ok_or_else(|| {
+            Failure::input(format!("`{text}` replaces no inputs")).hint("write `STEP={…}`")
+        })?;
+        let value = serde_json::from_str(json).map_err(|error| {
+            Failure::input(format!("the inputs of `{step}` are not JSON: {error}"))
+        })?;
+        inputs.insert(step.to_owned(), value);
+    }
+    on_runtime(async {
+        let state = State::open(points.clone())?;
+        let run = state.find(&args.run.run).await?;
+        let (by, reason) = (identity::here()?, args.reason.clone());
+        let wish = |now: &RunState| {
+            let unknown = |id: &String| Refusal::Unknown(format!("step `{id}`"));
+            let from = args.from.as_ref();
+            let from = from.map(|id| now.plan().find(id).ok_or_else(|| unknown(id))).transpose()?;
+            let (by, reason) = (by.clone(), reason.clone());
+            Ok(Command::Reopen { from, inputs: inputs.clone(), by, reason })
+        };
+        let reopened = wish_for(&state, &run, wish).await?;
+        drive(global, &state, reopened, points, (false, args.no_wait)).await
+    })
+}
+
+/// `maestro replay`.
+pub fn replay(global: &Global, args: &ReplayArgs) -> Result<ExitCode> {
+    let points = checkpoints::from_environment()?;
+    on_runtime(async {
+        let state = State::open(points.clone())?;
+        let run = state.find(&args.run.run).await?;
+        let old = journal::load(&*state.journal, &run).await.map_err(failure)?;
+        let new = begin(&state, start::replay(&old)?).await?;
+        drive(global, &state, new, points, (false, args.no_wait)).await
+    })
+}
+
+/// `maestro runs …`.
+pub fn runs(global: &Global, command: &RunsCommand) -> Result<ExitCode> {
+    with_state(async |state| match command {
+        RunsCommand::List { limit } => list(global, &state, *limit).await,
+        RunsCommand::Show(RunName { run }) => {
+            let run = state.find(run).await?;
+            show(global, &journal::load(&*state.journal, &run).await.map_err(failure)?)
+        }
+        RunsCommand::Resolve { run, step, applied, redo, give_up: _, outputs, reason } => {
+            let outputs = match outputs {
+                Some(json) => serde_json::from_str(json).map_err(|error| {
+                    Failure::input(format!("`--outputs` is no JSON object: {error}"))
+                })?,
+                None => BTreeMap::new(),
+            };
+            let resolution = match (applied, redo) {
+                (true, _) => Resolution::Applied(outputs),
+                (false, true) => Resolution::Redo,
+                (false, false) => Resolution::GiveUp,
+            };
+            let run = state.find(&run.run).await?;
+            let by = identity::here()?;
+            let wish = |now: &RunState| {
+                let task = now.tasks.keys().find(|task| now.name(**task) == *step);
+                let task = *task.ok_or_else(|| Refusal::Unknown(format!("step `{step}`")))?;
+                let (resolution, by) = (resolution.clone(), by.clone());
+                Ok(Command::Resolve { task, resolution, by, reason: reason.clone() })
+            };
+            let after = wish_for(&state, &run, wish).await?;
+            say_who_drives(&state, &after)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        RunsCommand::Dlq { limit } => dead_letters(global, &state, *limit).await,
+    })
+}
+
+async fn list(global: &Global, state: &State, limit: usize) -> Result<ExitCode> {
+    for run in state.journal.list(limit).await.map_err(failure)? {
+        match global.output {
+            OutputFormat::Json => println!(
+                "{}",
+                serde_json::json!({
+                    "run": run.run.as_str(), "template": run.template, "status": run.status.name(),
+                    "initiator": run.initiator, "created_ms": run.created_ms,
+                    "updated_ms": run.updated_ms,
+                })
+            ),
+            _ => println!("{:<48} {:<11} {}", run.run, run.status.name(), run.initiator),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tasks that failed for good or are parked, of runs that did not succeed.
+async fn dead_letters(global: &Global, state: &State, limit: usize) -> Result<ExitCode> {
+    let runs = state.journal.list(limit).await.map_err(failure)?;
+    let stuck = |status| matches!(status, RunStatus::Failed | RunStatus::Parked);
+    for summary in runs.into_iter().filter(|run| stuck(run.status)) {
+        let run = journal::load(&*state.journal, &summary.run).await.map_err(failure)?;
+        for (id, task) in &run.tasks {
+            let why = match (&task.status, &task.failure) {
+                (TaskStatus::Parked { why, .. }, _) => why.clone(),
+                (TaskStatus::Ended(maestro_core::run::Verdict::Failed), Some(failure)) => {
+                    failure.message.clone()
+                }
+                _ => continue,
+            };
+            let (name, status) = (run.name(*id), task.status.name());
+            match global.output {
+                OutputFormat::Json => println!(
+                    "{}",
+                    serde_json::json!({
+                        "run": summary.run.as_str(), "step": name, "status": status, "cause": why,
+                        "failure": task.failure, "attempts": task.attempt,
+                    })
+                ),
+                _ => println!("{} {name} {status}: {why}", summary.run),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn wish_for(
+    state: &State,
+    run: &RunId,
+    wish: impl Fn(&RunState) -> Result<Command, Refusal>,
+) -> Result<RunState> {
+    let done = driver::command(&*state.journal, run, &SystemClock, wish).await.map_err(failure)?;
+    done.map_err(|refusal| {
+        Failure::input(refusal.to_string())
+            .hint(format!("`maestro status {run}` shows the run"))
+            .into()
+    })
+}
+
+/// A wish was noted; whether somebody acts on it now depends on whether the run is driven.
+fn say_who_drives(state: &State, run: &RunState) -> Result<()> {
+    let name = &run.created.run;
+    let owner = maestro_core::run::Owner {
+        host: identity::host(),
+        pid: std::process::id(),
+        principal: identity::here()?,
+    };
+    match maestro_runs::Lease::take(&state.leases(), name, &owner, false) {
+        Err(maestro_runs::LeaseError::Held { .. }) => eprintln!("noted; the run goes on"),
+        _ if run.ended.is_some() => eprintln!("noted"),
+        _ => {
+            eprintln!("noted; no process drives the run");
+            eprintln!("hint: maestro run --resume {name}");
+        }
+    }
+    Ok(())
+}
+
+fn with_state<F: Future<Output = Result<ExitCode>>>(
+    work: impl FnOnce(State) -> F,
+) -> Result<ExitCode> {
+    let points = std::sync::Arc::new(maestro_runs::NoCheckpoints);
+    on_runtime(async { work(State::open(points)?).await })
+}
+
+fn on_runtime(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,269 @@
+//! From a template to a run, and from a stored run back to what drives it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use maestro_core::event::Severity;
+use maestro_core::run::{Owner, Principal, RunCreated, RunId, RunState, request_digest};
+use maestro_executor::step::Registry;
+use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
+use maestro_runs::driver::{Driver, DriverOptions, Tools};
+use maestro_runs::pipeline::{PipelineScript, RunContext, compile};
+use maestro_runs::{Checkpoints, Lease, LeaseError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::state::State;
+use super::{SystemClock, build, command, identity};
+use crate::config::{Config, PROJECT_FILE, non_empty};
+use crate::exit::Failure;
+use crate::pipelines;
+
+/// The text of a template with all that it includes, as it is stored with a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Source {
+    /// The file, below the workspace.
+    file: String,
+    /// Its text.
+    text: String,
+    /// The texts of files that it includes, by their paths.
+    includes: BTreeMap<String, String>,
+    /// The project's defaults.
+    defaults: BTreeMap<String, Value>,
+    /// The workspace.
+    workspace: PathBuf,
+}
+
+/// What a user asked for beside the template.
+pub struct Wishes<'a> {
+    /// `NAME=VALUE`, as typed.
+    pub params: &'a [String],
+    /// `5usd`.
+    pub budget: Option<&'a str>,
+    /// Steps that need nothing of a failed one start.
+    pub keep_going: bool,
+}
+
+/// What the first event of a run says, for a template that a user names.
+pub fn create(config: &Config, template: &str, wishes: &Wishes<'_>) -> Result<RunCreated> {
+    let found = pipelines::resolve(config, template)?;
+    let mut source = Source {
+        text: pipelines::read(&found.path, &found.name)?,
+        file: found.name,
+        includes: BTreeMap::new(),
+        defaults: pipelines::defaults(config)?,
+        workspace: config.workspace.clone(),
+    };
+    let pipeline = check(&mut source, &|path| pipelines::included(config, path))?;
+    if let Some(missing) = pipeline.missing.first() {
+        let step = pipeline.step(missing.step).map_or("", |step| step.id.value.as_str());
+        let (field, key) = (missing.field, missing.key);
+        return Err(Failure::input(format!("step `{step}` does not say its `{field}`"))
+            .hint(format!("give it in `with`, or `{key}` in `[defaults]` of `{PROJECT_FILE}`"))
+            .into());
+    }
+    let given = wishes.params.iter().map(|text| given(text)).collect::<Result<Vec<_>>>()?;
+    let params = pipeline.template.bind(&given).map_err(|errors| {
+        errors.iter().for_each(|error| eprintln!("{error}\n"));
+        Failure::input(format!("{} of the params cannot be used", errors.len()))
+    })?;
+    let params: BTreeMap<String, Value> = serde_json::from_value(params)?;
+    let initiator = identity::here()?;
+    let run = new_id(&pipeline.template.name.value)?;
+    let context = context(config, &run, &pipeline, &initiator);
+    let mut plan = compile(&pipeline, &params, &context)
+        .map_err(|error| Failure::input(error.to_string()))?
+        .plan;
+    if let Some(budget) = wishes.budget {
+        plan.cap.usd_micros = Some(pipeline::quantity::usd_micros(budget).ok_or_else(|| {
+            Failure::input(format!("`{budget}` is no amount of money"))
+                .hint("write `5usd` or `0.25`")
+        })?);
+    }
+    plan.keep_going = wishes.keep_going;
+    Ok(RunCreated {
+        run,
+        plan,
+        template_digest: request_digest(&serde_json::to_string(&source)?),
+        source: serde_json::to_value(&source)?,
+        params,
+        context: serde_json::to_value(&context)?,
+        initiator,
+        policy: None,
+        replay_of: None,
+    })
+}
+
+/// The same once more, as a new run of whoever types.
+pub fn replay(state: &RunState) -> Result<RunCreated> {
+    let old = &state.created;
+    let run = new_id(&old.plan.template)?;
+    let initiator = identity::here()?;
+    let mut context: RunContext = serde_json::from_value(old.context.clone())?;
+    context.run = json!({
+        "id": run.as_str(), "template": old.plan.template, "actor": initiator.name,
+    });
+    let context = serde_json::to_value(context)?;
+    Ok(RunCreated { run, initiator, context, replay_of: Some(old.run.clone()), ..old.clone() })
+}
+
+/// Loads a template, and keeps the files that it includes.
+fn check(source: &mut Source, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Pipeline> {
+    let seen = std::cell::RefCell::new(BTreeMap::new());
+    let includes = |path: &str| {
+        let text = read(path)?;
+        seen.borrow_mut().insert(path.to_owned(), text.clone());
+        Ok(text)
+    };
+    let defaults: Defaults = source.defaults.clone();
+    let checked = pipeline::load(&source.file, &source.text, &includes, &defaults);
+    source.includes = seen.into_inner();
+    for finding in &checked.findings {
+        if matches!(finding.diagnostic.severity, Severity::Error | Severity::Warning) {
+            eprintln!("{}\n", finding.diagnostic);
+        }
+    }
+    checked.pipeline.ok_or_else(|| {
+        Failure::input(format!("`{}` is no pipeline that can run", source.file))
+            .hint("the errors above say where and why")
+            .into()
+    })
+}
+
+fn given(text: &str) -> Result<(String, Given)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.to_owned(), Given::Text(value.to_owned())))
+        }
+        _ => {
+            Err(Failure::input(format!("`{text}` sets no param")).hint("write `NAME=VALUE`").into())
+        }
+    }
+}
+
+/// `TEMPLATE-TIME-RANDOM`, where time sorts and random tells apart.
+fn new_id(template: &str) -> Result<RunId> {
+    const NAME_BYTES: usize = 30;
+    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = template.chars().map(word).take(NAME_BYTES).collect();
+    let name = name.trim_matches('-');
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    let (time, random) = (&id[..11], &id[24..]);
+    let text = if name.is_empty() {
+        format!("{time}-{random}")
+    } else {
+        format!("{name}-{time}-{random}")
+    };
+    Ok(RunId::new(&text)?)
+}
+
+fn context(config: &Config, run: &RunId, pipeline: &Pipeline, initiator: &Principal) -> RunContext {
+    let template = &pipeline.template.name.value;
+    RunContext {
+        git: git(&config.workspace),
+        event: json!({"name": "manual"}),
+        run: json!({"id": run.as_str(), "template": template, "actor": initiator.name}),
+        changed_files: Vec::new(),
+    }
+}
+
+/// The commit of the workspace; empty where it is in no repository.
+fn git(workspace: &Path) -> Value {
+    let ask = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .args(arguments)
+            .current_dir(workspace)
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    let mut git = serde_json::Map::new();
+    if let Some(sha) = ask(&["rev-parse", "HEAD"]) {
+        git.insert("sha".into(), sha.into());
+    }
+    if let Some(branch) = ask(&["rev-parse", "--abbrev-ref", "HEAD"]) {
+        git.insert("branch".into(), branch.into());
+    }
+    Value::Object(git)
+}
+
+/// The template of a stored run, compiled again; refused if it has become another one.
+fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
+    let source: Source = serde_json::from_value(state.created.source.clone())?;
+    let (mut again, stored) = (source.clone(), source.includes);
+    let read = |path: &str| stored.get(path).cloned().ok_or_else(|| "it was not stored".to_owned());
+    let pipeline = check(&mut again, &read)?;
+    let context: RunContext = serde_json::from_value(state.created.context.clone())?;
+    let compiled = compile(&pipeline, &state.created.params, &context)
+        .map_err(|error| Failure::input(error.to_string()))?;
+    let (mut ours, theirs) = (compiled.plan.clone(), state.plan());
+    (ours.cap, ours.keep_going) = (theirs.cap, theirs.keep_going);
+    if ours != *theirs {
+        return Err(Failure::input(format!(
+            "this Maestro reads the template of run `{}` otherwise than the one that began it",
+            state.created.run
+        ))
+        .hint("resume it with the version that began it, or `maestro replay` it")
+        .into());
+    }
+    Ok((PipelineScript::new(Arc::new(pipeline), compiled, context), source.workspace))
+}
+
+/// What this binary can do in a run.
+fn registry(workspace: &Path, cache: &Path) -> Result<Registry> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let build =
+        build::BuildTarget { program, workspace: workspace.to_owned(), cache: cache.to_owned() };
+    let environment = ["PATH", "HOME"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), non_empty(name)?)))
+        .collect();
+    let command = command::RunCommand { workspace: workspace.to_owned(), environment };
+    Ok(Registry::default()
+        .worker("build", Arc::new(build))
+        .effect("run.command", Arc::new(command)))
+}
+
+/// A driver of a run, and the lease that it holds.
+pub async fn own(
+    state: &State,
+    run: RunState,
+    cache: &Path,
+    checkpoints: Arc<dyn Checkpoints>,
+    (take_over, leave_when_waiting): (bool, bool),
+) -> Result<(Driver, Lease)> {
+    let (script, workspace) = script(&run)?;
+    let owner =
+        Owner { host: identity::host(), pid: std::process::id(), principal: identity::here()? };
+    let name = run.created.run.clone();
+    let lease =
+        Lease::take(&state.leases(), &name, &owner, take_over).map_err(|error| match &error {
+            LeaseError::Held { .. } => Failure::input(error.to_string())
+                .hint(format!("`maestro watch {name}` shows what it does"))
+                .hint(format!(
+                    "if that process is stopped: `maestro run --resume {name} --take-over`"
+                )),
+            LeaseError::File { .. } => Failure::environment(error.to_string()),
+        })?;
+    let tools = Tools {
+        journal: state.journal.clone(),
+        registry: registry(&workspace, cache)?,
+        clock: Arc::new(SystemClock),
+        checkpoints,
+    };
+    let options = DriverOptions { leave_when_waiting, ..DriverOptions::default() };
+    let owned = (owner, lease.took_over());
+    let driver = Driver::own(tools, Arc::new(script), options, run, owned).await;
+    Ok((driver.map_err(drive_failure)?, lease))
+}
+
+/// An error of a driver, with whose fault it is.
+pub fn drive_failure(error: maestro_runs::DriveError) -> anyhow::Error {
+    match error {
+        maestro_runs::DriveError::Journal(error) => super::state::failure(error),
+        other => Failure::new(maestro_core::FailureKind::Internal, other.to_string()).into(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Where the state of runs lies: a folder that is no cache, since nothing can make it again.
+//!
+//! `MAESTRO_STATE`, else `$XDG_STATE_HOME/maestro`, else `~/.local/state/maestro`: `runs.db` is the
+//! journal, `leases/` has a lock for each run, `logs/` what detached runs print.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use maestro_core::run::RunId;
+use maestro_runs::journal::sqlite::SqliteJournal;
+use maestro_runs::{Checkpoints, Journal, JournalError, RunSummary};
+
+use crate::config::non_empty;
+use crate::exit::Failure;
+
+/// Most runs that are looked through for a name.
+const RUNS_MAX: usize = 10_000;
+
+/// The folder and its journal.
+pub struct State {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The journal in it.
+    pub journal: Arc<dyn Journal>,
+}
+
+/// The folder, by the environment.
+fn folder() -> Result<PathBuf> {
+    if let Some(folder) = non_empty("MAESTRO_STATE") {
+        return std::path::absolute(&folder).with_context(|| format!("cannot use `{folder}`"));
+    }
+    if let Some(folder) = non_empty("XDG_STATE_HOME") {
+        return Ok(Path::new(&folder).join("maestro"));
+    }
+    let home = non_empty("HOME").ok_or_else(|| {
+        Failure::environment("neither `MAESTRO_STATE`, `XDG_STATE_HOME` nor `HOME` is set")
+            .hint("name the folder for the state of runs in `MAESTRO_STATE`")
+    })?;
+    Ok(Path::new(&home).join(".local/state/maestro"))
+}
+
+impl State {
+    /// Opens the folder, or makes it.
+    pub fn open(checkpoints: Arc<dyn Checkpoints>) -> Result<Self> {
+        let folder = folder()?;
+        let journal = SqliteJournal::open(&folder.join("runs.db"), checkpoints);
+        Ok(Self { journal: Arc::new(journal.map_err(failure)?), folder })
+    }
+
+    /// The folder of the locks.
+    pub fn leases(&self) -> PathBuf {
+        self.folder.join("leases")
+    }
+
+    /// The run that a user means by a name or the end of one.
+    pub async fn find(&self, name: &str) -> Result<RunId> {
+        let runs = self.journal.list(RUNS_MAX).await.map_err(failure)?;
+        let exact = runs.iter().find(|run| run.run.as_str() == name);
+        let ends: Vec<&RunSummary> =
+            runs.iter().filter(|run| run.run.as_str().ends_with(name)).collect();
+        match (exact, ends.as_slice()) {
+            (Some(run), _) => Ok(run.run.clone()),
+            (None, [run]) => Ok(run.run.clone()),
+            (None, []) => Err(Failure::input(format!("there is no run `{name}`"))
+                .hint("`maestro runs list` lists them")
+                .into()),
+            (None, several) => Err(Failure::input(format!(
+                "{} runs end in `{name}`, such as `{}` and `{}`",
+                several.len(),
+                several[0].run,
+                several[1].run
+            ))
+            .into()),
+        }
+    }
+
+    /// The run that was begun last.
+    pub async fn last(&self) -> Result<RunId> {
+        let runs = self.journal.list(1).await.map_err(failure)?;
+        let last = runs.into_iter().next();
+        Ok(last
+            .ok_or_else(|| {
+                Failure::input("there are no runs yet")
+                    .hint("`maestro run --template FILE` begins one")
+            })?
+            .run)
+    }
+}
+
+/// An error of the journal, with whose fault it is and what helps.
+pub fn failure(error: JournalError) -> anyhow::Error {
+    let text = error.to_string();
+    let failure = match &error {
+        JournalError::Storage { damaged: true, place, .. } => Failure::environment(text).hint(
+            format!("move `{place}` and the files beside it away; a backup can take its place"),
+        ),
+        JournalError::Storage { .. } => {
+            Failure::environment(text).hint("`MAESTRO_STATE` names another folder for the state")
+        }
+        JournalError::Newer { .. } => Failure::environment(text)
+            .hint("use the version of Maestro that wrote it, or a later one"),
+        JournalError::Fenced { .. } => {
+            Failure::environment(text).hint("`maestro watch RUN` shows what that process does")
+        }
+        JournalError::Unknown(_) | JournalError::Exists(_) => Failure::input(text),
+        JournalError::Behind { .. } | JournalError::Event { .. } | JournalError::Fold { .. } => {
+            Failure::new(maestro_core::FailureKind::Internal, text)
+        }
+    };
+    failure.into()
+}

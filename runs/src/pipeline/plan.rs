@@ -1,0 +1,314 @@
+//! From a checked pipeline to the plan of a run.
+
+use std::collections::BTreeMap;
+
+use maestro_core::ActionClass;
+use maestro_core::run::{
+    Cap, FailureClass, FarSide, Gate, Plan, Repeat, Retry, StepIndex, StepKind, StepPlan, Trigger,
+};
+use maestro_rules::pipeline::definitions::FarSide as Declared;
+use maestro_rules::pipeline::expression::{ExprKind, Function};
+use maestro_rules::pipeline::quantity::duration_ms;
+use maestro_rules::pipeline::template::{
+    self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Step, Uses,
+};
+use maestro_rules::pipeline::{Expr, Pipeline, Scope, StepId, eval};
+use serde_json::Value;
+
+use super::{CompileError, Compiled, List, Origin, RunContext};
+
+/// Steps whose verdict effects rely on.
+const EVIDENCE: &[&str] = &["security.scan", "supplychain.sign", "supplychain.attest"];
+/// What a step of `uses: //label` uses.
+pub(crate) const BUILD: &str = "build";
+/// How long people are waited for where nothing is said, in milliseconds.
+const EXPIRES_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1000;
+/// How long a query of a command can be trusted, in milliseconds: as long as the run's author lets
+/// it stand. A command has no memory of its own that could end.
+const QUERY_WINDOW_MS: u64 = u64::MAX;
+
+struct Compiler<'a> {
+    pipeline: &'a Pipeline,
+    scope: Scope,
+    steps: Vec<StepPlan>,
+    origins: Vec<Origin>,
+    /// Where each step of the template stands in the plan.
+    places: BTreeMap<usize, StepIndex>,
+}
+
+pub(super) fn compile(
+    pipeline: &Pipeline,
+    params: &BTreeMap<String, Value>,
+    context: &RunContext,
+) -> Result<Compiled, CompileError> {
+    let scope = Scope {
+        params: Value::Object(params.clone().into_iter().collect()),
+        git: context.git.clone(),
+        event: context.event.clone(),
+        run: context.run.clone(),
+        changed_files: context.changed_files.clone(),
+        ..Scope::default()
+    };
+    let (steps, origins, places) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut compiler = Compiler { pipeline, scope, steps, origins, places };
+    compiler.flow()?;
+    compiler.called()?;
+    let Compiler { steps, origins, .. } = compiler;
+    let template = &pipeline.template;
+    let plan = Plan {
+        template: template.name.value.clone(),
+        steps,
+        cap: cap(&template.budget),
+        keep_going: false,
+    };
+    Ok(Compiled { plan, origins })
+}
+
+impl Compiler<'_> {
+    fn flow(&mut self) -> Result<(), CompileError> {
+        let pipeline = self.pipeline;
+        for (place, step) in pipeline.steps().iter().enumerate() {
+            let id = pipeline.find(&step.id.value);
+            let id = id.ok_or_else(|| self.unknown(step, "it is not in its own list"))?;
+            if let Some(approval) = &step.approval {
+                let gate = self.approval(step, approval);
+                self.push(gate, Origin::ApprovalOf(id));
+            }
+            let plan = self.step(step, Trigger::Flow)?;
+            let index = self.push(plan, Origin::Step(id));
+            self.places.insert(place, index);
+        }
+        for edge in &pipeline.edges {
+            let places = (self.place(edge.from), self.place(edge.to));
+            if let (Some(from), Some(to)) = places {
+                self.after(to, from);
+                // The gate of a step waits for what the step waits for.
+                if self.origins.get(to.index().wrapping_sub(1))
+                    == Some(&Origin::ApprovalOf(edge.to))
+                {
+                    self.after(StepIndex(to.0 - 1), from);
+                }
+            }
+        }
+        let gated: Vec<StepIndex> = self.places.values().copied().collect();
+        for step in gated {
+            let before = step.0.checked_sub(1).map(StepIndex);
+            if let Some(gate) = before
+                && matches!(self.origins.get(gate.index()), Some(Origin::ApprovalOf(_)))
+            {
+                self.after(step, gate);
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps of `on_failure` and `on_cancel`, each list in its order.
+    fn called(&mut self) -> Result<(), CompileError> {
+        let pipeline = self.pipeline;
+        for (place, step) in pipeline.steps().iter().enumerate() {
+            let Some(index) = self.places.get(&place).copied() else { continue };
+            let id = pipeline.find(&step.id.value);
+            let failed = Trigger::OnFailure(Some(index));
+            self.list(&step.on_failure, failed, (id, List::OnFailure))?;
+            self.list(&step.on_cancel, Trigger::OnCancel, (id, List::OnCancel))?;
+        }
+        let template = &pipeline.template;
+        let failed = Trigger::OnFailure(None);
+        self.list(&template.on_failure, failed, (None, List::OnFailure))?;
+        self.list(&template.on_cancel, Trigger::OnCancel, (None, List::OnCancel))
+    }
+
+    fn list(
+        &mut self,
+        steps: &[Step],
+        trigger: Trigger,
+        (of, list): (Option<StepId>, List),
+    ) -> Result<(), CompileError> {
+        let mut before = None;
+        for (place, step) in steps.iter().enumerate() {
+            let plan = StepPlan { after: Vec::from_iter(before), ..self.step(step, trigger)? };
+            before = Some(self.push(plan, Origin::Called { of, list, place }));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, plan: StepPlan, origin: Origin) -> StepIndex {
+        let index = StepIndex(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
+        self.steps.push(plan);
+        self.origins.push(origin);
+        index
+    }
+
+    fn place(&self, id: StepId) -> Option<StepIndex> {
+        self.places.get(&id.index()).copied()
+    }
+
+    fn after(&mut self, step: StepIndex, before: StepIndex) {
+        if let Some(plan) = self.steps.get_mut(step.index())
+            && !plan.after.contains(&before)
+        {
+            plan.after.push(before);
+        }
+    }
+
+    fn step(&self, step: &Step, trigger: Trigger) -> Result<StepPlan, CompileError> {
+        let mut plan = blank(&step.id.value, self.kind(step)?);
+        plan.uses = match &step.uses {
+            Uses::Step(definition) => definition.name.to_owned(),
+            Uses::Target(_) => BUILD.to_owned(),
+        };
+        plan.trigger = trigger;
+        plan.conditional = step.condition.is_some();
+        plan.even_after_failure = step.condition.as_ref().is_some_and(asks_for_failures);
+        (plan.repeat, plan.parallel) = self.repeat(step)?;
+        plan.retry = step.retry.as_ref().map_or_else(Retry::default, retry);
+        plan.timeout_ms = step.timeout_ms;
+        plan.continue_on_error = step.continue_on_error;
+        plan.cap = cap(&step.budget);
+        plan.evidence = EVIDENCE.contains(&plan.uses.as_str());
+        Ok(plan)
+    }
+
+    fn kind(&self, step: &Step) -> Result<StepKind, CompileError> {
+        let Uses::Step(definition) = &step.uses else {
+            return Ok(StepKind::Work(ActionClass::Pure));
+        };
+        if definition.name == "gate.approval" {
+            return self.gate(step).map(StepKind::Gate);
+        }
+        let literal = |name| step.argument(name).and_then(Expr::known);
+        Ok(match definition.far_side {
+            None => StepKind::Work(definition.class),
+            Some(_) if literal("repeatable") == Some(Value::Bool(true)) => {
+                StepKind::Effect(FarSide::Repeatable)
+            }
+            Some(Declared::Opaque) if step.argument("query").is_some() => {
+                StepKind::Effect(FarSide::Queryable { window_ms: QUERY_WINDOW_MS })
+            }
+            Some(declared) => StepKind::Effect(far_side(declared)),
+        })
+    }
+
+    fn gate(&self, step: &Step) -> Result<Gate, CompileError> {
+        let value = |name: &str| match step.argument(name) {
+            Some(expr) => eval(expr, &self.scope).map(Some).map_err(|error| {
+                let what = format!("`{name}` of a gate must be known when the run begins: {error}");
+                self.unknown(step, &what)
+            }),
+            None => Ok(None),
+        };
+        let approvals = value("approvals")?.and_then(|count| count.as_u64()).unwrap_or(1);
+        let roles = value("roles")?.unwrap_or_default();
+        let roles = roles.as_array().into_iter().flatten();
+        let expires_ms = match value("expires")? {
+            Some(Value::String(text)) => duration_ms(&text),
+            Some(Value::Number(seconds)) => seconds.as_u64().and_then(|s| s.checked_mul(1000)),
+            _ => Some(EXPIRES_MS_DEFAULT),
+        };
+        Ok(Gate {
+            approvals: u32::try_from(approvals).unwrap_or(u32::MAX),
+            roles: roles.filter_map(|role| Some(role.as_str()?.to_owned())).collect(),
+            expires_ms: expires_ms.ok_or_else(|| self.unknown(step, "`expires` is no time"))?,
+        })
+    }
+
+    fn approval(&self, step: &Step, approval: &Approval) -> StepPlan {
+        let gate = Gate {
+            approvals: approval.count,
+            roles: approval.roles.iter().map(|role| role.value.clone()).collect(),
+            expires_ms: approval.expires_ms,
+        };
+        let mut plan = blank(&format!("{}.approval", step.id.value), StepKind::Gate(gate));
+        plan.uses = "gate.approval".to_owned();
+        plan
+    }
+
+    fn repeat(&self, step: &Step) -> Result<(Repeat, u32), CompileError> {
+        let most = |max: u64| {
+            u32::try_from(max).map_err(|_| self.unknown(step, "`max` is larger than allowed"))
+        };
+        Ok(match &step.repeat {
+            Repeated::Once => (Repeat::Once, 0),
+            Repeated::Each { max, parallel, .. } => {
+                (Repeat::ForEach { max: most(*max)? }, *parallel)
+            }
+            Repeated::Matrix { parallel, .. } => {
+                let max = maestro_core::limits::RUN_TASKS_MAX;
+                (Repeat::ForEach { max }, *parallel)
+            }
+            Repeated::Until { max, delay_ms, .. } => {
+                (Repeat::Until { max: most(*max)?, every_ms: *delay_ms }, 0)
+            }
+        })
+    }
+
+    fn unknown(&self, step: &Step, what: &str) -> CompileError {
+        let place = self.pipeline.sources.location(step.id.span).to_string();
+        CompileError::Unknown { place, what: format!("step `{}`: {what}", step.id.value) }
+    }
+}
+
+fn blank(id: &str, kind: StepKind) -> StepPlan {
+    StepPlan {
+        id: id.to_owned(),
+        uses: String::new(),
+        kind,
+        after: Vec::new(),
+        trigger: Trigger::Flow,
+        conditional: false,
+        even_after_failure: false,
+        repeat: Repeat::Once,
+        retry: Retry::default(),
+        timeout_ms: None,
+        continue_on_error: false,
+        cap: Cap::default(),
+        parallel: 0,
+        evidence: false,
+    }
+}
+
+fn far_side(declared: Declared) -> FarSide {
+    match declared {
+        Declared::Idempotent => FarSide::Idempotent,
+        Declared::Conditional => FarSide::Conditional,
+        Declared::Queryable => FarSide::Queryable { window_ms: QUERY_WINDOW_MS },
+        Declared::Repeatable => FarSide::Repeatable,
+        Declared::Opaque => FarSide::Unknown,
+    }
+}
+
+/// Whether a condition asks how the steps before went, and so has to be looked at after a failure.
+fn asks_for_failures(condition: &Expr) -> bool {
+    let mut found = false;
+    condition.walk(&mut |part| {
+        found |= matches!(part.kind, ExprKind::Call(Function::Failure | Function::Always, _));
+    });
+    found
+}
+
+fn retry(retry: &template::Retry) -> Retry {
+    Retry {
+        attempts_max: retry.max.saturating_add(1),
+        on: retry.on.iter().map(|class| failure_class(*class)).collect(),
+        backoff_ms: retry.backoff_ms,
+        backoff_ms_max: retry.backoff_ms_max,
+        jitter: retry.jitter,
+    }
+}
+
+fn failure_class(class: Named) -> FailureClass {
+    match class {
+        Named::User => FailureClass::User,
+        Named::Infrastructure => FailureClass::Infrastructure,
+        Named::RateLimit => FailureClass::RateLimit,
+        Named::Budget => FailureClass::Budget,
+        Named::Policy => FailureClass::Policy,
+        Named::Timeout => FailureClass::Timeout,
+        Named::Cancelled => FailureClass::Cancelled,
+    }
+}
+
+fn cap(budget: &Budget) -> Cap {
+    let Budget { usd_micros, tokens, soft_usd_micros, soft_tokens: _ } = *budget;
+    Cap { usd_micros, tokens, soft_usd_micros }
+}

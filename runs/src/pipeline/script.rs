@@ -1,0 +1,296 @@
+//! Evaluates the expressions of a template for its run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use maestro_core::record::canonical_json;
+use maestro_core::run::event::{Item, Success};
+use maestro_core::run::{
+    ApprovalRequest, Failure, FailureClass, Guarded, RunState, StepIndex, StepKind, TaskId,
+    request_digest,
+};
+use maestro_rules::pipeline::expression::Type;
+use maestro_rules::pipeline::template::{Output, PathSegment, Repeat, Step, Uses};
+use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
+use serde_json::{Map, Value, json};
+
+use super::{Compiled, Origin, RunContext, scope};
+use crate::script::{Expansion, Script};
+
+/// The template of a run.
+pub struct PipelineScript {
+    pipeline: Arc<Pipeline>,
+    compiled: Compiled,
+    context: RunContext,
+}
+
+impl PipelineScript {
+    /// The script of a pipeline that was compiled.
+    pub fn new(pipeline: Arc<Pipeline>, compiled: Compiled, context: RunContext) -> Self {
+        Self { pipeline, compiled, context }
+    }
+
+    fn step(&self, index: StepIndex) -> Result<&Step, Failure> {
+        let origin = self.compiled.origin(index);
+        let step = origin.and_then(|origin| origin.step(&self.pipeline));
+        step.ok_or_else(|| user("the template has no such step"))
+    }
+
+    fn scope(&self, state: &RunState, step: &Step) -> Scope {
+        let own = step.expressions().map(|(_, expr)| expr);
+        let env = self.pipeline.template.env.iter().map(|(_, expr)| expr);
+        scope::of_step(state, &self.context, own.chain(env))
+    }
+
+    fn task_scope(&self, state: &RunState, task: TaskId, step: &Step) -> Scope {
+        scope::of_task(self.scope(state, step), state, task, step)
+    }
+
+    fn eval(&self, expr: &Expr, scope: &Scope) -> Result<Value, Failure> {
+        eval(expr, scope).map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &EvalError) -> Failure {
+        let place = self.pipeline.sources.location(error.span());
+        user(format!("{place}: {error}"))
+    }
+
+    fn items(&self, step: &Step, scope: &Scope) -> Result<Vec<Item>, Failure> {
+        match &step.repeat {
+            Repeat::Once | Repeat::Until { .. } => Ok(vec![Item::only()]),
+            Repeat::Each { items, .. } => match self.eval(items, scope)? {
+                Value::Array(values) => Ok(values.into_iter().map(item).collect()),
+                other => {
+                    let place = self.pipeline.sources.location(items.span);
+                    Err(user(format!("{place}: `foreach` takes a list, not {}", Type::of(&other))))
+                }
+            },
+            Repeat::Matrix { axes, exclude, include, .. } => {
+                self.combinations(axes, exclude, include, scope)
+            }
+        }
+    }
+
+    fn combinations(
+        &self,
+        axes: &[(maestro_rules::pipeline::Spanned<String>, Expr)],
+        exclude: &[Expr],
+        include: &[Expr],
+        scope: &Scope,
+    ) -> Result<Vec<Item>, Failure> {
+        let mut all = vec![Map::new()];
+        for (name, values) in axes {
+            let values = self.eval(values, scope)?;
+            let values = values.as_array().cloned().unwrap_or_default();
+            let count = all.len().saturating_mul(values.len());
+            if count > maestro_core::limits::RUN_TASKS_MAX as usize {
+                return Err(user(format!("the matrix has {count} combinations")));
+            }
+            let with = |known: &Map<String, Value>, value: &Value| {
+                let mut known = known.clone();
+                known.insert(name.value.clone(), value.clone());
+                known
+            };
+            all = all.iter().flat_map(|known| values.iter().map(|v| with(known, v))).collect();
+        }
+        for pattern in exclude {
+            let pattern = self.eval(pattern, scope)?;
+            let fits = |known: &Map<String, Value>| {
+                let fields = pattern.as_object().into_iter().flatten();
+                fields.into_iter().all(|(name, value)| known.get(name) == Some(value))
+            };
+            all.retain(|known| !fits(known));
+        }
+        for added in include {
+            if let Value::Object(added) = self.eval(added, scope)? {
+                all.push(added);
+            }
+        }
+        Ok(all.into_iter().map(|known| item(Value::Object(known))).collect())
+    }
+
+    /// The outputs that the template declares, taken from what the task gave.
+    fn declared(&self, output: &Output, success: &Success) -> Result<Value, Failure> {
+        let whole = Value::Object(success.outputs.clone().into_iter().collect());
+        let name = &output.name.value;
+        let mut found = &whole;
+        for segment in &output.path {
+            let next = match segment {
+                PathSegment::Field(field) => found.get(field),
+                PathSegment::Index(index) => found.get(index),
+            };
+            found = next.ok_or_else(|| {
+                let place = self.pipeline.sources.location(output.name.span);
+                user(format!("{place}: the result has nothing where output `{name}` is taken from"))
+            })?;
+        }
+        let is = Type::of(found);
+        if !is.fits(&output.kind) {
+            let place = self.pipeline.sources.location(output.name.span);
+            return Err(user(format!("{place}: output `{name}` is {}, not {is}", output.kind)));
+        }
+        Ok(found.clone())
+    }
+}
+
+impl Script for PipelineScript {
+    fn expand(&self, state: &RunState, index: StepIndex) -> Result<Expansion, Failure> {
+        let step = self.step(index)?;
+        let scope = self.scope(state, step);
+        if let Some(condition) = &step.condition
+            && self.eval(condition, &scope)? != Value::Bool(true)
+        {
+            return Ok(Expansion::Skip);
+        }
+        Ok(Expansion::Items(self.items(step, &scope)?))
+    }
+
+    fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure> {
+        let step = self.step(task.step)?;
+        let scope = self.task_scope(state, task, step);
+        let mut inputs = Map::new();
+        for (name, expr) in &step.with {
+            inputs.insert(name.value.clone(), self.eval(expr, &scope)?);
+        }
+        if let Uses::Target(label) = &step.uses {
+            inputs.insert("label".into(), label.to_string().into());
+        }
+        let env = self.pipeline.template.env.iter().chain(&step.env);
+        let env = env.map(|(name, expr)| Ok((name.value.clone(), self.eval(expr, &scope)?)));
+        let env: Map<String, Value> = env.collect::<Result<_, Failure>>()?;
+        if !env.is_empty() {
+            inputs.insert("$env".into(), Value::Object(env));
+        }
+        Ok(Value::Object(inputs))
+    }
+
+    fn finish(
+        &self,
+        state: &RunState,
+        task: TaskId,
+        mut success: Success,
+    ) -> Result<(Success, bool), Failure> {
+        let step = self.step(task.step)?;
+        for output in &step.outputs {
+            let value = self.declared(output, &success)?;
+            success.outputs.insert(output.name.value.clone(), value);
+        }
+        let Repeat::Until { condition, .. } = &step.repeat else {
+            return Ok((success, true));
+        };
+        let mut scope = self.task_scope(state, task, step);
+        let outputs: Map<String, Value> = success.outputs.clone().into_iter().collect();
+        let own = json!({"status": "succeeded", "outputs": outputs});
+        scope.steps.insert(step.id.value.clone(), own);
+        let done = self.eval(condition, &scope)? == Value::Bool(true);
+        Ok((success, done))
+    }
+
+    fn approval(
+        &self,
+        state: &RunState,
+        task: TaskId,
+        requests: &BTreeMap<StepIndex, String>,
+        now_ms: u64,
+    ) -> ApprovalRequest {
+        let plan = state.plan();
+        let behind = state.effects_behind(task.step);
+        let guarded: Vec<Guarded> = behind
+            .iter()
+            .map(|step| Guarded {
+                step: *step,
+                request: requests.get(step).map(|request| request_digest(request)),
+            })
+            .collect();
+        let mut summary = self.message(state, task);
+        for step in &behind {
+            let id = plan.step(*step).map_or("", |step| step.id.as_str());
+            match requests.get(step) {
+                Some(request) => summary.push(format!("{id}: {request}")),
+                None => summary.push(format!("{id}: not known before the gate opens")),
+            }
+        }
+        let artifacts: BTreeMap<String, &String> = state
+            .tasks
+            .iter()
+            .flat_map(|(id, task)| task.success.iter().map(move |success| (*id, success)))
+            .flat_map(|(id, success)| {
+                success.artifacts.iter().map(move |(name, digest)| (id, name, digest))
+            })
+            .map(|(id, name, digest)| (format!("{}.{name}", state.name(id)), digest))
+            .collect();
+        let subject = json!({
+            "run": state.created.run.as_str(),
+            "gate": state.name(task),
+            "template": state.created.template_digest,
+            "params": state.created.params,
+            "policy": state.created.policy,
+            "guarded": guarded,
+            "generations": behind
+                .iter()
+                .map(|step| state.generation(TaskId::first(*step)))
+                .collect::<Vec<_>>(),
+            "artifacts": artifacts,
+            "evidence": self.evidence(state, task),
+        });
+        let bytes = canonical_json(&subject).unwrap_or_else(|_| subject.to_string().into_bytes());
+        let subject = request_digest(&String::from_utf8_lossy(&bytes));
+        let expires_ms = match plan.step(task.step).map(|step| &step.kind) {
+            Some(StepKind::Gate(gate)) => gate.expires_ms,
+            _ => 0,
+        };
+        ApprovalRequest {
+            subject,
+            guarded,
+            summary,
+            asked_at_ms: now_ms,
+            expires_at_ms: now_ms.saturating_add(expires_ms),
+        }
+    }
+}
+
+impl PipelineScript {
+    /// What people are asked, in the template's words.
+    fn message(&self, state: &RunState, task: TaskId) -> Vec<String> {
+        let Ok(step) = self.step(task.step) else { return Vec::new() };
+        let scope = self.task_scope(state, task, step);
+        let message = step.argument("message").and_then(|expr| eval(expr, &scope).ok());
+        message.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
+    }
+
+    /// The digests of what the steps gave that the gate names as evidence.
+    fn evidence(&self, state: &RunState, task: TaskId) -> BTreeMap<String, String> {
+        let Ok(step) = self.step(task.step) else { return BTreeMap::new() };
+        if matches!(self.compiled.origin(task.step), Some(Origin::ApprovalOf(_))) {
+            return BTreeMap::new();
+        }
+        let scope = self.task_scope(state, task, step);
+        let named = step.argument("evidence").and_then(|expr| eval(expr, &scope).ok());
+        let names = named.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let names = names.filter_map(Value::as_str);
+        names
+            .filter_map(|name| {
+                let index = state.plan().find(name)?;
+                let given = json!(state.successes(index));
+                Some((name.to_owned(), request_digest(&given.to_string())))
+            })
+            .collect()
+    }
+}
+
+fn item(value: Value) -> Item {
+    const LABEL_CHARS: usize = 60;
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let label = match &value {
+        Value::Object(fields) => fields.values().map(word).collect::<Vec<_>>().join(","),
+        other => word(other),
+    };
+    Item { label: label.chars().take(LABEL_CHARS).collect(), value }
+}
+
+fn user(message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::User, message)
+}

@@ -1,0 +1,336 @@
+//! Pipelines on the built binary: a run is begun, approved, gone on with, and killed everywhere.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use maestro_tests::{maestro_bin, poll};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest time that one command may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A workspace with one template, and the state of its runs.
+struct Scene {
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new(template: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        };
+        write("maestro.toml", "");
+        write("release.pipeline.yaml", template);
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(maestro_bin());
+        self.set_up(&mut command, arguments);
+        command
+    }
+
+    fn set_up(&self, command: &mut Command, arguments: &[&str]) {
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("MAESTRO_STATE", self.path("state"))
+            .env("MAESTRO_CACHE", self.path("cache"))
+            .env("MAESTRO_ROLES", self.path("roles.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("it runs")
+    }
+
+    /// Runs a command that must end with `code`, and gives what it printed.
+    fn must(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}");
+        format!("{out}{err}")
+    }
+
+    fn json(&self) -> Value {
+        let output = self.run(&["status", "--output", "json"]);
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    fn status(&self) -> String {
+        self.json()["status"].as_str().expect("a status").to_owned()
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Does something as another user of this machine, where this one may become it.
+    fn as_user(&self, uid: u32, arguments: &[&str]) -> Output {
+        for path in [self.folder.path().to_owned(), self.path("state")] {
+            open_for_all(&path);
+        }
+        // The binary under test may lie where only its own user can go.
+        let copy = self.path("maestro-bin");
+        if !copy.exists() {
+            std::fs::copy(maestro_bin(), &copy).expect("the binary can be copied");
+        }
+        let mut command = Command::new(copy);
+        self.set_up(&mut command, arguments);
+        command.uid(uid).gid(uid).output().expect("it runs")
+    }
+}
+
+fn open_for_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode(0o777)).expect("ours");
+    for entry in std::fs::read_dir(path).expect("a folder").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_for_all(&entry.path());
+        } else {
+            let program = entry.file_name() == "maestro-bin";
+            let mode = mode(if program { 0o755 } else { 0o666 });
+            std::fs::set_permissions(entry.path(), mode).expect("ours");
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Lists, asks, and appends to a file; `deploy` can be asked whether it was done.
+const RELEASE: &str = r#"
+name: release
+params:
+  env: { type: string, enum: [staging, prod], default: staging }
+steps:
+  - id: list
+    uses: run.command
+    with: { command: [sh, -c, 'echo "[1, 2]"'], repeatable: true }
+  - id: each
+    uses: run.command
+    foreach: ${{ steps.list.outputs.json }}
+    max: 5
+    with: { command: [sh, -c, "echo ${{ item }}"], repeatable: true }
+  - id: ok
+    uses: gate.approval
+    with: { roles: [release-manager], message: "deploy to ${{ params.env }}?" }
+  - id: deploy
+    uses: run.command
+    with:
+      command: [sh, -c, "echo ${{ params.env }} $MAESTRO_IDEMPOTENCY_KEY >> deployed"]
+      query: [sh, -c, "grep -q $MAESTRO_IDEMPOTENCY_KEY deployed"]
+"#;
+
+#[test]
+fn a_run_waits_for_another_person_and_goes_on() {
+    // Another user has to approve, and only root can become one.
+    if !rustix::process::getuid().is_root() {
+        panic!("this test approves as another user: run it as root");
+    }
+    let scene = Scene::new(RELEASE);
+    std::fs::write(scene.path("roles.toml"), "release-manager = [\"root\", \"daemon\"]\n")
+        .expect("written");
+    let out = scene.must(10, &["run", "--template", "release", "--param", "env=prod", "--no-wait"]);
+    assert!(out.contains("deploy to prod?"), "{out}");
+    assert_eq!(scene.status(), "waiting");
+    let run = scene.json()["run"].as_str().expect("a name").to_owned();
+    let own = scene.must(2, &["approve", &run]);
+    assert!(own.contains("whoever starts a run does not approve it"), "{own}");
+    let stranger = scene.as_user(2, &["approve", &run]);
+    assert!(text(&stranger.stderr).contains("has none of the roles"), "{stranger:?}");
+    let stale = scene.as_user(1, &["approve", &run, "--subject", "abc"]);
+    assert!(text(&stale.stderr).contains("`abc` was approved"), "{stale:?}");
+    let good = scene.as_user(1, &["approve", &run, "--gate", "ok", "--reason", "fine"]);
+    assert!(good.status.success(), "{good:?}");
+    scene.must(0, &["run", "--resume", &run]);
+    assert_eq!(scene.lines("deployed").len(), 1);
+    let log = scene.must(0, &["logs", &run, "--step", "ok"]);
+    assert!(log.contains("ok: approved by daemon@local: fine"), "{log}");
+    scene.must(2, &["cancel", &run]);
+}
+
+#[test]
+fn a_rejected_run_says_so_and_can_be_retried() {
+    let scene = Scene::new(&RELEASE.replace("roles: [release-manager], ", ""));
+    scene.must(10, &["run", "--template", "release", "--no-wait"]);
+    let run = scene.json()["run"].as_str().expect("a name").to_owned();
+    let rejected = scene.must(0, &["reject", &run, "--reason", "not today"]);
+    assert!(rejected.contains("maestro run --resume"), "{rejected}");
+    let out = scene.must(12, &["run", "--resume", &run]);
+    assert!(
+        out.contains("root@local rejected it: not today") || out.contains("not today"),
+        "{out}"
+    );
+    let letters = scene.must(0, &["runs", "dlq"]);
+    assert!(letters.contains(" ok failed: "), "{letters}");
+    scene.must(10, &["retry", &run, "--no-wait"]);
+    assert_eq!(scene.lines("deployed").len(), 0);
+    scene.must(0, &["cancel", &run, "--reason", "enough"]);
+    scene.must(13, &["run", "--resume", &run]);
+    let again = scene.must(10, &["replay", &run, "--no-wait"]);
+    assert!(again.contains("waiting for approval"), "{again}");
+    assert_eq!(scene.must(0, &["runs", "list"]).lines().count(), 2);
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let scene = Scene::new(RELEASE);
+    let missing = scene.must(2, &["run", "--template", "relaese"]);
+    assert!(missing.contains("there is no template `relaese`"), "{missing}");
+    let param = scene.must(2, &["run", "--template", "release", "--param", "env=mars"]);
+    assert!(param.contains("param `env` is one of `staging`, `prod`, not `mars`"), "{param}");
+    let none = scene.must(2, &["status"]);
+    assert!(none.contains("there are no runs yet"), "{none}");
+    let neither = scene.must(2, &["run"]);
+    assert!(neither.contains("<LABEL>"), "{neither}");
+    let money = scene.must(2, &["run", "--template", "release", "--budget", "lots"]);
+    assert!(money.contains("`lots` is no amount of money"), "{money}");
+    let broken = Scene::new("name: x\nsteps:\n  - id: a\n    uses: run.comand\n");
+    let broken = broken.must(2, &["run", "--template", "release"]);
+    assert!(broken.contains("release.pipeline.yaml:4:11"), "{broken}");
+    let unbuilt = Scene::new(
+        "name: x\nsteps:\n  - id: scrape\n    uses: web.scrape\n    with: { urls: [\"https://a.example\"] }\n",
+    );
+    let unbuilt = unbuilt.must(1, &["run", "--template", "release"]);
+    assert!(unbuilt.contains("cannot run steps of `web.scrape` yet"), "{unbuilt}");
+}
+
+/// What one process came to, with the points that it reached.
+enum End {
+    Ended(Vec<String>),
+    Killed,
+}
+
+/// Runs a command and kills it at point number `kill_at`, counted from 1.
+fn judged(scene: &Scene, arguments: &[&str], kill_at: Option<usize>) -> End {
+    let socket = scene.path("judge");
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let mut child =
+        scene.command(arguments).env("MAESTRO_CHECKPOINTS", &socket).spawn().expect("it runs");
+    let (stream, _) = listener.accept().expect("it asks");
+    let end = judge(stream, kill_at, &mut child);
+    assert!(poll(LIMIT, || child.try_wait().expect("ours").is_some()), "it does not end");
+    let status = child.wait().expect("ours");
+    assert_eq!(status.signal().is_some(), matches!(end, End::Killed), "{status}");
+    end
+}
+
+fn judge(stream: UnixStream, kill_at: Option<usize>, child: &mut Child) -> End {
+    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    let mut answers = stream.try_clone().expect("a second end");
+    let mut points = Vec::new();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        points.push(line);
+        if kill_at == Some(points.len()) {
+            child.kill().expect("ours");
+            return End::Killed;
+        }
+        if answers.write_all(b".").is_err() {
+            break;
+        }
+    }
+    End::Ended(points)
+}
+
+/// Kills the binary at each point of a run, has another process go on, and gives each end: how
+/// the run stands, and what was done.
+fn killed_everywhere(template: &str) -> Vec<(String, Vec<String>)> {
+    let whole = Scene::new(template);
+    let begin = ["run", "--template", "release"];
+    let End::Ended(points) = judged(&whole, &begin, None) else { panic!("nobody killed it") };
+    assert_eq!(whole.status(), "succeeded");
+    let mut ends = Vec::new();
+    for number in 1..=points.len() {
+        let scene = Scene::new(template);
+        assert!(matches!(judged(&scene, &begin, Some(number)), End::Killed), "point {number}");
+        let list = scene.must(0, &["runs", "list"]);
+        match list.split_whitespace().next() {
+            Some(run) => {
+                scene.run(&["run", "--resume", run]);
+            }
+            // Killed before its first event was in: there is no run, and nothing was done.
+            None => {
+                assert_eq!(scene.lines("done").len(), 0);
+                scene.run(&begin);
+            }
+        }
+        ends.push((scene.status(), scene.lines("done")));
+    }
+    println!("{} points enumerated, {} kills", points.len(), ends.len());
+    ends
+}
+
+/// Two effects; `QUERY` tells whether they were done.
+const TWO_EFFECTS: &str = r#"
+name: release
+steps:
+  - id: list
+    uses: run.command
+    with: { command: [sh, -c, 'echo "[1, 2]"'], repeatable: true }
+  - id: deploy
+    uses: run.command
+    with:
+      command: [sh, -c, "echo deploy $MAESTRO_IDEMPOTENCY_KEY >> done"]QUERY
+  - id: notify
+    uses: run.command
+    with:
+      command: [sh, -c, "echo notify $MAESTRO_IDEMPOTENCY_KEY >> done"]QUERY
+"#;
+
+#[test]
+fn a_binary_killed_everywhere_does_nothing_twice() {
+    let query = "\n      query: [sh, -c, \"grep -qs $MAESTRO_IDEMPOTENCY_KEY done\"]";
+    for (status, done) in killed_everywhere(&TWO_EFFECTS.replace("QUERY", query)) {
+        assert_eq!(status, "succeeded", "{done:?}");
+        assert_eq!(done.len(), 2, "{done:?}");
+    }
+}
+
+#[test]
+fn where_the_far_side_tells_nothing_a_killed_binary_leaves_it_to_a_person() {
+    let ends = killed_everywhere(&TWO_EFFECTS.replace("QUERY", ""));
+    let parked = ends.iter().filter(|(status, _)| status == "parked").count();
+    for (status, mut done) in ends {
+        let all = done.len();
+        done.dedup();
+        assert_eq!(done.len(), all, "something was done twice: {done:?}");
+        match status.as_str() {
+            "succeeded" => assert_eq!(all, 2),
+            "parked" => assert!(all <= 2),
+            other => panic!("the run is {other}"),
+        }
+    }
+    assert!(parked >= 4, "{parked} runs were parked");
+}
+
+#[test]
+fn two_processes_do_not_drive_one_run() {
+    let scene = Scene::new(
+        "name: release\nsteps:\n  - id: slow\n    uses: run.command\n    with: { command: [sh, -c, 'echo x > began; sleep 30'], repeatable: true }\n",
+    );
+    let mut first = scene.command(&["run", "--template", "release"]).spawn().expect("it runs");
+    assert!(poll(LIMIT, || scene.path("began").exists()), "it does not begin");
+    let run = scene.json()["run"].as_str().expect("a name").to_owned();
+    let second = scene.must(2, &["run", "--resume", &run]);
+    assert!(second.contains(&format!("is driven by process {}", first.id())), "{second}");
+    scene.must(0, &["cancel", &run]);
+    assert!(poll(LIMIT, || first.try_wait().expect("ours").is_some()), "it does not end");
+    assert_eq!(first.wait().expect("ours").code(), Some(13));
+}
