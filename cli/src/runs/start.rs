@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use maestro_core::event::Severity;
 use maestro_core::run::{Owner, Principal, RunCreated, RunId, RunState, request_digest};
+use maestro_deliver::DeliverOptions;
 use maestro_executor::step::Registry;
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
 use maestro_runs::driver::{Driver, DriverOptions, Tools};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::state::State;
-use super::{SystemClock, build, command, identity};
+use super::{SystemClock, build, command, identity, secrets};
 use crate::config::{Config, PROJECT_FILE, non_empty};
 use crate::exit::Failure;
 use crate::pipelines;
@@ -217,14 +218,23 @@ fn registry(workspace: &Path, cache: &Path) -> Result<Registry> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let build =
         build::BuildTarget { program, workspace: workspace.to_owned(), cache: cache.to_owned() };
-    let environment = ["PATH", "HOME"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), non_empty(name)?)))
-        .collect();
+    let named = |name: &&str| Some(((*name).to_owned(), non_empty(name)?));
+    let environment: BTreeMap<String, String> = ["PATH", "HOME"].iter().filter_map(named).collect();
     let command = command::RunCommand { workspace: workspace.to_owned(), environment };
-    Ok(Registry::default()
+    let variables = ["PATH", "HOME", "SSH_AUTH_SOCK"].iter().filter_map(named);
+    let deliver = DeliverOptions {
+        git: PathBuf::from("git"),
+        environment: variables.map(|(name, value)| (name.into(), value.into())).collect(),
+        folder: workspace.to_owned(),
+        scratch: cache.join("scratch"),
+        author: "Maestro".to_owned(),
+        email: format!("maestro@{}", identity::host()),
+    };
+    let registry = Registry::default()
         .worker("build", Arc::new(build))
-        .effect("run.command", Arc::new(command)))
+        .effect("run.command", Arc::new(command));
+    maestro_deliver::register(registry, deliver, Arc::new(secrets::LocalSecrets))
+        .map_err(|error| Failure::environment(crate::exit::chain(&error)).into())
 }
 
 /// A driver of a run, and the lease that it holds.

@@ -158,7 +158,8 @@ impl Script for PipelineScript {
         let env = self.pipeline.template.env.iter().chain(&step.env);
         let env = env.map(|(name, expr)| Ok((name.value.clone(), self.eval(expr, &scope)?)));
         let env: Map<String, Value> = env.collect::<Result<_, Failure>>()?;
-        if !env.is_empty() {
+        let takes_env = matches!(&step.uses, Uses::Step(kind) if kind.name == "run.command");
+        if takes_env && !env.is_empty() {
             inputs.insert("$env".into(), Value::Object(env));
         }
         Ok(Value::Object(inputs))
