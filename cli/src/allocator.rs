@@ -5,9 +5,9 @@
 //! system's allocator took a third of its time. C++ libraries keep using the system's.
 //!
 //! An interpreter looks at its memory, or at the clock, between steps, so one step could take all
-//! that the machine has. A request of that size cannot be answered by an error, since an allocator must
-//! not unwind; the program says which file asked, and ends. Nothing was built by then: build files
-//! are evaluated before anything runs.
+//! that the machine has. A request of that size cannot be answered by an error, since an allocator
+//! must not unwind; the program says which file asked, and ends. Nothing was built by then: build
+//! files are evaluated before anything runs.
 
 use std::alloc::{GlobalAlloc, Layout};
 

@@ -23,6 +23,7 @@ pub use self::policy::{
     PolicyTestArgs,
 };
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
+pub use self::runs::RunArgs;
 pub use self::template::{
     TemplateCommand, TemplateImportArgs, TemplateLintArgs, TemplateNewArgs, TemplateShowArgs,
 };
@@ -237,26 +238,6 @@ pub struct BuildArgs {
     pub options: BuildOptions,
 }
 
-/// Arguments of `run`.
-#[derive(Args, Debug)]
-pub struct RunArgs {
-    /// The target.
-    #[arg(value_name = "LABEL", required_unless_present_any = ["template", "resume"])]
-    pub target: Option<String>,
-    /// Pipelines.
-    #[command(flatten)]
-    pub pipeline: runs::PipelineArgs,
-    /// Arguments for the program.
-    #[arg(last = true, value_name = "ARG")]
-    pub arguments: Vec<String>,
-    /// Whether a daemon is asked.
-    #[command(flatten)]
-    pub daemon: DaemonChoice,
-    /// How to build.
-    #[command(flatten)]
-    pub options: BuildOptions,
-}
-
 /// Arguments of `query`.
 #[derive(Args, Debug)]
 #[command(after_help = QUERY_HELP)]
@@ -348,7 +329,6 @@ The language is described in docs/concepts/queries.md.";
 const AQUERY_HELP: &str = "\
 Forms of `--output`: text, json, jsonl, proto, jsonproto.
 Around everything else stand mnemonic(), inputs() and outputs(), which choose actions.";
-
 /// The order of an answer.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderOutput {

@@ -79,8 +79,8 @@ codes! {
     /// Fix: give the variable another name; `with input as …` belongs into files that end in
     /// `_test.rego`.
     Shadow = "MAE0709",
-    /// Rules need each other in a circle, too deeply, or in too many ways, or one step of them takes
-    /// too much memory.
+    /// Rules need each other in a circle, too deeply, or in too many ways, or one step of them
+    /// takes too much memory.
     ///
     /// Fix: rules may not recurse; use a comprehension or `every` over a list. No list or text has
     /// to have a billion parts.

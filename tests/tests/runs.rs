@@ -134,7 +134,7 @@ steps:
     uses: run.command
     with:
       command: [sh, -c, "echo ${{ params.env }} $MAESTRO_IDEMPOTENCY_KEY >> deployed"]
-      query: [sh, -c, "grep -q $MAESTRO_IDEMPOTENCY_KEY deployed"]
+      query: [sh, -c, "grep -qs $MAESTRO_IDEMPOTENCY_KEY deployed || exit 1"]
 "#;
 
 #[test]
@@ -192,7 +192,7 @@ fn a_rejected_run_says_so_and_can_be_retried() {
 fn mistakes_are_explained() {
     let scene = Scene::new(RELEASE);
     let missing = scene.must(2, &["run", "--template", "relaese"]);
-    assert!(missing.contains("there is no template `relaese`"), "{missing}");
+    assert!(missing.contains("there is no pipeline `relaese`"), "{missing}");
     let param = scene.must(2, &["run", "--template", "release", "--param", "env=mars"]);
     assert!(param.contains("param `env` is one of `staging`, `prod`, not `mars`"), "{param}");
     let none = scene.must(2, &["status"]);
@@ -296,7 +296,7 @@ steps:
 
 #[test]
 fn a_binary_killed_everywhere_does_nothing_twice() {
-    let query = "\n      query: [sh, -c, \"grep -qs $MAESTRO_IDEMPOTENCY_KEY done\"]";
+    let query = "\n      query: [sh, -c, \"grep -qs $MAESTRO_IDEMPOTENCY_KEY done || exit 1\"]";
     for (status, done) in killed_everywhere(&TWO_EFFECTS.replace("QUERY", query)) {
         assert_eq!(status, "succeeded", "{done:?}");
         assert_eq!(done.len(), 2, "{done:?}");

@@ -2,6 +2,28 @@
 
 use clap::{Args, Subcommand};
 
+use super::{BuildOptions, DaemonChoice};
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The target.
+    #[arg(value_name = "LABEL", required_unless_present_any = ["template", "resume"])]
+    pub target: Option<String>,
+    /// Pipelines.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Arguments for the program.
+    #[arg(last = true, value_name = "ARG")]
+    pub arguments: Vec<String>,
+    /// Whether a daemon is asked.
+    #[command(flatten)]
+    pub daemon: DaemonChoice,
+    /// How to build.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
 /// The flags of `run` that are about pipelines.
 #[derive(Args, Debug, Default)]
 pub struct PipelineArgs {

@@ -59,8 +59,7 @@ pub fn create(config: &Config, template: &str, wishes: &Wishes<'_>) -> Result<Ru
     };
     let pipeline = check(&mut source, &|path| pipelines::included(config, path))?;
     if let Some(missing) = pipeline.missing.first() {
-        let step = pipeline.step(missing.step).map_or("", |step| step.id.value.as_str());
-        let (field, key) = (missing.field, missing.key);
+        let (step, field, key) = (&missing.step, missing.field, missing.key);
         return Err(Failure::input(format!("step `{step}` does not say its `{field}`"))
             .hint(format!("give it in `with`, or `{key}` in `[defaults]` of `{PROJECT_FILE}`"))
             .into());

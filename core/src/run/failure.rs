@@ -119,7 +119,7 @@ impl Retry {
     /// When the attempt after number `attempt` (the first is 1) may begin, in milliseconds since
     /// 1970; `None` if there is none.
     ///
-    /// The wait is a bound that doubles; or chosen uniformly between zero and it ("full jitter"), by
+    /// The wait is a bound that doubles; or chosen between zero and it ("full jitter"), by
     /// a hash of run, task and attempt: spread over tasks, and the same whenever it is computed.
     /// A far side that asked for a time gets at least that, within the bound of every wait.
     pub fn next_at(
