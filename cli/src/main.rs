@@ -114,7 +114,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => commands::runs::status(global, args),
         Command::Logs(args) => commands::runs::logs(global, args, false),
         Command::Watch(args) => commands::runs::logs(global, args, true),
-        Command::Cancel(args) => commands::runs::cancel(global, args),
+        Command::Cancel(args) => commands::runs::cancel(args),
         Command::Approve(args) => commands::runs::at_gate(args, AtGate::Approve),
         Command::Reject(args) => commands::runs::at_gate(args, AtGate::Reject),
         Command::Revoke(args) => commands::runs::at_gate(args, AtGate::Revoke),

@@ -1,4 +1,5 @@
-//! Whose fault a failure is. Decides the exit code and whether a bug report is asked for.
+//! Whose fault a failure is, which decides the exit code and whether a bug report is asked for;
+//! and how stable codes of errors are declared.
 
 /// The origin of an error, as every error enum of Maestro reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,4 +25,34 @@ impl FailureKind {
             Self::Internal => 70,
         }
     }
+}
+
+/// Declares `Code`, the stable codes of one crate's errors, each with its documentation.
+///
+/// The doc comment of a code is what `maestro docs CODE` prints: what it means, and behind `Fix:`
+/// what to do.
+#[macro_export]
+macro_rules! error_codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// The stable code of a kind of problem, such as `MAE0121`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Code {
+            /// The code as it is printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means, and behind `Fix:` what to do.
+            pub fn documentation(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc, "\n"),*),)* }
+            }
+
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+    };
 }

@@ -20,6 +20,7 @@ pub mod map;
 pub mod merkle;
 pub mod path;
 pub mod policy;
+pub mod quantity;
 pub mod record;
 pub mod run;
 pub mod wire;

@@ -5,32 +5,7 @@ use std::sync::Arc;
 
 use maestro_core::FailureKind;
 
-macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        /// The stable code of a kind of problem, such as `MAE0703`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl Code {
-            /// The code as it is printed.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// What it means, and behind `Fix:` what to do.
-            pub fn documentation(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc, "\n"),*),)* }
-            }
-
-            /// Every code.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-        }
-    };
-}
-
-codes! {
+maestro_core::error_codes! {
     /// A policy file is missing, too large, not UTF-8, or cannot be read.
     ///
     /// Fix: check the path; policies are regular files that end in `.rego`, data stands in files

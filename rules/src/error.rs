@@ -7,36 +7,7 @@ use std::fmt;
 
 use maestro_core::FailureKind;
 
-macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        /// The stable code of a kind of error, such as `MAE0121`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl Code {
-            /// The code as it is printed.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-
-            /// What it means, and behind `Fix:` what to do.
-            pub fn documentation(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($doc, "\n"),*),)*
-                }
-            }
-
-            /// Every code.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-        }
-    };
-}
-
-codes! {
+maestro_core::error_codes! {
     /// The text is not Starlark.
     ///
     /// Fix: look at the marked place and the line before it; an open bracket or quote often begins

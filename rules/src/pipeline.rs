@@ -25,7 +25,6 @@ mod limits;
 mod mask;
 mod order;
 mod params;
-pub mod quantity;
 mod read;
 mod report;
 mod schema;

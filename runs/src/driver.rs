@@ -28,10 +28,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maestro_core::run::{
-    Agenda, Command, Entry, Event, Owner, Refusal, RunCreated, RunId, RunState, RunStatus,
-    StepIndex, TaskId, Work, create, decide,
+    Agenda, Command, Entry, Event, Owner, Principal, Refusal, RunCreated, RunId, RunState,
+    RunStatus, StepIndex, TaskId, Work, create, decide,
 };
 use maestro_executor::step::{Registry, Stop};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::checkpoint::Checkpoints;
@@ -90,6 +91,9 @@ pub struct Driver {
     epoch: u64,
     busy: BTreeMap<TaskId, Stop>,
     tasks: JoinSet<Done>,
+    /// Which task each of `tasks` is about, for those that end without saying so.
+    names: BTreeMap<tokio::task::Id, TaskId>,
+    changes: watch::Receiver<u64>,
     kept: u64,
 }
 
@@ -127,7 +131,10 @@ pub async fn begin(
     let state = RunState::begin(&entry).map_err(fold)?;
     let (status, events) = (state.status(), vec![event]);
     let run = run.clone();
-    journal.append(Append { run, after: 0, epoch: 0, at_ms: now_ms, events, status }).await?;
+    let by_driver = false;
+    journal
+        .append(Append { run, after: 0, epoch: 0, at_ms: now_ms, events, status, by_driver })
+        .await?;
     Ok(state)
 }
 
@@ -153,7 +160,8 @@ pub async fn command(
         let mut next = state.clone();
         fold(&mut next, &events, now_ms)?;
         let (run, status) = (run.clone(), next.status());
-        let append = Append { run, after, epoch, at_ms: now_ms, events, status };
+        let by_driver = false;
+        let append = Append { run, after, epoch, at_ms: now_ms, events, status, by_driver };
         match journal.append(append).await {
             Ok(_) => return Ok(Ok(next)),
             Err(JournalError::Behind { .. } | JournalError::Fenced { .. }) => {
@@ -187,7 +195,8 @@ impl Driver {
     ) -> Result<Self, DriveError> {
         let Tools { journal, registry, clock, checkpoints } = tools;
         let epoch = state.epoch;
-        let (kept, busy, tasks) = (state.sequence, BTreeMap::new(), JoinSet::new());
+        let (kept, changes) = (state.sequence, journal.changes());
+        let (busy, tasks, names) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
         let mut driver = Self {
             journal,
             script,
@@ -199,12 +208,14 @@ impl Driver {
             epoch,
             busy,
             tasks,
+            names,
+            changes,
             kept,
         };
         loop {
             let command = Command::Own { owner: owner.clone(), take_over };
             driver.epoch = driver.state.epoch + 1;
-            match driver.try_append(vec![command]).await {
+            match driver.try_append(command).await {
                 Err(DriveError::Journal(
                     JournalError::Behind { .. } | JournalError::Fenced { .. },
                 )) => driver.reload().await?,
@@ -278,9 +289,21 @@ impl Driver {
             Work::Send(task) => self.send(task).await,
             Work::Settle(task) => self.settle(task).await,
             Work::Ask(task) => self.ask(task).await,
-            Work::Expire(task) => self.act(vec![Command::Expire { task }]).await,
-            Work::End => self.act(vec![Command::End]).await,
+            Work::Expire(task) => self.act(Command::Expire { task }).await,
+            Work::TimeUp => self.time_up().await,
+            Work::End => self.act(Command::End).await,
         }
+    }
+
+    /// Cancels a run that has taken its time.
+    async fn time_up(&mut self) -> Result<(), DriveError> {
+        let limit = self.state.plan().timeout_ms.unwrap_or_default();
+        let by =
+            Principal { name: "maestro".to_owned(), issuer: "clock".to_owned(), roles: Vec::new() };
+        let reason = format!("the run took longer than {limit} ms");
+        self.act(Command::Cancel { by, reason }).await?;
+        self.busy.values().for_each(Stop::cancel);
+        Ok(())
     }
 
     /// Waits for whatever comes first: work that ends, a time, a change of the journal.
@@ -289,14 +312,20 @@ impl Driver {
         let agenda = self.agenda(now_ms);
         let until = agenda.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
         let until = until.unwrap_or(SLEEP).min(SLEEP);
-        let journal = self.journal.clone();
         let done = tokio::select! {
-            Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => Some(done),
-            () = journal.changed(until) => None,
+            Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => Some(done),
+            _ = self.changes.changed() => None,
+            () = tokio::time::sleep(until) => None,
         };
         match done {
-            Some(Ok(done)) => self.finish(done).await?,
-            Some(Err(error)) => tracing::error!(%error, "a task of a run ended without an answer"),
+            Some(Ok((id, done))) => {
+                self.names.remove(&id);
+                self.finish(done).await?;
+            }
+            Some(Err(error)) => match self.names.remove(&error.id()) {
+                Some(task) => self.finish(self.lost(task, &error)).await?,
+                None => tracing::error!(%error, "a task of a run ended without an answer"),
+            },
             None => self.look().await?,
         }
         Ok(())
@@ -327,9 +356,9 @@ impl Driver {
     }
 
     /// Decides and appends; decides again where others were faster.
-    async fn act(&mut self, commands: Vec<Command>) -> Result<(), DriveError> {
+    async fn act(&mut self, command: Command) -> Result<(), DriveError> {
         loop {
-            match self.try_append(commands.clone()).await {
+            match self.try_append(command.clone()).await {
                 Err(DriveError::Journal(JournalError::Behind { .. })) => self.reload().await?,
                 other => return other,
             }
@@ -338,29 +367,23 @@ impl Driver {
 
     /// One try. The state is ahead of the journal while the append is under way, and is read anew
     /// if it fails.
-    async fn try_append(&mut self, commands: Vec<Command>) -> Result<(), DriveError> {
+    async fn try_append(&mut self, command: Command) -> Result<(), DriveError> {
         let now_ms = self.clock.now_ms();
         let after = self.state.sequence;
-        let mut all = Vec::new();
-        for command in commands {
-            let events = match decide(&self.state, command, now_ms) {
-                Ok(events) => events,
-                Err(refusal) if all.is_empty() => return self.refused(refusal),
-                Err(_) => break,
-            };
-            fold(&mut self.state, &events, now_ms)?;
-            all.extend(events);
-        }
-        if all.is_empty() {
-            return Ok(());
-        }
+        let events = match decide(&self.state, command, now_ms) {
+            Ok(events) if events.is_empty() => return Ok(()),
+            Ok(events) => events,
+            Err(refusal) => return self.refused(refusal),
+        };
+        fold(&mut self.state, &events, now_ms)?;
         let append = Append {
             run: self.state.created.run.clone(),
             after,
             epoch: self.epoch,
             at_ms: now_ms,
-            events: all,
+            events,
             status: self.state.status(),
+            by_driver: true,
         };
         self.journal.append(append).await?;
         self.keep_snapshot().await

@@ -23,14 +23,13 @@
 //!
 //! The owner of a run holds its [`Lease`](crate::Lease) and has made itself known by an event
 //! that began a new epoch. People who approve or cancel append without being owners, in the epoch
-//! that they find; the owner learns of it by [`Journal::changed`].
+//! that they find; the owner learns of it by [`Journal::changes`].
 
 pub mod sqlite;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use maestro_core::run::{ApplyError, Entry, Event, EventError, RunId, RunState, RunStatus};
+use tokio::sync::watch;
 
 /// Events for the end of a journal.
 #[derive(Clone, Debug)]
@@ -47,6 +46,8 @@ pub struct Append {
     pub events: Vec<Event>,
     /// How the run stands after it.
     pub status: RunStatus,
+    /// The writer drives the run, so that nobody has to be told.
+    pub by_driver: bool,
 }
 
 /// A run, as lists show it.
@@ -160,8 +161,9 @@ pub trait Journal: Send + Sync {
     /// Runs, the newest first, at most `most`.
     async fn list(&self, most: usize) -> Result<Vec<RunSummary>, JournalError>;
 
-    /// Waits until somebody else may have appended to any run, or `at_most` has passed.
-    async fn changed(&self, at_most: Duration);
+    /// Changes whenever somebody who does not drive a run may have appended to it, or another
+    /// process to any.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// How many events are read at once.

@@ -17,5 +17,5 @@ pub mod script;
 pub use checkpoint::{Checkpoints, NoCheckpoints, Point};
 pub use driver::{DriveError, Driver, DriverOptions};
 pub use journal::{Append, Journal, JournalError, RunSummary};
-pub use lease::{Lease, LeaseError};
+pub use lease::{Lease, LeaseError, Seat};
 pub use script::{Expansion, Script};

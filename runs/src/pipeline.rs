@@ -25,7 +25,7 @@ use maestro_rules::pipeline::template::Step;
 use maestro_rules::pipeline::{Pipeline, StepId};
 use serde_json::Value;
 
-pub use script::PipelineScript;
+pub use script::{Group, PipelineScript};
 
 /// What a run knows of the world from its beginning to its end.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

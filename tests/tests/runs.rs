@@ -46,7 +46,6 @@ impl Scene {
             .current_dir(self.folder.path())
             .env("MAESTRO_STATE", self.path("state"))
             .env("MAESTRO_CACHE", self.path("cache"))
-            .env("MAESTRO_ROLES", self.path("roles.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -144,8 +143,9 @@ fn a_run_waits_for_another_person_and_goes_on() {
         panic!("this test approves as another user: run it as root");
     }
     let scene = Scene::new(RELEASE);
-    std::fs::write(scene.path("roles.toml"), "release-manager = [\"root\", \"daemon\"]\n")
-        .expect("written");
+    std::fs::create_dir(scene.path("state")).expect("made");
+    let roles = "release-manager = [\"root\", \"daemon\"]\n";
+    std::fs::write(scene.path("state/roles.toml"), roles).expect("written");
     let out = scene.must(10, &["run", "--template", "release", "--param", "env=prod", "--no-wait"]);
     assert!(out.contains("deploy to prod?"), "{out}");
     assert_eq!(scene.status(), "waiting");
@@ -333,4 +333,89 @@ fn two_processes_do_not_drive_one_run() {
     scene.must(0, &["cancel", &run]);
     assert!(poll(LIMIT, || first.try_wait().expect("ours").is_some()), "it does not end");
     assert_eq!(first.wait().expect("ours").code(), Some(13));
+}
+
+#[test]
+fn what_a_killed_run_left_behind_is_ended_before_it_is_done_again() {
+    let scene = Scene::new(
+        r#"
+name: release
+steps:
+  - id: deploy
+    uses: run.command
+    with:
+      command: [sh, -c, "echo x >> began; read line < gate; echo $MAESTRO_IDEMPOTENCY_KEY >> done"]
+      query: [sh, -c, "grep -qs $MAESTRO_IDEMPOTENCY_KEY done || exit 1"]
+"#,
+    );
+    let made = Command::new("mkfifo").arg(scene.path("gate")).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let begun = |count| poll(LIMIT, || scene.lines("began").len() == count);
+    let mut first = scene.command(&["run", "--template", "release"]).spawn().expect("it runs");
+    assert!(begun(1), "it does not begin");
+    first.kill().expect("ours");
+    first.wait().expect("ours");
+    let run = scene.json()["run"].as_str().expect("a name").to_owned();
+    let second = scene.command(&["run", "--resume", &run]).spawn().expect("it runs");
+    assert!(begun(2), "it does not begin again");
+    // Whoever still reads the pipe gets its end, and writes: there must be one.
+    std::fs::write(scene.path("gate"), "go\n").expect("written");
+    let end = second.wait_with_output().expect("it ends");
+    assert_eq!(end.status.code(), Some(0), "{}", text(&end.stderr));
+    assert_eq!(scene.lines("done").len(), 1);
+}
+
+#[test]
+fn runs_of_a_group_wait_for_each_other_or_take_the_place() {
+    let template = |cancel: bool| {
+        format!(
+            r#"
+name: release
+concurrency: {{ group: "deploy", cancel_running: {cancel} }}
+steps:
+  - id: slow
+    uses: run.command
+    with: {{ command: [sh, -c, "echo x >> began; read line < gate"], repeatable: true }}
+"#
+        )
+    };
+    for cancel in [false, true] {
+        let scene = Scene::new(&template(cancel));
+        let made = Command::new("mkfifo").arg(scene.path("gate")).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let begun = |count| poll(LIMIT, || scene.lines("began").len() == count);
+        let start = || scene.command(&["run", "--template", "release"]).spawn().expect("it runs");
+        let mut first = start();
+        assert!(begun(1), "it does not begin");
+        let second = start();
+        if cancel {
+            assert!(
+                poll(LIMIT, || first.try_wait().expect("ours").is_some()),
+                "it is not cancelled"
+            );
+            assert_eq!(first.wait().expect("ours").code(), Some(13));
+        } else {
+            let two = || scene.must(0, &["runs", "list"]).lines().count() == 2;
+            assert!(poll(LIMIT, two), "the second does not begin");
+            assert_eq!(scene.lines("began").len(), 1, "the second waits");
+            std::fs::write(scene.path("gate"), "go\n").expect("written");
+            assert_eq!(first.wait().expect("ours").code(), Some(0));
+        }
+        assert!(begun(2), "the second does not go on");
+        std::fs::write(scene.path("gate"), "go\n").expect("written");
+        let end = second.wait_with_output().expect("it ends");
+        assert_eq!(end.status.code(), Some(0), "{}", text(&end.stderr));
+    }
+}
+
+#[test]
+fn what_would_be_passed_over_in_silence_is_refused() {
+    let scene = Scene::new(
+        "name: x\nsteps:\n  - id: a\n    uses: run.command\n    with: { command: [\"true\"] }\n    egress: [example.com]\n",
+    );
+    let egress = scene.must(2, &["run", "--template", "release"]);
+    assert!(egress.contains("does not see to `egress` of a step yet"), "{egress}");
+    assert!(egress.contains("release.pipeline.yaml:3:"), "{egress}");
+    let jobs = scene.must(2, &["run", "--template", "release", "--jobs", "3"]);
+    assert!(jobs.contains("`--jobs` has no meaning with `--template`"), "{jobs}");
 }

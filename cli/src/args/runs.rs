@@ -46,9 +46,6 @@ pub struct PipelineArgs {
     /// Ends when the run waits for people, rather than waiting with it.
     #[arg(long)]
     pub no_wait: bool,
-    /// Starts steps that need nothing of a failed one.
-    #[arg(long = "keep-going-steps", requires = "template")]
-    pub keep_going_steps: bool,
 }
 
 /// A run, by its name.

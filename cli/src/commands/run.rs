@@ -17,7 +17,7 @@ use crate::output_groups::OutputGroups;
 /// Runs the command.
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode> {
     let Some(label) = &args.target else {
-        return super::runs::run(global, &args.pipeline, &args.options.configuration.params);
+        return super::runs::run(global, args);
     };
     let config = Config::load(global)?.with_daemon(args.daemon);
     let options = crate::profiles::options(&config, &args.options)?;

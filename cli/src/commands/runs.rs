@@ -3,6 +3,10 @@
 //! All but those that drive a run only read its journal or append one wish to it, so they work
 //! from any terminal, while the run lives or after its process died.
 
+mod drive;
+
+pub use drive::run;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::process::ExitCode;
@@ -12,141 +16,22 @@ use anyhow::{Context, Result};
 use maestro_core::run::{
     Command, Principal, Refusal, Resolution, RunId, RunState, RunStatus, TaskId, TaskStatus,
 };
-use maestro_runs::driver::{self, Driver};
+use maestro_runs::driver;
 use maestro_runs::journal;
 
 use crate::args::runs::{
-    ApprovalArgs, CancelArgs, LogsArgs, PipelineArgs, ReplayArgs, RetryArgs, RunName, RunsCommand,
-    StatusArgs,
+    ApprovalArgs, CancelArgs, LogsArgs, ReplayArgs, RetryArgs, RunName, RunsCommand, StatusArgs,
 };
 use crate::args::{Global, OutputFormat};
-use crate::config::{Config, cache_dir};
 use crate::exit::Failure;
-use crate::runs::start::{self, Wishes};
+use crate::runs::start;
 use crate::runs::state::{State, failure};
-use crate::runs::{SystemClock, checkpoints, identity, view};
+use crate::runs::{SystemClock, checkpoints, view};
 
-/// How long a watcher waits before it looks again, though nothing was announced.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a watcher looks whether there is news.
+const PRINT: Duration = Duration::from_millis(100);
 /// Events that are read at once.
 const EVENTS: usize = 1000;
-
-/// `maestro run --template` and `--resume`.
-pub fn run(global: &Global, args: &PipelineArgs, params: &[String]) -> Result<ExitCode> {
-    let points = checkpoints::from_environment()?;
-    on_runtime(async {
-        let state = State::open(points.clone())?;
-        let loaded = match (&args.template, &args.resume) {
-            (Some(template), _) => {
-                let wishes = Wishes {
-                    params,
-                    budget: args.budget.as_deref(),
-                    keep_going: args.keep_going_steps,
-                };
-                let created = start::create(&Config::load(global)?, template, &wishes)?;
-                begin(&state, created).await?
-            }
-            (None, Some(name)) => {
-                let run = state.find(name).await?;
-                journal::load(&*state.journal, &run).await.map_err(failure)?
-            }
-            (None, None) => {
-                return Err(
-                    Failure::input("`run` takes a label, `--template` or `--resume`").into()
-                );
-            }
-        };
-        if args.detach {
-            return detach(global, &state, &loaded.created.run);
-        }
-        drive(global, &state, loaded, points, (args.take_over, args.no_wait)).await
-    })
-}
-
-async fn begin(state: &State, created: maestro_core::run::RunCreated) -> Result<RunState> {
-    let now_ms = driver::Clock::now_ms(&SystemClock);
-    driver::begin(&*state.journal, created, now_ms).await.map_err(start::drive_failure)
-}
-
-/// Has another process drive the run, which goes on when this one ends.
-fn detach(global: &Global, state: &State, run: &RunId) -> Result<ExitCode> {
-    use std::os::unix::process::CommandExt;
-    let logs = state.folder.join("logs");
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make `{}`", logs.display()))?;
-    let path = logs.join(format!("{run}.log"));
-    let log = std::fs::File::create(&path)
-        .with_context(|| format!("cannot write `{}`", path.display()))?;
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let mut command = std::process::Command::new(program);
-    command
-        .args(["run", "--resume", run.as_str()])
-        .arg("--cache")
-        .arg(cache_dir(global)?)
-        .stdin(std::process::Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
-    command.spawn().context("cannot start a process for the run")?;
-    println!("{run}");
-    eprintln!("hint: maestro watch {run}");
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn drive(
-    global: &Global,
-    state: &State,
-    loaded: RunState,
-    points: std::sync::Arc<dyn maestro_runs::Checkpoints>,
-    (take_over, no_wait): (bool, bool),
-) -> Result<ExitCode> {
-    let run = loaded.created.run.clone();
-    let seen = loaded.sequence.saturating_sub(if loaded.sequence == 1 { 1 } else { 0 });
-    if loaded.ended.is_some() {
-        return show(global, &loaded);
-    }
-    let cache = cache_dir(global)?;
-    let (driver, _lease) = start::own(state, loaded, &cache, points, (take_over, no_wait)).await?;
-    let ended = tokio::select! {
-        ended = drive_with_lines(state, driver, &run, seen) => ended?,
-        interrupted = interrupted(state, &run) => interrupted?,
-    };
-    show(global, &ended)
-}
-
-/// Drives a run and prints its events as they come.
-async fn drive_with_lines(
-    state: &State,
-    driver: Driver,
-    run: &RunId,
-    seen: u64,
-) -> Result<RunState> {
-    let driving = driver.drive();
-    tokio::pin!(driving);
-    let mut follower = Follower::new(state, run, seen);
-    loop {
-        tokio::select! {
-            ended = &mut driving => {
-                follower.print().await?;
-                return ended.map_err(start::drive_failure);
-            }
-            () = state.journal.changed(LOOK) => follower.print().await?,
-        }
-    }
-}
-
-/// The first Ctrl-C leaves the run as it is: it goes on when it is resumed.
-async fn interrupted(state: &State, run: &RunId) -> Result<RunState> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    eprintln!("left where it is; what was under way is settled when it goes on");
-    eprintln!("hint: maestro run --resume {run}");
-    eprintln!("hint: maestro cancel {run}");
-    journal::load(&*state.journal, run).await.map_err(failure)
-}
 
 /// Prints what a journal gains.
 struct Follower<'a> {
@@ -224,20 +109,19 @@ pub fn logs(global: &Global, args: &LogsArgs, follow: bool) -> Result<ExitCode> 
             if loaded.ended.is_some() {
                 return show(global, &loaded);
             }
-            state.journal.changed(LOOK).await;
+            tokio::time::sleep(PRINT).await;
         }
     })
 }
 
 /// `maestro cancel`.
-pub fn cancel(global: &Global, args: &CancelArgs) -> Result<ExitCode> {
+pub fn cancel(args: &CancelArgs) -> Result<ExitCode> {
     with_state(async |state| {
         let run = state.find(&args.run.run).await?;
-        let (by, reason) = (identity::here()?, args.reason.clone());
+        let (by, reason) = (state.principal()?, args.reason.clone());
         let wish = |_: &RunState| Ok(Command::Cancel { by: by.clone(), reason: reason.clone() });
         let after = wish_for(&state, &run, wish).await?;
         say_who_drives(&state, &after)?;
-        let _ = global;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -257,7 +141,7 @@ pub enum AtGate {
 pub fn at_gate(args: &ApprovalArgs, what: AtGate) -> Result<ExitCode> {
     with_state(async |state| {
         let run = state.find(&args.run.run).await?;
-        let by = identity::here()?;
+        let by = state.principal()?;
         let wish = |now: &RunState| gate_command(now, args, what, by.clone());
         let after = wish_for(&state, &run, wish).await?;
         say_who_drives(&state, &after)?;
@@ -321,7 +205,7 @@ pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
     on_runtime(async {
         let state = State::open(points.clone())?;
         let run = state.find(&args.run.run).await?;
-        let (by, reason) = (identity::here()?, args.reason.clone());
+        let (by, reason) = (state.principal()?, args.reason.clone());
         let wish = |now: &RunState| {
             let unknown = |id: &String| Refusal::Unknown(format!("step `{id}`"));
             let from = args.from.as_ref();
@@ -330,7 +214,7 @@ pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
             Ok(Command::Reopen { from, inputs: inputs.clone(), by, reason })
         };
         let reopened = wish_for(&state, &run, wish).await?;
-        drive(global, &state, reopened, points, (false, args.no_wait)).await
+        drive::drive(global, &state, reopened, points, (false, args.no_wait)).await
     })
 }
 
@@ -341,8 +225,8 @@ pub fn replay(global: &Global, args: &ReplayArgs) -> Result<ExitCode> {
         let state = State::open(points.clone())?;
         let run = state.find(&args.run.run).await?;
         let old = journal::load(&*state.journal, &run).await.map_err(failure)?;
-        let new = begin(&state, start::replay(&old)?).await?;
-        drive(global, &state, new, points, (false, args.no_wait)).await
+        let new = drive::begin(&state, start::replay(&old, state.principal()?)?).await?;
+        drive::drive(global, &state, new, points, (false, args.no_wait)).await
     })
 }
 
@@ -367,7 +251,7 @@ pub fn runs(global: &Global, command: &RunsCommand) -> Result<ExitCode> {
                 (false, false) => Resolution::GiveUp,
             };
             let run = state.find(&run.run).await?;
-            let by = identity::here()?;
+            let by = state.principal()?;
             let wish = |now: &RunState| {
                 let task = now.tasks.keys().find(|task| now.name(**task) == *step);
                 let task = *task.ok_or_else(|| Refusal::Unknown(format!("step `{step}`")))?;
@@ -445,13 +329,8 @@ async fn wish_for(
 /// A wish was noted; whether somebody acts on it now depends on whether the run is driven.
 fn say_who_drives(state: &State, run: &RunState) -> Result<()> {
     let name = &run.created.run;
-    let owner = maestro_core::run::Owner {
-        host: identity::host(),
-        pid: std::process::id(),
-        principal: identity::here()?,
-    };
-    match maestro_runs::Lease::take(&state.leases(), name, &owner, false) {
-        Err(maestro_runs::LeaseError::Held { .. }) => eprintln!("noted; the run goes on"),
+    match maestro_runs::Lease::holder(&state.leases(), name) {
+        Ok(Some(_)) => eprintln!("noted; the run goes on"),
         _ if run.ended.is_some() => eprintln!("noted"),
         _ => {
             eprintln!("noted; no process drives the run");

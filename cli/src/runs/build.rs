@@ -1,4 +1,5 @@
-//! `uses: //label` in a pipeline: builds a target as `maestro build` does, by calling it.
+//! `uses: //label` and `uses: test` in a pipeline: builds and tests targets as `maestro build` and
+//! `maestro test` do, by calling them.
 //!
 //! A build of its own process has its own signals, its own lock of the workspace and its own
 //! console; the run waits for it, stops it, and takes its outputs from what it prints.
@@ -12,7 +13,8 @@ use maestro_executor::step::{Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-/// Builds targets of a workspace.
+/// Builds and tests targets of a workspace.
+#[derive(Clone)]
 pub struct BuildTarget {
     /// This program.
     pub program: PathBuf,
@@ -25,15 +27,15 @@ pub struct BuildTarget {
 #[async_trait]
 impl Worker for BuildTarget {
     async fn run(&self, inputs: &Value, stop: &Stop) -> Result<Success, WorkFailure> {
-        let label = inputs.get("label").and_then(Value::as_str).unwrap_or_default();
+        let (verb, labels) = wanted(inputs)?;
         let mut command = Command::new(&self.program);
         command
-            .args(["build", "--output", "json"])
+            .args([verb, "--output", "json"])
             .arg("--workspace")
             .arg(&self.workspace)
             .arg("--cache")
             .arg(&self.cache)
-            .arg(label)
+            .args(&labels)
             .current_dir(&self.workspace)
             .env_remove("MAESTRO_CHECKPOINTS")
             .stdin(Stdio::null())
@@ -65,9 +67,32 @@ impl Worker for BuildTarget {
         };
         let text = String::from_utf8_lossy(&output.stderr);
         let error = text.lines().find(|line| line.starts_with("error")).unwrap_or("it failed");
-        let message = format!("building `{label}`: {}", error.trim_start_matches("error: "));
-        let hints = vec![format!("`maestro build {label}` shows all of it")];
+        let error = error.trim_start_matches("error: ");
+        let command = format!("maestro {verb} {}", labels.join(" "));
+        let message = format!("`{command}`: {error}");
+        let hints = vec![format!("`{command}` shows all of it")];
         Err(Failure { hints, ..Failure::new(class, message) }.into())
+    }
+}
+
+/// The command and what it is about: `label`, or `targets` to be tested.
+fn wanted(inputs: &Value) -> Result<(&'static str, Vec<String>), Failure> {
+    let user = |message: &str| Failure::new(FailureClass::User, message);
+    if let Some(label) = inputs.get("label").and_then(Value::as_str) {
+        return Ok(("build", vec![label.to_owned()]));
+    }
+    if inputs.get("cmd").is_some_and(|cmd| !cmd.is_null()) {
+        let mut failure = user("this Maestro cannot run `cmd` of `test` yet");
+        failure.hints = vec!["make it a test target, and name that in `targets`".to_owned()];
+        return Err(failure);
+    }
+    let targets = inputs.get("targets").and_then(Value::as_array).into_iter().flatten();
+    let targets: Vec<String> =
+        targets.filter_map(|target| Some(target.as_str()?.to_owned())).collect();
+    match targets.iter().find(|target| target.starts_with('-')) {
+        Some(target) => Err(user(&format!("`{target}` is no label"))),
+        None if targets.is_empty() => Err(user("`targets` names no test")),
+        None => Ok(("test", targets)),
     }
 }
 
@@ -90,7 +115,11 @@ fn success(stdout: &[u8]) -> Success {
     }
     let digest = maestro_core::run::request_digest(&Value::Array(digests).to_string());
     let outputs = [("files".to_owned(), json!(files)), ("digest".to_owned(), digest.into())];
-    Success { outputs: outputs.into(), cached: report["executed"] == 0, ..Success::default() }
+    Success {
+        outputs: outputs.into(),
+        cached: report["actions"]["executed"] == 0,
+        ..Success::default()
+    }
 }
 
 fn outputs_of(target: &Value) -> impl Iterator<Item = &Value> {

@@ -3,10 +3,15 @@
 //! It gets the environment that the template gives it and nothing else but `PATH` and `HOME`, and
 //! the key of the effect as `MAESTRO_IDEMPOTENCY_KEY`. Its exit code decides: 0 is done, anything
 //! else is a failure of the step. Where it was killed or could not be waited for, nobody knows.
+//!
+//! A command can outlive a Maestro that is killed. So before the same effect is asked about or run
+//! again, what is left of it is ended: every process that has its key in its environment. A
+//! command that is to leave something running starts it without that variable.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use maestro_core::record::canonical_json;
@@ -17,6 +22,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+/// The variable by which a command knows the key of its effect.
+const KEY_VARIABLE: &str = "MAESTRO_IDEMPOTENCY_KEY";
+/// How often it is looked for what an earlier try has left.
+const LEFTOVER_TRIES: u32 = 100;
+/// How long it is waited between these looks.
+const LEFTOVER_LOOK: Duration = Duration::from_millis(10);
 /// Largest output that becomes an output of the step, in bytes.
 const STDOUT_BYTES_MAX: u64 = 64 * 1024;
 
@@ -121,6 +132,7 @@ impl RunCommand {
         let Some((program, arguments)) = argv.split_first() else {
             return Ran::NotStarted("it is empty".to_owned());
         };
+        end_leftovers(key).await;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -128,7 +140,7 @@ impl RunCommand {
             .env_clear()
             .envs(&self.environment)
             .envs(&request.env)
-            .env("MAESTRO_IDEMPOTENCY_KEY", key)
+            .env(KEY_VARIABLE, key)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -138,14 +150,14 @@ impl RunCommand {
             Ok(child) => child,
             Err(error) => return Ran::NotStarted(error.to_string()),
         };
-        let group = child.id();
+        let mut group = Group(child.id());
         let text = request.stdin.clone().unwrap_or_default();
         tokio::select! {
-            ran = finish(child, text) => ran,
-            () = stop.cancelled() => {
-                end_group(group);
-                Ran::Lost("it was stopped before it ended".to_owned())
+            ran = finish(child, text) => {
+                group.0 = None;
+                ran
             }
+            () = stop.cancelled() => Ran::Lost("it was stopped before it ended".to_owned()),
         }
     }
 }
@@ -179,11 +191,46 @@ async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-fn end_group(group: Option<u32>) {
-    let pid = group.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+/// The processes of a command, which end with it where nobody waits for it any more.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(pid) {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
     }
+}
+
+fn pid(id: u32) -> Option<rustix::process::Pid> {
+    i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw)
+}
+
+/// Ends the processes that an earlier try of the effect with this key has left, and waits until
+/// they are gone.
+async fn end_leftovers(key: &str) {
+    let entry = format!("{KEY_VARIABLE}={key}");
+    for _ in 0..LEFTOVER_TRIES {
+        let left: Vec<u32> = processes().filter(|id| has_variable(*id, &entry)).collect();
+        if left.is_empty() {
+            return;
+        }
+        for process in left.into_iter().filter_map(pid) {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        }
+        tokio::time::sleep(LEFTOVER_LOOK).await;
+    }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process was started with this entry in its environment, as far as we may know.
+fn has_variable(process: u32, entry: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
 }
 
 fn success(stdout: &[u8]) -> Success {

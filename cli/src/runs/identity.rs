@@ -1,27 +1,26 @@
 //! Who types: the user of the operating system, with the roles of a local file.
 //!
-//! `maestro/roles.toml` below the configuration folder, or the file that `MAESTRO_ROLES` names,
-//! lists who has which role: `release-manager = ["ann", "bob"]`.
+//! `roles.toml` in the folder of the state lists who has which role:
+//! `release-manager = ["ann", "bob"]`. It lies beside the journal, so that all who approve go by
+//! one list, and whoever may write the one may write the other.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use maestro_core::run::Principal;
 
-use crate::config::non_empty;
 use crate::exit::Failure;
 
 /// The issuer of names of this machine.
 const LOCAL: &str = "local";
 
 /// The user of this process, with their roles.
-pub fn here() -> Result<Principal> {
+pub fn here(state: &Path) -> Result<Principal> {
     let name = user_name();
     let mut roles = Vec::new();
-    if let Some(path) = roles_file()
-        && path.is_file()
-    {
+    let path = state.join("roles.toml");
+    if path.is_file() {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
         let table: BTreeMap<String, Vec<String>> = toml::from_str(&text).map_err(|error| {
@@ -32,15 +31,6 @@ pub fn here() -> Result<Principal> {
         roles.extend(own.map(|(role, _)| role));
     }
     Ok(Principal { name, issuer: LOCAL.to_owned(), roles })
-}
-
-fn roles_file() -> Option<PathBuf> {
-    if let Some(path) = non_empty("MAESTRO_ROLES") {
-        return Some(PathBuf::from(path));
-    }
-    let home = || non_empty("HOME").map(|home| Path::new(&home).join(".config"));
-    let folder = non_empty("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
-    Some(folder.join("maestro/roles.toml"))
 }
 
 /// The name that the machine's user list gives this process, not one that the environment claims.

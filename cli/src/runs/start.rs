@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use maestro_core::event::Severity;
-use maestro_core::run::{Owner, Principal, RunCreated, RunId, RunState, request_digest};
+use maestro_core::run::{Command, Owner, Principal, RunCreated, RunId, RunState, request_digest};
 use maestro_deliver::DeliverOptions;
 use maestro_executor::step::Registry;
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
-use maestro_runs::driver::{Driver, DriverOptions, Tools};
-use maestro_runs::pipeline::{PipelineScript, RunContext, compile};
-use maestro_runs::{Checkpoints, Lease, LeaseError};
+use maestro_runs::driver::{self, Driver, DriverOptions, Tools};
+use maestro_runs::journal;
+use maestro_runs::pipeline::{Group, PipelineScript, RunContext, compile};
+use maestro_runs::{Checkpoints, Lease, LeaseError, Seat};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::state::State;
+use super::state::{State, failure};
 use super::{SystemClock, build, command, identity, secrets};
 use crate::config::{Config, PROJECT_FILE, non_empty};
 use crate::exit::Failure;
 use crate::pipelines;
+
+/// How often it is looked whether a place of a group is free.
+const SEAT_LOOK: Duration = Duration::from_millis(200);
 
 /// The text of a template with all that it includes, as it is stored with a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,7 +53,12 @@ pub struct Wishes<'a> {
 }
 
 /// What the first event of a run says, for a template that a user names.
-pub fn create(config: &Config, template: &str, wishes: &Wishes<'_>) -> Result<RunCreated> {
+pub fn create(
+    config: &Config,
+    template: &str,
+    wishes: &Wishes<'_>,
+    initiator: Principal,
+) -> Result<RunCreated> {
     let found = pipelines::resolve(config, template)?;
     let mut source = Source {
         text: pipelines::read(&found.path, &found.name)?,
@@ -70,17 +80,17 @@ pub fn create(config: &Config, template: &str, wishes: &Wishes<'_>) -> Result<Ru
         Failure::input(format!("{} of the params cannot be used", errors.len()))
     })?;
     let params: BTreeMap<String, Value> = serde_json::from_value(params)?;
-    let initiator = identity::here()?;
     let run = new_id(&pipeline.template.name.value)?;
     let context = context(config, &run, &pipeline, &initiator);
     let mut plan = compile(&pipeline, &params, &context)
         .map_err(|error| Failure::input(error.to_string()))?
         .plan;
     if let Some(budget) = wishes.budget {
-        plan.cap.usd_micros = Some(pipeline::quantity::usd_micros(budget).ok_or_else(|| {
-            Failure::input(format!("`{budget}` is no amount of money"))
-                .hint("write `5usd` or `0.25`")
-        })?);
+        plan.cap.usd_micros =
+            Some(maestro_core::quantity::usd_micros(budget).ok_or_else(|| {
+                Failure::input(format!("`{budget}` is no amount of money"))
+                    .hint("write `5usd` or `0.25`")
+            })?);
     }
     plan.keep_going = wishes.keep_going;
     Ok(RunCreated {
@@ -97,10 +107,9 @@ pub fn create(config: &Config, template: &str, wishes: &Wishes<'_>) -> Result<Ru
 }
 
 /// The same once more, as a new run of whoever types.
-pub fn replay(state: &RunState) -> Result<RunCreated> {
+pub fn replay(state: &RunState, initiator: Principal) -> Result<RunCreated> {
     let old = &state.created;
     let run = new_id(&old.plan.template)?;
-    let initiator = identity::here()?;
     let mut context: RunContext = serde_json::from_value(old.context.clone())?;
     context.run = json!({
         "id": run.as_str(), "template": old.plan.template, "actor": initiator.name,
@@ -161,16 +170,17 @@ fn new_id(template: &str) -> Result<RunId> {
 
 fn context(config: &Config, run: &RunId, pipeline: &Pipeline, initiator: &Principal) -> RunContext {
     let template = &pipeline.template.name.value;
+    let (git, changed_files) = git(&config.workspace);
     RunContext {
-        git: git(&config.workspace),
+        git,
         event: json!({"name": "manual"}),
         run: json!({"id": run.as_str(), "template": template, "actor": initiator.name}),
-        changed_files: Vec::new(),
+        changed_files,
     }
 }
 
-/// The commit of the workspace; empty where it is in no repository.
-fn git(workspace: &Path) -> Value {
+/// The commit of the workspace, and the files that it changes; empty where it is in no repository.
+fn git(workspace: &Path) -> (Value, Vec<String>) {
     let ask = |arguments: &[&str]| {
         let output = std::process::Command::new("git")
             .args(arguments)
@@ -178,16 +188,27 @@ fn git(workspace: &Path) -> Value {
             .env("GIT_OPTIONAL_LOCKS", "0")
             .output();
         let output = output.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+        Some(String::from_utf8(output.stdout).ok()?.trim_end_matches('\n').to_owned())
     };
     let mut git = serde_json::Map::new();
-    if let Some(sha) = ask(&["rev-parse", "HEAD"]) {
-        git.insert("sha".into(), sha.into());
+    for (name, arguments) in [
+        ("sha", &["rev-parse", "HEAD"][..]),
+        ("short_sha", &["rev-parse", "--short", "HEAD"]),
+        ("branch", &["rev-parse", "--abbrev-ref", "HEAD"]),
+        ("tag", &["describe", "--tags", "--exact-match", "HEAD"]),
+        ("base", &["rev-parse", "--verify", "--quiet", "HEAD^"]),
+        ("message", &["log", "-1", "--format=%B"]),
+        ("author", &["log", "-1", "--format=%an <%ae>"]),
+        ("repository", &["config", "--get", "remote.origin.url"]),
+    ] {
+        if let Some(found) = ask(arguments) {
+            git.insert(name.to_owned(), found.into());
+        }
     }
-    if let Some(branch) = ask(&["rev-parse", "--abbrev-ref", "HEAD"]) {
-        git.insert("branch".into(), branch.into());
-    }
-    Value::Object(git)
+    let against_parent = ["diff", "--name-only", "--relative", "-z", "HEAD^", "HEAD"];
+    let files = ask(&against_parent).or_else(|| ask(&["ls-files", "-z"])).unwrap_or_default();
+    let files = files.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    (Value::Object(git), files)
 }
 
 /// The template of a stored run, compiled again; refused if it has become another one.
@@ -230,33 +251,38 @@ fn registry(workspace: &Path, cache: &Path) -> Result<Registry> {
         email: format!("maestro@{}", identity::host()),
     };
     let registry = Registry::default()
-        .worker("build", Arc::new(build))
+        .worker("build", Arc::new(build.clone()))
+        .worker("test", Arc::new(build))
         .effect("run.command", Arc::new(command));
     maestro_deliver::register(registry, deliver, Arc::new(secrets::LocalSecrets))
         .map_err(|error| Failure::environment(crate::exit::chain(&error)).into())
 }
 
-/// A driver of a run, and the lease that it holds.
+/// What a process holds while it drives a run.
+pub struct Locks {
+    _lease: Lease,
+    _seat: Option<Seat>,
+}
+
+/// A driver of a run, and the locks that it needs.
 pub async fn own(
     state: &State,
     run: RunState,
     cache: &Path,
     checkpoints: Arc<dyn Checkpoints>,
     (take_over, leave_when_waiting): (bool, bool),
-) -> Result<(Driver, Lease)> {
+) -> Result<(Driver, Locks)> {
     let (script, workspace) = script(&run)?;
-    let owner =
-        Owner { host: identity::host(), pid: std::process::id(), principal: identity::here()? };
+    let principal = state.principal()?;
+    let owner = Owner { host: identity::host(), pid: std::process::id(), principal };
     let name = run.created.run.clone();
-    let lease =
-        Lease::take(&state.leases(), &name, &owner, take_over).map_err(|error| match &error {
-            LeaseError::Held { .. } => Failure::input(error.to_string())
-                .hint(format!("`maestro watch {name}` shows what it does"))
-                .hint(format!(
-                    "if that process is stopped: `maestro run --resume {name} --take-over`"
-                )),
-            LeaseError::File { .. } => Failure::environment(error.to_string()),
-        })?;
+    let lease = Lease::take(&state.leases(), &name, &owner, take_over);
+    let lease = lease.map_err(|error| lease_failure(&error, &name))?;
+    let group = script.concurrency(&run).map_err(|failure| Failure::input(failure.message))?;
+    let (seat, run) = match group {
+        Some(group) => take_seat(state, run, &group).await?,
+        None => (None, run),
+    };
     let tools = Tools {
         journal: state.journal.clone(),
         registry: registry(&workspace, cache)?,
@@ -266,13 +292,65 @@ pub async fn own(
     let options = DriverOptions { leave_when_waiting, ..DriverOptions::default() };
     let owned = (owner, lease.took_over());
     let driver = Driver::own(tools, Arc::new(script), options, run, owned).await;
-    Ok((driver.map_err(drive_failure)?, lease))
+    Ok((driver.map_err(drive_failure)?, Locks { _lease: lease, _seat: seat }))
+}
+
+fn lease_failure(error: &LeaseError, run: &RunId) -> Failure {
+    match error {
+        LeaseError::Held { .. } => Failure::input(error.to_string())
+            .hint(format!("`maestro watch {run}` shows what it does"))
+            .hint(format!("if that process is stopped: `maestro run --resume {run} --take-over`")),
+        LeaseError::File { .. } => Failure::environment(error.to_string()),
+    }
+}
+
+/// Waits for a place in the group of a run, having cancelled those who have one if the group says
+/// so. A run that is cancelled meanwhile waits no longer.
+async fn take_seat(
+    state: &State,
+    mut run: RunState,
+    group: &Group,
+) -> Result<(Option<Seat>, RunState)> {
+    let name = run.created.run.clone();
+    let mut told = Vec::new();
+    loop {
+        let place = (group.name.as_str(), group.limit);
+        let taken = Seat::take(&state.leases(), place, &name);
+        let holders = match taken.map_err(|error| lease_failure(&error, &name))? {
+            Ok(seat) => return Ok((Some(seat), run)),
+            Err(_) if run.cancelled.is_some() => return Ok((None, run)),
+            Err(holders) => holders,
+        };
+        if holders != told {
+            eprintln!("waiting for {}, in group `{}`", holders.join(", "), group.name);
+            if group.cancel_running {
+                cancel_all(state, &holders, &run).await?;
+            }
+            told = holders;
+        }
+        tokio::time::sleep(SEAT_LOOK).await;
+        run = journal::catch_up(&*state.journal, run).await.map_err(failure)?;
+    }
+}
+
+async fn cancel_all(state: &State, holders: &[String], for_run: &RunState) -> Result<()> {
+    for holder in holders.iter().filter_map(|name| RunId::new(name).ok()) {
+        let wish = |_: &RunState| {
+            let by = for_run.created.initiator.clone();
+            let reason = format!("`{}` takes its place", for_run.created.run);
+            Ok(Command::Cancel { by, reason })
+        };
+        let cancelled = driver::command(&*state.journal, &holder, &SystemClock, wish).await;
+        // One that ended meanwhile gives its place up by itself.
+        let _ = cancelled.map_err(failure)?;
+    }
+    Ok(())
 }
 
 /// An error of a driver, with whose fault it is.
 pub fn drive_failure(error: maestro_runs::DriveError) -> anyhow::Error {
     match error {
-        maestro_runs::DriveError::Journal(error) => super::state::failure(error),
+        maestro_runs::DriveError::Journal(error) => failure(error),
         other => Failure::new(maestro_core::FailureKind::Internal, other.to_string()).into(),
     }
 }

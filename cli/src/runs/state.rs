@@ -1,16 +1,18 @@
 //! Where the state of runs lies: a folder that is no cache, since nothing can make it again.
 //!
 //! `MAESTRO_STATE`, else `$XDG_STATE_HOME/maestro`, else `~/.local/state/maestro`: `runs.db` is the
-//! journal, `leases/` has a lock for each run, `logs/` what detached runs print.
+//! journal, `leases/` has a lock for each run and group, `logs/` what
+//! detached runs print, and `roles.toml` says who may approve.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use maestro_core::run::RunId;
+use maestro_core::run::{Principal, RunId};
 use maestro_runs::journal::sqlite::SqliteJournal;
 use maestro_runs::{Checkpoints, Journal, JournalError, RunSummary};
 
+use super::identity;
 use crate::config::non_empty;
 use crate::exit::Failure;
 
@@ -51,6 +53,11 @@ impl State {
     /// The folder of the locks.
     pub fn leases(&self) -> PathBuf {
         self.folder.join("leases")
+    }
+
+    /// Whoever types, as the people of this state know them.
+    pub fn principal(&self) -> Result<Principal> {
+        identity::here(&self.folder)
     }
 
     /// The run that a user means by a name or the end of one.

@@ -18,7 +18,7 @@ const TASKS_SHOWN: usize = 20;
 /// |---|---|
 /// | 0 | succeeded |
 /// | 1 | failed |
-/// | 10 | waits for people, or for a time |
+/// | 10 | has not ended: it runs, or waits for people or a time |
 /// | 11 | is parked: a person must say what became of an effect |
 /// | 12 | was denied: by a person, a policy or a budget |
 /// | 13 | was cancelled |
@@ -58,6 +58,9 @@ pub fn tree(state: &RunState) -> String {
             cap.unwrap_or_default(),
             spent.settled.tokens
         );
+        if created.plan.cap.is_softly_passed(spent.settled) {
+            let _ = writeln!(out, "warning: the soft budget is passed");
+        }
     }
     for (index, _) in created.plan.indexed() {
         step(&mut out, state, index);
@@ -96,9 +99,14 @@ fn step(out: &mut String, state: &RunState, index: StepIndex) {
             let _ = writeln!(out, "      and {more} more");
         }
     }
-    for (id, task) in tasks {
+    for (id, task) in tasks.into_iter().filter(|(_, task)| says_something(task)).take(TASKS_SHOWN) {
         detail(out, state, id, task);
     }
+}
+
+fn says_something(task: &TaskState) -> bool {
+    let waits = matches!(task.status, TaskStatus::Asked | TaskStatus::Parked { .. });
+    waits || (task.failure.is_some() && task.success.is_none())
 }
 
 /// What a person has to know or do about a task.

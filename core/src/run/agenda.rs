@@ -21,6 +21,8 @@ pub enum Work {
     Send(TaskId),
     /// Compute what a gate asks people to agree to: `Ask`.
     Ask(TaskId),
+    /// The time of the whole run has passed: `Cancel`.
+    TimeUp,
     /// All steps have ended: `End`.
     End,
 }
@@ -54,14 +56,19 @@ impl RunState {
         let expire = self.expiries().filter(|(at, _)| *at <= now_ms);
         let timed = self.sets.timed.iter().take_while(|(at, _)| *at <= now_ms);
         let start = self.ready(&full).chain(timed.map(|(_, task)| *task).filter(|t| !full(t.step)));
-        let work = due
+        let time_up = self.time_up_ms();
+        let work = time_up
+            .filter(|at| *at <= now_ms)
+            .map(|_| Work::TimeUp)
+            .into_iter()
+            .chain(due)
             .chain(settle.map(|(_, task)| Work::Settle(task)))
             .chain(expire.map(|(_, task)| Work::Expire(task)))
             .chain(start.filter(|task| !skip(*task)).map(|task| self.start_of(task)))
             .chain(self.end_status().map(|_| Work::End));
         let timed = self.sets.timed.range((now_ms.saturating_add(1), TaskId::default())..);
         let later = self.unsettled().chain(self.expiries()).map(|(at, _)| at);
-        let later = later.filter(|at| *at > now_ms);
+        let later = later.chain(time_up).filter(|at| *at > now_ms);
         let wake_at_ms = timed.map(|(at, _)| *at).take(1).chain(later).min();
         Agenda { work: work.take(most).collect(), wake_at_ms }
     }
@@ -104,6 +111,12 @@ impl RunState {
             Some(StepKind::Gate(_)) => Work::Ask(task),
             Some(StepKind::Work(_)) | None => Work::Execute(task),
         }
+    }
+
+    /// When the whole run is to be cancelled, in milliseconds since 1970.
+    fn time_up_ms(&self) -> Option<u64> {
+        let timeout_ms = self.plan().timeout_ms.filter(|_| self.cancelled.is_none())?;
+        Some(self.started_ms.saturating_add(timeout_ms))
     }
 
     fn unsettled(&self) -> impl Iterator<Item = (u64, TaskId)> + '_ {

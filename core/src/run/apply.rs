@@ -41,6 +41,7 @@ impl RunState {
         Self {
             created: created.clone(),
             created_ms: entry.at_ms,
+            started_ms: entry.at_ms,
             sequence: entry.sequence,
             epoch: entry.epoch,
             updated_ms: entry.at_ms,
@@ -140,6 +141,7 @@ impl RunState {
                     return Err("it has no such step, or has not ended".into());
                 }
                 self.inputs.extend(inputs.clone());
+                self.started_ms = at_ms;
                 self.reopen(*from, turns);
             }
         }

@@ -64,6 +64,17 @@ pub struct Cap {
     /// A soft bound in micro-dollars: passing it is said, and stops nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_usd_micros: Option<u64>,
+    /// The same in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_tokens: Option<u64>,
+}
+
+impl Cap {
+    /// Whether a soft bound is passed.
+    pub fn is_softly_passed(&self, spent: Amount) -> bool {
+        self.soft_usd_micros.is_some_and(|cap| spent.usd_micros > cap)
+            || self.soft_tokens.is_some_and(|cap| spent.tokens > cap)
+    }
 }
 
 /// What was spent and what is reserved in one scope.

@@ -158,7 +158,14 @@ fn intend(
     if !matches!(step.kind, StepKind::Effect(_)) {
         return Err(wrong_state(state, task, "be sent, being no effect"));
     }
-    too_many("bytes of the request", request.len() as u64, RUN_REQUEST_BYTES_MAX as u64)?;
+    if request.len() > RUN_REQUEST_BYTES_MAX {
+        let message = format!(
+            "its request has {} bytes, and at most {RUN_REQUEST_BYTES_MAX} stand in a journal",
+            request.len()
+        );
+        let failure = Failure::new(FailureClass::User, message);
+        return fail(state, task, failure, Amount::ZERO, now_ms);
+    }
     let broken = state.broken_guards(task.step);
     if let Some(guard) = broken.iter().find(|guard| !past.contains(guard)) {
         let (plan, state) = (plan(state, *guard)?, state.steps.get(guard.index()));

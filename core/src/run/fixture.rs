@@ -5,25 +5,20 @@ use crate::action::ActionClass;
 
 /// A plan of these steps.
 pub fn plan(steps: Vec<StepPlan>) -> Plan {
-    Plan { template: "test".into(), steps, cap: Cap::default(), keep_going: false }
+    Plan {
+        template: "test".into(),
+        steps,
+        cap: Cap::default(),
+        keep_going: false,
+        timeout_ms: None,
+    }
 }
 
 fn step(id: &str, after: &[u32], kind: StepKind) -> StepPlan {
     StepPlan {
-        id: id.into(),
-        uses: "test.step".into(),
-        kind,
         after: after.iter().copied().map(StepIndex).collect(),
-        trigger: Trigger::Flow,
-        conditional: false,
-        even_after_failure: false,
-        repeat: Repeat::Once,
         retry: Retry { backoff_ms: 0, ..Retry::default() },
-        timeout_ms: None,
-        continue_on_error: false,
-        cap: Cap::default(),
-        parallel: 0,
-        evidence: false,
+        ..StepPlan::new(id, "test.step", kind)
     }
 }
 

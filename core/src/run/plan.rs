@@ -37,6 +37,9 @@ pub struct Plan {
     /// Whether steps that need nothing of a failed one still start.
     #[serde(default)]
     pub keep_going: bool,
+    /// Most milliseconds that the run may take, people included; then it is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// One step of a plan.
@@ -84,6 +87,26 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
+    /// A step of the flow that runs once, waits for nothing, and has the usual retries.
+    pub fn new(id: &str, uses: &str, kind: StepKind) -> Self {
+        Self {
+            id: id.to_owned(),
+            uses: uses.to_owned(),
+            kind,
+            after: Vec::new(),
+            trigger: Trigger::Flow,
+            conditional: false,
+            even_after_failure: false,
+            repeat: Repeat::Once,
+            retry: Retry::default(),
+            timeout_ms: None,
+            continue_on_error: false,
+            cap: Cap::default(),
+            parallel: 0,
+            evidence: false,
+        }
+    }
+
     /// Whether effects after it rely on its verdict: a gate, a scan or a signature.
     pub fn is_guard(&self) -> bool {
         self.evidence || matches!(self.kind, StepKind::Gate(_))

@@ -257,6 +257,8 @@ pub struct RunState {
     pub created: RunCreated,
     /// When, in milliseconds since 1970.
     pub created_ms: u64,
+    /// When it began or a person last had it go on, in milliseconds since 1970.
+    pub started_ms: u64,
     /// The number of the last entry.
     pub sequence: u64,
     /// The present epoch; 0 before the first owner.

@@ -6,6 +6,7 @@ use super::event::Item;
 use super::fixture::*;
 use super::*;
 
+mod cancel;
 mod gates;
 
 /// A far side that remembers which keys it has seen, as one that deduplicates does.
@@ -78,6 +79,9 @@ fn step(run: &mut Run, far: &mut Far, work: Work) {
         }
         Work::Expire(task) => {
             run.must(Command::Expire { task });
+        }
+        Work::TimeUp => {
+            run.must(Command::Cancel { by: person("clock", &[]), reason: "time".into() });
         }
         Work::End => {
             run.must(Command::End);
@@ -268,28 +272,13 @@ fn a_failed_attempt_is_tried_again_and_a_crash_uses_none() {
 }
 
 #[test]
-fn a_run_is_cancelled_in_every_state() {
-    let mut whole = Run::new(release());
-    drive(&mut whole, &mut Far::default());
-    for cut in 2..whole.journal.len() {
-        let mut run = Run { journal: whole.journal[..cut].to_vec(), ..Run::new(release()) };
-        run.state = RunState::begin(&run.journal[0]).expect("begins");
-        for entry in &run.journal.clone()[1..] {
-            run.state.apply(entry).expect("applies");
-        }
-        run.must(Command::Cancel { by: person("bob", &[]), reason: "stop".into() });
-        let again = run.must(Command::Cancel { by: person("bob", &[]), reason: "stop".into() });
-        assert_eq!(again, [], "it is cancelled once");
-        for task in run.state.sets.running.clone() {
-            let failure = Failure::new(FailureClass::Cancelled, "stopped");
-            run.must(Command::Fail { task, failure, spent: Amount::ZERO });
-        }
-        for task in run.state.sets.intended.clone() {
-            run.must(Command::Succeed { task, success: Success::default(), done: true });
-        }
-        drive(&mut run, &mut Far::default());
-        assert_eq!(run.state.status(), RunStatus::Cancelled, "cut at {cut}: {}", run.steps());
-    }
+fn a_request_that_is_too_large_fails_its_step() {
+    let steps = vec![effect("send", &[], FarSide::Idempotent)];
+    let mut run = Run::new(plan(steps));
+    let request = "x".repeat(crate::limits::RUN_REQUEST_BYTES_MAX + 1);
+    let task = run.task("send");
+    run.must(Command::Intend { task, request, past: Vec::new(), decision: None });
+    assert_eq!(run.steps(), "send: failed");
 }
 
 #[test]

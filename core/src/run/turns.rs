@@ -151,9 +151,9 @@ impl RunState {
             let after_failure = state.plan().step(step).is_some_and(|plan| plan.even_after_failure);
             !state.is_flow(step) || (verdict == Verdict::NotReached && after_failure)
         };
+        // Ending one may end others, where it is the failure that stops the run.
         for step in self.sets.due.clone() {
-            if !spared(self, step) {
-                self.sets.due.remove(&step);
+            if !spared(self, step) && self.sets.due.remove(&step) {
                 self.end_step(step, verdict, turns);
             }
         }
@@ -161,7 +161,8 @@ impl RunState {
         let waiting = sets.ready.iter().chain(&sets.held).chain(&sets.asked).copied();
         let timed = sets.timed.iter().map(|(_, task)| *task);
         for task in waiting.chain(timed).collect::<Vec<_>>() {
-            if !spared(self, task.step) {
+            let ended = |state: &TaskState| matches!(state.status, TaskStatus::Ended(_));
+            if !spared(self, task.step) && !self.tasks.get(&task).is_some_and(ended) {
                 self.set(task, TaskStatus::Ended(verdict));
                 self.end_item(task.step, verdict, turns);
             }

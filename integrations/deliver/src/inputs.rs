@@ -3,6 +3,7 @@
 //! A request is canonical JSON (RFC 8785) with the name of its effect and a version, so that equal
 //! requests are equal texts, and a later Maestro knows what it has before it.
 
+use maestro_core::quantity::duration_ms;
 use maestro_core::run::Failure;
 use reqwest::Url;
 use serde::de::{DeserializeOwned, Error as _};
@@ -30,31 +31,6 @@ impl<'de> Deserialize<'de> for Millis {
         };
         millis.map(Self).ok_or_else(|| D::Error::custom(format!("{value} is no time")))
     }
-}
-
-/// A time as templates write it, in milliseconds.
-fn duration_ms(text: &str) -> Option<u64> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return seconds.checked_mul(1000);
-    }
-    let mut total = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
-        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(end)?;
-        let unit = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" | "min" => 60 * 1000,
-            "h" => 60 * 60 * 1000,
-            "d" => 24 * 60 * 60 * 1000,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 /// Reads the inputs of a step.

@@ -9,11 +9,11 @@ use maestro_core::ActionClass;
 
 use super::definitions::{FieldDefinition, FieldKind, StepDefinition};
 use super::expression::{Environment, Expr, ExprKind, Loop, Root, Type, Value, type_of};
-use super::quantity;
 use super::report::Report;
 use super::source::{Sources, Span, Spanned};
 use super::template::{Repeat, Step, Template, Uses};
 use crate::error::Code;
+use maestro_core::quantity;
 
 /// How a step can have ended, as expressions see it.
 pub const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];

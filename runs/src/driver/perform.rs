@@ -34,10 +34,10 @@ impl Driver {
             Ok(Expansion::Items(items)) => Command::Expand { step, items },
             Err(failure) => Command::FailStep { step, failure },
         };
-        match self.act(vec![command]).await {
+        match self.act(command).await {
             Err(DriveError::Refused { refusal, .. }) => {
                 let failure = Failure::new(FailureClass::User, refusal.to_string());
-                self.act(vec![Command::FailStep { step, failure }]).await
+                self.act(Command::FailStep { step, failure }).await
             }
             other => other,
         }
@@ -57,7 +57,7 @@ impl Driver {
     }
 
     async fn fail(&mut self, task: TaskId, failure: Failure) -> Result<(), DriveError> {
-        self.act(vec![Command::Fail { task, failure, spent: Amount::ZERO }]).await
+        self.act(Command::Fail { task, failure, spent: Amount::ZERO }).await
     }
 
     pub(super) async fn execute(&mut self, task: TaskId) -> Result<(), DriveError> {
@@ -70,16 +70,17 @@ impl Driver {
             Ok(prepared) => prepared,
             Err(failure) => return self.fail(task, failure).await,
         };
-        self.act(vec![Command::Begin { task, reserve }]).await?;
+        self.act(Command::Begin { task, reserve }).await?;
         if !self.is(task, |status| matches!(status, TaskStatus::Running)) {
             return Ok(());
         }
         let (cancel, times) = self.admit(task);
-        self.tasks.spawn(async move {
+        let handle = self.tasks.spawn(async move {
             let result = bounded(times, &cancel, worker.run(&inputs, &cancel)).await;
             let result = result.unwrap_or_else(|late| Err(late.failure(times).into()));
             Done::Work(task, result)
         });
+        self.names.insert(handle.id(), task);
         Ok(())
     }
 
@@ -94,7 +95,7 @@ impl Driver {
             Err(failure) => return self.fail(task, failure).await,
         };
         let command = Command::Intend { task, request, past: Vec::new(), decision: None };
-        self.act(vec![command]).await?;
+        self.act(command).await?;
         let fresh =
             |status: &TaskStatus| matches!(status, TaskStatus::Intended(intent) if intent.fresh);
         if self.is(task, fresh) {
@@ -119,7 +120,7 @@ impl Driver {
         }
         let now_ms = self.clock.now_ms();
         let request = self.script.approval(&self.state, task, &requests, now_ms);
-        self.act(vec![Command::Ask { task, request }]).await
+        self.act(Command::Ask { task, request }).await
     }
 
     fn is(&self, task: TaskId, wanted: impl Fn(&TaskStatus) -> bool) -> bool {
@@ -154,7 +155,7 @@ impl Driver {
         let (journal, run, own) =
             (self.journal.clone(), self.state.created.run.clone(), self.epoch);
         let (checkpoints, name) = (self.checkpoints.clone(), self.state.name(task));
-        self.tasks.spawn(async move {
+        let handle = self.tasks.spawn(async move {
             match journal.last(&run).await {
                 Ok((_, epoch)) if epoch > own => {
                     return Done::Fenced(JournalError::Fenced { run, epoch, own });
@@ -169,6 +170,17 @@ impl Driver {
             checkpoints.reached(Point::AfterReceive, &name);
             Done::Reply(task, reply)
         });
+        self.names.insert(handle.id(), task);
+    }
+
+    /// What a task came to that ended without an answer: it panicked.
+    pub(super) fn lost(&self, task: TaskId, error: &tokio::task::JoinError) -> Done {
+        let message = format!("internal error: it ended without an answer: {error}");
+        let failure = Failure::new(FailureClass::Infrastructure, message);
+        match self.state.far_side(task) {
+            Some(_) => Done::Reply(task, Reply::Unclear(failure)),
+            None => Done::Work(task, Err(failure.into())),
+        }
     }
 
     pub(super) async fn finish(&mut self, done: Done) -> Result<(), DriveError> {
@@ -194,7 +206,7 @@ impl Driver {
             Done::Park(task, why) => (task, Command::Park { task, why }),
         };
         self.busy.remove(&task);
-        self.act(vec![command]).await
+        self.act(command).await
     }
 }
 

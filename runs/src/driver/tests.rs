@@ -79,6 +79,8 @@ struct World {
     failing: Mutex<BTreeMap<String, u32>>,
     /// Names that wait until they are cancelled.
     hanging: BTreeSet<String>,
+    /// Names that panic.
+    panicking: BTreeSet<String>,
 }
 
 fn name(inputs: &Value) -> String {
@@ -90,6 +92,7 @@ impl Worker for World {
     async fn run(&self, inputs: &Value, cancel: &Stop) -> Result<Success, WorkFailure> {
         let name = name(inputs);
         self.worked.lock().expect("unpoisoned").push(name.clone());
+        assert!(!self.panicking.contains(&name), "as it was told");
         if self.hanging.contains(&name) {
             cancel.cancelled().await;
             return Err(Failure::new(FailureClass::Cancelled, "stopped").into());
@@ -112,6 +115,7 @@ impl Effect for World {
     async fn send(&self, request: &str, key: &str, _: &Stop) -> Reply {
         let request: Value = serde_json::from_str(request).expect("as rendered");
         let name = name(&request);
+        assert!(!self.panicking.contains(&name), "as it was told");
         if self.keys.lock().expect("unpoisoned").insert(key.to_owned()) {
             self.applied.lock().expect("unpoisoned").push(name.clone());
         }
@@ -129,21 +133,11 @@ impl Effect for World {
 }
 
 fn step(id: &str, after: &[u32], kind: StepKind) -> StepPlan {
+    let uses = if matches!(kind, StepKind::Effect(_)) { "effect" } else { "work" };
     StepPlan {
-        id: id.into(),
-        uses: if matches!(kind, StepKind::Effect(_)) { "effect".into() } else { "work".into() },
-        kind,
         after: after.iter().copied().map(StepIndex).collect(),
-        trigger: Trigger::Flow,
-        conditional: false,
-        even_after_failure: false,
-        repeat: Repeat::Once,
         retry: Retry { backoff_ms: 1, ..Retry::default() },
-        timeout_ms: None,
-        continue_on_error: false,
-        cap: Cap::default(),
-        parallel: 0,
-        evidence: false,
+        ..StepPlan::new(id, uses, kind)
     }
 }
 
@@ -179,7 +173,13 @@ impl Bench {
     }
 
     async fn begin(&self, steps: Vec<StepPlan>) -> RunState {
-        let plan = Plan { template: "t".into(), steps, cap: Cap::default(), keep_going: false };
+        let plan = Plan {
+            template: "t".into(),
+            steps,
+            cap: Cap::default(),
+            keep_going: false,
+            timeout_ms: None,
+        };
         let created = RunCreated {
             run: RunId::new("r1").expect("a run id"),
             plan,
@@ -348,4 +348,17 @@ async fn a_step_that_nobody_can_run_fails_with_its_name() {
     let end = bench.drive(bench.begin(vec![scan]).await).await;
     let failure = end.tasks[&TaskId::default()].failure.clone().expect("a failure");
     assert_eq!(failure.message, "this Maestro cannot run steps of `security.scan` yet");
+}
+
+#[tokio::test]
+async fn a_step_that_panics_does_not_hang_its_run() {
+    for (kind, status) in [
+        (StepKind::Work(ActionClass::Pure), RunStatus::Failed),
+        (StepKind::Effect(FarSide::Idempotent), RunStatus::Parked),
+    ] {
+        let panicking = BTreeSet::from(["bad".to_owned()]);
+        let bench = Bench::new(World { panicking, ..World::default() });
+        let end = bench.drive(bench.begin(vec![step("bad", &[], kind)]).await).await;
+        assert_eq!(end.status(), status);
+    }
 }

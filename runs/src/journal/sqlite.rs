@@ -134,10 +134,8 @@ impl Journal for SqliteJournal {
         self.read_with(move |c| reader::list(c, most)).await
     }
 
-    async fn changed(&self, at_most: Duration) {
-        let mut changes = self.changes.clone();
-        changes.mark_unchanged();
-        let _ = tokio::time::timeout(at_most, changes.changed()).await;
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 }
 

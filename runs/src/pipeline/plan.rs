@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use maestro_core::ActionClass;
+use maestro_core::quantity::duration_ms;
 use maestro_core::run::{
     Cap, FailureClass, FarSide, Gate, Plan, Repeat, Retry, StepIndex, StepKind, StepPlan, Trigger,
 };
 use maestro_rules::pipeline::definitions::FarSide as Declared;
 use maestro_rules::pipeline::expression::{ExprKind, Function};
-use maestro_rules::pipeline::quantity::duration_ms;
 use maestro_rules::pipeline::template::{
-    self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Step, Uses,
+    self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Resources, Step, Uses,
 };
 use maestro_rules::pipeline::{Expr, Pipeline, Scope, StepId, eval};
 use serde_json::Value;
@@ -60,6 +60,7 @@ pub(super) fn compile(
         steps,
         cap: cap(&template.budget),
         keep_going: false,
+        timeout_ms: template.timeout_ms,
     };
     Ok(Compiled { plan, origins })
 }
@@ -151,12 +152,26 @@ impl Compiler<'_> {
         }
     }
 
+    /// What a step asks for and this Maestro would not see to is refused: a step that runs without
+    /// it is not the step that its author wrote.
+    fn can_be_kept(&self, step: &Step) -> Result<(), CompileError> {
+        let asked = [
+            ("concurrency", step.concurrency.is_some()),
+            ("secrets", !step.secrets.is_empty()),
+            ("egress", !step.egress.is_empty()),
+            ("resources", step.resources != Resources::default()),
+        ];
+        let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) else { return Ok(()) };
+        Err(self.unknown(step, &format!("this Maestro does not see to `{key}` of a step yet")))
+    }
+
     fn step(&self, step: &Step, trigger: Trigger) -> Result<StepPlan, CompileError> {
-        let mut plan = blank(&step.id.value, self.kind(step)?);
-        plan.uses = match &step.uses {
-            Uses::Step(definition) => definition.name.to_owned(),
-            Uses::Target(_) => BUILD.to_owned(),
+        self.can_be_kept(step)?;
+        let uses = match &step.uses {
+            Uses::Step(definition) => definition.name,
+            Uses::Target(_) => BUILD,
         };
+        let mut plan = StepPlan::new(&step.id.value, uses, self.kind(step)?);
         plan.trigger = trigger;
         plan.conditional = step.condition.is_some();
         plan.even_after_failure = step.condition.as_ref().is_some_and(asks_for_failures);
@@ -218,9 +233,8 @@ impl Compiler<'_> {
             roles: approval.roles.iter().map(|role| role.value.clone()).collect(),
             expires_ms: approval.expires_ms,
         };
-        let mut plan = blank(&format!("{}.approval", step.id.value), StepKind::Gate(gate));
-        plan.uses = "gate.approval".to_owned();
-        plan
+        let id = format!("{}.approval", step.id.value);
+        StepPlan::new(&id, "gate.approval", StepKind::Gate(gate))
     }
 
     fn repeat(&self, step: &Step) -> Result<(Repeat, u32), CompileError> {
@@ -245,25 +259,6 @@ impl Compiler<'_> {
     fn unknown(&self, step: &Step, what: &str) -> CompileError {
         let place = self.pipeline.sources.location(step.id.span).to_string();
         CompileError::Unknown { place, what: format!("step `{}`: {what}", step.id.value) }
-    }
-}
-
-fn blank(id: &str, kind: StepKind) -> StepPlan {
-    StepPlan {
-        id: id.to_owned(),
-        uses: String::new(),
-        kind,
-        after: Vec::new(),
-        trigger: Trigger::Flow,
-        conditional: false,
-        even_after_failure: false,
-        repeat: Repeat::Once,
-        retry: Retry::default(),
-        timeout_ms: None,
-        continue_on_error: false,
-        cap: Cap::default(),
-        parallel: 0,
-        evidence: false,
     }
 }
 
@@ -309,6 +304,6 @@ fn failure_class(class: Named) -> FailureClass {
 }
 
 fn cap(budget: &Budget) -> Cap {
-    let Budget { usd_micros, tokens, soft_usd_micros, soft_tokens: _ } = *budget;
-    Cap { usd_micros, tokens, soft_usd_micros }
+    let Budget { usd_micros, tokens, soft_usd_micros, soft_tokens } = *budget;
+    Cap { usd_micros, tokens, soft_usd_micros, soft_tokens }
 }

@@ -10,12 +10,23 @@ use maestro_core::run::{
     request_digest,
 };
 use maestro_rules::pipeline::expression::Type;
-use maestro_rules::pipeline::template::{Output, PathSegment, Repeat, Step, Uses};
+use maestro_rules::pipeline::template::{Output, Repeat, Step, Uses};
 use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
 use serde_json::{Map, Value, json};
 
 use super::{Compiled, Origin, RunContext, scope};
 use crate::script::{Expansion, Script};
+
+/// Runs that share it run so many at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What they share.
+    pub name: String,
+    /// How many run at once.
+    pub limit: u32,
+    /// A new one cancels those that run, rather than waiting for them.
+    pub cancel_running: bool,
+}
 
 /// The template of a run.
 pub struct PipelineScript {
@@ -28,6 +39,20 @@ impl PipelineScript {
     /// The script of a pipeline that was compiled.
     pub fn new(pipeline: Arc<Pipeline>, compiled: Compiled, context: RunContext) -> Self {
         Self { pipeline, compiled, context }
+    }
+
+    /// What the run must not run beside, if its template says so.
+    pub fn concurrency(&self, state: &RunState) -> Result<Option<Group>, Failure> {
+        let Some(declared) = &self.pipeline.template.concurrency else { return Ok(None) };
+        let scope = scope::of_step(state, &self.context, std::iter::once(&declared.group));
+        match self.eval(&declared.group, &scope)? {
+            Value::String(name) => Ok(Some(Group {
+                name,
+                limit: declared.limit,
+                cancel_running: declared.cancel_running,
+            })),
+            other => Err(user(format!("the group of `concurrency` is {}", Type::of(&other)))),
+        }
     }
 
     fn step(&self, index: StepIndex) -> Result<&Step, Failure> {
@@ -56,74 +81,22 @@ impl PipelineScript {
     }
 
     fn items(&self, step: &Step, scope: &Scope) -> Result<Vec<Item>, Failure> {
-        match &step.repeat {
-            Repeat::Once | Repeat::Until { .. } => Ok(vec![Item::only()]),
-            Repeat::Each { items, .. } => match self.eval(items, scope)? {
-                Value::Array(values) => Ok(values.into_iter().map(item).collect()),
-                other => {
-                    let place = self.pipeline.sources.location(items.span);
-                    Err(user(format!("{place}: `foreach` takes a list, not {}", Type::of(&other))))
-                }
-            },
-            Repeat::Matrix { axes, exclude, include, .. } => {
-                self.combinations(axes, exclude, include, scope)
-            }
-        }
-    }
-
-    fn combinations(
-        &self,
-        axes: &[(maestro_rules::pipeline::Spanned<String>, Expr)],
-        exclude: &[Expr],
-        include: &[Expr],
-        scope: &Scope,
-    ) -> Result<Vec<Item>, Failure> {
-        let mut all = vec![Map::new()];
-        for (name, values) in axes {
-            let values = self.eval(values, scope)?;
-            let values = values.as_array().cloned().unwrap_or_default();
-            let count = all.len().saturating_mul(values.len());
-            if count > maestro_core::limits::RUN_TASKS_MAX as usize {
-                return Err(user(format!("the matrix has {count} combinations")));
-            }
-            let with = |known: &Map<String, Value>, value: &Value| {
-                let mut known = known.clone();
-                known.insert(name.value.clone(), value.clone());
-                known
-            };
-            all = all.iter().flat_map(|known| values.iter().map(|v| with(known, v))).collect();
-        }
-        for pattern in exclude {
-            let pattern = self.eval(pattern, scope)?;
-            let fits = |known: &Map<String, Value>| {
-                let fields = pattern.as_object().into_iter().flatten();
-                fields.into_iter().all(|(name, value)| known.get(name) == Some(value))
-            };
-            all.retain(|known| !fits(known));
-        }
-        for added in include {
-            if let Value::Object(added) = self.eval(added, scope)? {
-                all.push(added);
-            }
-        }
-        Ok(all.into_iter().map(|known| item(Value::Object(known))).collect())
+        let instances = step.repeat.instances(scope).map_err(|error| self.failure(&error))?;
+        Ok(match &step.repeat {
+            Repeat::Once | Repeat::Until { .. } => vec![Item::only()],
+            Repeat::Each { .. } => instances.into_iter().map(|one| item(one.item)).collect(),
+            Repeat::Matrix { .. } => instances.into_iter().map(|one| item(one.matrix)).collect(),
+        })
     }
 
     /// The outputs that the template declares, taken from what the task gave.
     fn declared(&self, output: &Output, success: &Success) -> Result<Value, Failure> {
         let whole = Value::Object(success.outputs.clone().into_iter().collect());
         let name = &output.name.value;
-        let mut found = &whole;
-        for segment in &output.path {
-            let next = match segment {
-                PathSegment::Field(field) => found.get(field),
-                PathSegment::Index(index) => found.get(index),
-            };
-            found = next.ok_or_else(|| {
-                let place = self.pipeline.sources.location(output.name.span);
-                user(format!("{place}: the result has nothing where output `{name}` is taken from"))
-            })?;
-        }
+        let found = output.of(&whole).ok_or_else(|| {
+            let place = self.pipeline.sources.location(output.name.span);
+            user(format!("{place}: the result has nothing where output `{name}` is taken from"))
+        })?;
         let is = Type::of(found);
         if !is.fits(&output.kind) {
             let place = self.pipeline.sources.location(output.name.span);

@@ -112,20 +112,9 @@ impl Effect for Post {
 
 fn step(id: &str, after: &[u32], uses: &str, kind: StepKind) -> StepPlan {
     StepPlan {
-        id: id.into(),
-        uses: uses.into(),
-        kind,
         after: after.iter().copied().map(StepIndex).collect(),
-        trigger: Trigger::Flow,
-        conditional: false,
-        even_after_failure: false,
-        repeat: Repeat::Once,
         retry: Retry { backoff_ms: 1, ..Retry::default() },
-        timeout_ms: None,
-        continue_on_error: false,
-        cap: Cap::default(),
-        parallel: 0,
-        evidence: false,
+        ..StepPlan::new(id, uses, kind)
     }
 }
 
@@ -146,7 +135,13 @@ fn release(far_side: FarSide) -> Plan {
         step("deploy", &[3], "post", StepKind::Effect(far_side)),
         step("notify", &[4], "post", StepKind::Effect(far_side)),
     ];
-    Plan { template: "release".into(), steps, cap: Cap::default(), keep_going: false }
+    Plan {
+        template: "release".into(),
+        steps,
+        cap: Cap::default(),
+        keep_going: false,
+        timeout_ms: None,
+    }
 }
 
 fn person(name: &str) -> Principal {

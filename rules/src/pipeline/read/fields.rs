@@ -7,9 +7,9 @@ use crate::pipeline::document::{Kind, Node, Scalar, Style, offsets};
 use crate::pipeline::expression::{Expr, ExprKind, Place, Value, bare, interpolated};
 use crate::pipeline::limits::{DURATION_MS_MAX, MONEY_MICROS_MAX, NAME_BYTES_MAX};
 use crate::pipeline::mask::OPEN;
-use crate::pipeline::quantity;
 use crate::pipeline::report::{Draft, Report};
 use crate::pipeline::source::{Sources, Span, Spanned};
+use maestro_core::quantity;
 
 /// A mapping whose keys are known.
 pub(crate) struct Fields<'a> {

@@ -25,24 +25,15 @@ fn ann() -> Principal {
 }
 
 fn created() -> Event {
-    let step = StepPlan {
-        id: "build".into(),
-        uses: "test".into(),
-        kind: StepKind::Work(maestro_core::ActionClass::Pure),
-        after: Vec::new(),
-        trigger: Default::default(),
-        conditional: false,
-        even_after_failure: false,
-        repeat: Default::default(),
-        retry: Default::default(),
-        timeout_ms: None,
-        continue_on_error: false,
+    let work = StepKind::Work(maestro_core::ActionClass::Pure);
+    let step = StepPlan::new("build", "test", work);
+    let plan = Plan {
+        template: "t".into(),
+        steps: vec![step],
         cap: Cap::default(),
-        parallel: 0,
-        evidence: false,
+        keep_going: false,
+        timeout_ms: None,
     };
-    let plan =
-        Plan { template: "t".into(), steps: vec![step], cap: Cap::default(), keep_going: false };
     Event::RunCreated(Box::new(RunCreated {
         run: run(),
         plan,
@@ -65,7 +56,15 @@ fn cancel(reason: &str) -> Event {
 }
 
 fn append(after: u64, epoch: u64, events: Vec<Event>) -> Append {
-    Append { run: run(), after, epoch, at_ms: 5, events, status: RunStatus::Running }
+    Append {
+        run: run(),
+        after,
+        epoch,
+        at_ms: 5,
+        events,
+        status: RunStatus::Running,
+        by_driver: false,
+    }
 }
 
 async fn begun(folder: &Path) -> SqliteJournal {

@@ -139,6 +139,7 @@ impl Thread {
         let (mut answers, mut results) = (Vec::new(), Vec::new());
         let durable = group.iter().any(Request::is_durable);
         let what = format!("{} of {}", if durable { "sync" } else { "write" }, group.len());
+        let news = group.iter().any(Request::is_news);
         let done = self.transact(durable, &what, |change, path| {
             for request in &group {
                 match insert(change, request)? {
@@ -151,7 +152,9 @@ impl Thread {
         answers.extend(group.into_iter().map(Request::into_answer));
         match done {
             Ok(()) => {
-                self.tell.send_modify(|count| *count = count.wrapping_add(1));
+                if news {
+                    self.tell.send_modify(|count| *count = count.wrapping_add(1));
+                }
                 for (answer, result) in answers.into_iter().zip(results) {
                     let _ = answer.send(result);
                 }
@@ -187,6 +190,11 @@ impl Request {
             Self::Append(append, _) => append.events.iter().any(Event::is_durable),
             Self::Snapshot { .. } => false,
         }
+    }
+
+    /// Whether some driver may have to hear of it.
+    fn is_news(&self) -> bool {
+        matches!(self, Self::Append(append, _) if !append.by_driver)
     }
 
     fn into_answer(self) -> Answer {
