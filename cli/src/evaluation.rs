@@ -1,16 +1,35 @@
 //! Evaluating build files, with what earlier evaluations remember.
 
-use anyhow::Result;
-use maestro_core::ActionGraph;
-use maestro_core::event::{Event, EventSink};
-use maestro_executor::workspace::snapshot::{EvaluationBytes, Snapshot, StoredBase};
-use maestro_rules::{ChangedPaths, Loaded, Memory, Reevaluated, Reloaded, Remember, Remembered};
+use std::sync::OnceLock;
 
+use anyhow::Result;
+use maestro_core::event::{Event, EventSink};
+use maestro_core::{ActionGraph, Target, TargetId};
+use maestro_executor::workspace;
+use maestro_executor::workspace::snapshot::{
+    EvaluationBytes, RecentEvaluation, Snapshot, StoredBase, recent_evaluation,
+};
+use maestro_rules::{
+    ChangedPaths, Loaded, Memory, PackageMemories, PackageMemory, Reevaluated, Reloaded, Remember,
+    Remembered,
+};
+
+use crate::config::Config;
 use crate::invocation::{Invocation, millis};
-use crate::null_build::{keyed_options, snapshot_name};
+use crate::null_build::{keyed_options, maestro_build, snapshot_name};
 
 /// The memory of the evaluation is written anew where its changes are this part of it.
 const MEMORY_PART: usize = 4;
+
+/// What became of a graph when build files were evaluated that saw a change.
+pub struct Evaluated {
+    /// The graph and what is asked for of it.
+    pub loaded: Loaded,
+    /// The targets that are not what they were, as they were; `None` where these are many.
+    pub former: Option<Vec<(TargetId, Target)>>,
+    /// What is remembered of it.
+    pub bytes: EvaluationBytes,
+}
 
 impl Invocation {
     /// Evaluates build files.
@@ -52,7 +71,7 @@ impl Invocation {
         snapshot: &Snapshot,
         paths: &[&String],
         graph: ActionGraph,
-    ) -> Result<Option<(Loaded, EvaluationBytes)>> {
+    ) -> Result<Option<Evaluated>> {
         let Some((base, delta)) = snapshot.open_evaluation().ok().flatten() else {
             return Ok(None);
         };
@@ -67,8 +86,9 @@ impl Invocation {
         if reloaded.anew {
             return Ok(None);
         }
-        let evaluation = self.keep_evaluation(reloaded.remembered)?;
-        Ok(Some((reloaded.loaded, evaluation)))
+        let Reloaded { loaded, former, remembered, .. } = reloaded;
+        let bytes = self.keep_evaluation(remembered)?;
+        Ok(Some(Evaluated { loaded, former, bytes }))
     }
 
     /// Keeps the memory of an evaluation for the snapshot; what is large goes to disk at once.
@@ -83,5 +103,31 @@ impl Invocation {
         let former = self.memory.as_ref().map(|memory| &*memory.snapshot);
         let base = base.map(|bytes| StoredBase::write(&name, former, &bytes)).transpose()?;
         Ok(EvaluationBytes { base, delta: Some(delta) })
+    }
+}
+
+/// What builds remember of the packages of a workspace, for commands that build nothing.
+pub struct KnownPackages<'c> {
+    config: &'c Config,
+    evaluation: OnceLock<Option<RecentEvaluation>>,
+}
+
+impl<'c> KnownPackages<'c> {
+    /// That of the workspace of a configuration.
+    pub fn of(config: &'c Config) -> Self {
+        Self { config, evaluation: OnceLock::new() }
+    }
+}
+
+impl PackageMemories for KnownPackages<'_> {
+    fn packages(&self) -> Option<PackageMemory<'_>> {
+        let evaluation = self.evaluation.get_or_init(|| {
+            let Config { cache, workspace, .. } = self.config;
+            let state_dir = workspace::state_dir(cache, workspace).ok()?;
+            recent_evaluation(&state_dir, maestro_build())
+        });
+        let RecentEvaluation { base, delta } = evaluation.as_ref()?;
+        let delta = (!delta.is_empty()).then_some(delta.as_slice());
+        Some(PackageMemory { base: base.get(), delta })
     }
 }

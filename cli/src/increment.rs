@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use maestro_core::graph::{ActionSet, Plan};
 use maestro_core::host::Host;
 use maestro_core::{
-    ActionClass, ActionGraph, ActionId, ArtifactId, Label, Node, Origin, RelPath, TargetId,
+    ActionClass, ActionGraph, ActionId, ArtifactId, Label, Node, Origin, RelPath, Target, TargetId,
 };
 use maestro_executor::engine::Report;
 use maestro_executor::engine::before::Before;
@@ -26,7 +26,7 @@ use maestro_rules::Remember;
 
 use crate::config::PROJECT_FILE;
 use crate::daemon::client::Daemon;
-use crate::invocation::{Goal, Invocation, Request, Wanted};
+use crate::invocation::{Invocation, Request, Wanted};
 use crate::null_build::{Memory, Remembered, keyed_options, maestro_build, snapshot_name};
 use crate::output_groups::OutputGroups;
 use crate::report::{OutputSummary, Summary, TARGETS_SHOWN, TargetSummary};
@@ -60,8 +60,8 @@ pub struct Known {
     pub record: RequestRecord,
     /// How many actions of the graph `dirty` speaks of; those from here on are new.
     pub judged: usize,
-    /// Whether build files were evaluated again.
-    pub evaluated: bool,
+    /// The targets that are not what they were, as they were; `None` where these are not known.
+    pub former: Option<Vec<(TargetId, Target)>>,
 }
 
 impl Work {
@@ -77,15 +77,6 @@ impl Work {
 }
 
 impl Known {
-    /// What the request comes to, if no build file was evaluated again and all of it was made.
-    pub fn goal(&self) -> Option<Goal> {
-        let RequestRecord { complete, artifacts, targets, .. } = &self.record;
-        let (targets, artifacts) = (targets.clone(), artifacts.clone());
-        let count = self.remembered()?.targets;
-        let wanted = Vec::new();
-        (*complete && !self.evaluated).then_some(Goal { targets, count, artifacts, wanted })
-    }
-
     /// What the last build of the same request left for reports.
     pub fn remembered(&self) -> Option<Remembered> {
         serde_json::from_str(&self.record.payload).ok()
@@ -161,14 +152,14 @@ impl Invocation {
         }
         let mut requested = record.targets.clone();
         let mut bytes = EvaluationBytes::default();
-        let evaluated = !evaluation.is_empty();
+        let mut former = Some(Vec::new());
         let mut graph = graph;
         if !evaluation.is_empty() {
-            let Some((loaded, new_bytes)) = self.evaluate_changes(snapshot, &evaluation, graph)?
-            else {
+            let Some(evaluated) = self.evaluate_changes(snapshot, &evaluation, graph)? else {
                 return Ok(None);
             };
-            (graph, requested, bytes) = (loaded.graph, loaded.requested, new_bytes);
+            (former, bytes) = (evaluated.former, evaluated.bytes);
+            (graph, requested) = (evaluated.loaded.graph, evaluated.loaded.requested);
             redo.extend((known_actions..graph.action_count()).map(ActionId::from_index));
         }
         let paths: Vec<&String> = sources.iter().chain(evaluation).collect();
@@ -178,7 +169,7 @@ impl Invocation {
         let dirty = graph.affected(&edited_list, &redo_list);
         let judged = graph.action_count();
         let record = record.clone();
-        let known = Known { results, dirty, redo, edited, record, judged, evaluated };
+        let known = Known { results, dirty, redo, edited, record, judged, former };
         Ok(Some(Work { graph, requested, known: Some(known), evaluation: bytes }))
     }
 

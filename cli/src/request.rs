@@ -1,8 +1,12 @@
 //! What the user asked for, and what that comes to.
 
-use maestro_core::{ActionGraph, ArtifactId, Label, TargetId};
+use std::collections::HashMap;
+
+use maestro_core::{ActionGraph, ArtifactId, Label, Target, TargetId};
+use maestro_executor::workspace::snapshot::RequestRecord;
 
 use crate::args::{BuildOptions, TestFlags};
+use crate::increment::Known;
 use crate::output_groups::OutputGroups;
 use crate::testing::TestRun;
 
@@ -87,5 +91,34 @@ impl From<Vec<Wanted>> for Goal {
         let targets = wanted.iter().map(|want| want.target).collect();
         let count = wanted.iter().filter(|want| want.aspect.is_none()).count();
         Self { targets, count, artifacts, wanted }
+    }
+}
+
+impl Known {
+    /// What the request comes to, if that can be told from what it came to before: all of it was
+    /// made, it names the same targets, and none of them wants less than it did.
+    pub fn goal(
+        &self,
+        graph: &ActionGraph,
+        requested: &[TargetId],
+        groups: &OutputGroups,
+    ) -> Option<Goal> {
+        let RequestRecord { complete, artifacts, targets, .. } = &self.record;
+        let former = self.former.as_ref().filter(|_| *complete && requested == targets)?;
+        let mut artifacts = artifacts.clone();
+        let before: HashMap<TargetId, &Target> =
+            former.iter().map(|(id, own)| (*id, own)).collect();
+        let is_former = |id: &&TargetId| !before.is_empty() && before.contains_key(id);
+        for id in requested.iter().filter(is_former) {
+            let now = groups.artifacts(graph.target(*id));
+            let before = before.get(id).map(|target| groups.artifacts(target));
+            // What one wants no more, others may still want.
+            before?.iter().all(|artifact| now.contains(artifact)).then_some(())?;
+            artifacts.extend(now);
+        }
+        artifacts.sort_unstable();
+        artifacts.dedup();
+        let (targets, count) = (targets.clone(), self.remembered()?.targets);
+        Some(Goal { targets, count, artifacts, wanted: Vec::new() })
     }
 }

@@ -105,6 +105,7 @@ fn anew<'a>(
     };
     Ok(Reloaded {
         anew: true,
+        former: None,
         reevaluated: Reevaluated::of(&universe.packages, analyzed),
         loaded: Loaded { graph, requested, packages: universe.package_count(), remarks },
         remembered,
@@ -184,13 +185,13 @@ pub(crate) fn asked(options: &LoadOptions<'_>) -> Imprint {
 }
 
 /// What is to be remembered of targets; over a base, only packages that differ from it.
-pub(crate) fn record<'a>(
+pub(crate) fn record<'a, 'm>(
     universe: &Universe<'_>,
-    session: &'a Session<'_>,
+    session: &'a Session<'m>,
     request: RequestMemory,
     dirty: &HashSet<PackageKey>,
     delta: bool,
-) -> TargetRecord<'a> {
+) -> TargetRecord<'a, 'm> {
     let mut notes: HashMap<PackageKey, Vec<&Note>> = HashMap::new();
     for note in session.notes.values().filter(|note| !session.gone.contains(&note.id)) {
         notes.entry(package_of(&note.label)).or_default().push(note);
@@ -203,7 +204,8 @@ pub(crate) fn record<'a>(
     let entries = keys.into_iter().filter_map(|key| {
         let before = session.past.entries.get(&key);
         let package = universe.packages.get(&key.0, &key.1);
-        let summary = package.map(Summary::of).or_else(|| Some(before?.summary.clone()))?;
+        let summary =
+            package.map(|own| Summary::of(own)).or_else(|| Some(before?.summary.clone()))?;
         Some(EntryDraft {
             summary,
             texts: session.texts.get(&key),

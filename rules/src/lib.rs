@@ -52,7 +52,7 @@ mod visibility;
 
 use maestro_core::event::Severity;
 use maestro_core::host::Host;
-use maestro_core::{ActionGraph, TargetId, TargetPattern};
+use maestro_core::{ActionGraph, Target, TargetId, TargetPattern};
 
 use crate::evaluation::evaluate;
 use crate::load::loader::STACK_BYTES;
@@ -67,7 +67,9 @@ pub use format::{FileKind, format};
 pub use generator::Generator;
 pub use limits::EvaluationLimits;
 pub use lint::{LINTS, Lint, UnusedDep, fix, lint, lint_of, unused_deps, without_deps};
-pub use memo::{ChangedPaths, Memory, Reevaluated, Remember, Remembered};
+pub use memo::{
+    ChangedPaths, Memory, PackageMemories, PackageMemory, Reevaluated, Remember, Remembered,
+};
 pub use query::{
     ActionAnswer, ActionFacts, ActionForm, EdgeFilter, OutputOptions, QueryAnswer, QueryForm,
     QueryOptions, QueryOrder, QueryTarget, aquery, cquery, cquery_files, query,
@@ -118,6 +120,9 @@ pub struct Reloaded {
     pub loaded: Loaded,
     /// Whether the graph was made anew, so that ids of the one that was remembered mean nothing.
     pub anew: bool,
+    /// The targets of the graph that was remembered that were analyzed again or are needed no
+    /// more, as they were; `None` where these are many, or the graph was made anew.
+    pub former: Option<Vec<(TargetId, Target)>>,
     /// What had to be evaluated.
     pub reevaluated: Reevaluated,
     /// What the next evaluation may begin with.

@@ -6,3 +6,4 @@
 pub(crate) mod file;
 pub(crate) mod loader;
 pub(crate) mod packages;
+mod parallel;

@@ -25,6 +25,7 @@ pub(crate) mod files;
 pub(crate) mod imprint;
 pub(crate) mod request;
 pub(crate) mod revive;
+pub(crate) mod rows;
 pub(crate) mod session;
 pub(crate) mod summary;
 pub(crate) mod targets;
@@ -47,7 +48,7 @@ use crate::load::packages::Packages;
 pub use self::trace::ChangedPaths;
 
 /// Tells remembered bytes from any others; the last two digits are the version.
-const MAGIC: &[u8; 8] = b"MAEMEM02";
+const MAGIC: &[u8; 8] = b"MAEMEM03";
 
 /// What is remembered of an earlier evaluation of the same request.
 #[derive(Debug)]
@@ -60,6 +61,22 @@ pub struct Memory<'a> {
     pub graph: Option<ActionGraph>,
     /// What changed in the workspace since then.
     pub changed: &'a ChangedPaths,
+}
+
+/// What is remembered of the packages of a workspace, whatever request found it out, and whatever
+/// has changed since.
+#[derive(Clone, Copy, Debug)]
+pub struct PackageMemory<'a> {
+    /// The bytes of the last base.
+    pub base: &'a [u8],
+    /// The bytes of the last delta over it, if there is one.
+    pub delta: Option<&'a [u8]>,
+}
+
+/// Has what builds remember of packages. Getting it takes time, so it is asked for where it helps.
+pub trait PackageMemories: Sync {
+    /// What is remembered, if anything is.
+    fn packages(&self) -> Option<PackageMemory<'_>>;
 }
 
 /// What is to be remembered of an evaluation.
@@ -104,7 +121,22 @@ pub(crate) struct Recall<'m> {
     pub(crate) targets: TargetMemory<'m>,
 }
 
+/// Nobody looked at what has changed.
+static NOT_KNOWN: ChangedPaths = ChangedPaths::Unknown;
+
 impl<'m> Recall<'m> {
+    /// Opens what is remembered of packages; `None` where it is damaged.
+    pub(crate) fn of_packages(memory: PackageMemory<'m>) -> Option<Self> {
+        let mut files = FileMemory::default();
+        for (bytes, in_base) in
+            std::iter::once((memory.base, true)).chain(memory.delta.map(|delta| (delta, false)))
+        {
+            files.add(&mut Reader::new(bytes.strip_prefix(MAGIC)?), in_base).ok()?;
+        }
+        let changed = Changes::new(&NOT_KNOWN);
+        Some(Self { files, changed, request: None, targets: TargetMemory::default() })
+    }
+
     /// Opens memory; `None` where it is damaged.
     pub(crate) fn open(memory: &Memory<'m>) -> Option<Self> {
         let mut files = FileMemory::default();
@@ -122,21 +154,20 @@ impl<'m> Recall<'m> {
             targets.add(&mut reader, in_base).ok()?;
             reader.is_done().then_some(())?;
         }
-        targets.index();
         Some(Self { files, changed: Changes::new(memory.changed), request, targets })
     }
 }
 
 /// What is to be remembered of targets.
-pub(crate) struct TargetRecord<'a> {
+pub(crate) struct TargetRecord<'a, 'm> {
     pub(crate) request: RequestMemory,
-    pub(crate) entries: Vec<EntryDraft<'a>>,
+    pub(crate) entries: Vec<EntryDraft<'a, 'm>>,
 }
 
 /// Writes what is to be remembered of an evaluation that had no error; over a base where `delta`.
 pub(crate) fn write(
     packages: &Packages<'_>,
-    targets: Option<TargetRecord<'_>>,
+    targets: Option<TargetRecord<'_, '_>>,
     delta: bool,
 ) -> Remembered {
     let mut records: BTreeMap<&Label, FileRecord<'_>> = BTreeMap::new();

@@ -24,6 +24,8 @@ mod eval;
 mod functions;
 mod graph;
 mod lexer;
+mod listed;
+mod names;
 mod output;
 mod parse;
 mod patterns;
@@ -39,6 +41,8 @@ use maestro_core::host::Host;
 
 use self::eval::{Evaluator, Stop};
 use self::graph::TargetGraph;
+use self::listed::Listed;
+use self::names::Names;
 use self::parse::{Expression, Function, Word};
 use self::set::NodeSet;
 use self::source::Source;
@@ -47,7 +51,9 @@ use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::generator::Generator;
 use crate::limits::EvaluationLimits;
+use crate::load::file::display;
 use crate::load::packages::Packages;
+use crate::memo::PackageMemories;
 use crate::resolve::Universe;
 use crate::{on_large_stack, split};
 
@@ -72,6 +78,8 @@ pub struct QueryOptions<'a> {
     pub edges: EdgeFilter,
     /// What targets are configured for, in [`cquery`] and [`aquery`].
     pub configuration: ConfigurationRequest,
+    /// What builds remember of packages; it is asked where many of them are needed.
+    pub memory: Option<&'a dyn PackageMemories>,
 }
 
 impl<'a> QueryOptions<'a> {
@@ -85,6 +93,7 @@ impl<'a> QueryOptions<'a> {
             universe: Vec::new(),
             edges: EdgeFilter::default(),
             configuration: ConfigurationRequest::default(),
+            memory: None,
         }
     }
 }
@@ -149,6 +158,11 @@ pub struct QueryAnswer {
     is_path: bool,
     /// What files printed, and warnings.
     pub remarks: Vec<Diagnostic>,
+    /// The `.star` files of the workspace that were evaluated, sorted.
+    pub evaluated: Vec<String>,
+    /// What was loaded for the answer. Whoever needs the answer to the end of the program saves the
+    /// time that it takes to take all of it down.
+    _loaded: Names,
 }
 
 impl QueryAnswer {
@@ -176,7 +190,9 @@ pub fn query(options: QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> 
 fn answer(options: &QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
     let fail = |error: RuleError| vec![Diagnostic::of(error, None)];
     let expression = parse::parse(options.expression, Phase::Loading).map_err(fail)?;
-    let packages = Packages::new(options.host, options.threads, EvaluationLimits::default());
+    let host = Listed::new(options.host);
+    let packages = Packages::new(&host, options.threads, EvaluationLimits::default())
+        .with_memory(options.memory);
     let mut source =
         Source::new(Universe::new(packages), options.package, options.edges, &expression);
     let universe = universe_of(options, &expression);
@@ -192,7 +208,10 @@ fn answer(options: &QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
         match evaluator.evaluate(&expression) {
             Ok(selected) => {
                 let is_path = matches!(&expression, Expression::Call(Function::SomePath, _));
-                return Ok(QueryAnswer { graph, selected, is_path, remarks });
+                remarks.extend(source.loaded().recalled_remarks());
+                let evaluated = evaluated(source.loaded());
+                let _loaded = source.into_names();
+                return Ok(QueryAnswer { graph, selected, is_path, remarks, evaluated, _loaded });
             }
             Err(Stop::Wrong(error)) => return Err(fail(error)),
             // Every round opens targets that were not open before, so there is a last one.
@@ -206,6 +225,12 @@ fn answer(options: &QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>> {
             }
         }
     }
+}
+
+/// The files of the workspace that were evaluated.
+fn evaluated(packages: &Packages<'_>) -> Vec<String> {
+    let files = packages.evaluated().filter(|(file, _)| file.is_main());
+    files.map(|(file, _)| display(file)).collect()
 }
 
 /// The patterns that `allrdeps` looks through.

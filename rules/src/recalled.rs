@@ -46,7 +46,7 @@ enum Wanted {
     /// It is as it was.
     Known(TargetId),
     /// It has to be looked at.
-    Label(Label),
+    Label(Box<Label>),
 }
 
 /// Evaluates a request again; `None` where that has to be done without memory of targets.
@@ -63,6 +63,7 @@ pub(crate) fn reevaluate<'a>(
     }
     recall.changed.paths()?;
     let mut past = std::mem::take(&mut recall.targets);
+    past.index(request.target_count);
     past.remove(&request.gone);
     let scope = RuleScope::recall(graph, &past).ok()?;
     let packages = Packages::new(options.host, options.threads, limits).with_recall(Some(recall));
@@ -101,7 +102,7 @@ impl<'a> Again<'_, 'a> {
         let suspects = self.suspects()?;
         let labels = wanted.iter().filter_map(|wanted| match wanted {
             Wanted::Known(_) => None,
-            Wanted::Label(label) => Some(label),
+            Wanted::Label(label) => Some(&**label),
         });
         let is_main = |label: &&Label| self.session.past.find(label).is_some();
         let main = suspects.labels.iter().filter(is_main);
@@ -126,7 +127,7 @@ impl<'a> Again<'_, 'a> {
                             }
                             let id = analyzer.requested(node)?;
                             if configured.is_file(node) {
-                                files.push((label.clone(), id));
+                                files.push((Label::clone(label), id));
                             }
                             Some(id)
                         }
@@ -175,7 +176,7 @@ impl<'a> Again<'_, 'a> {
             let id = |label: &Label| self.session.past.find(label).map(|row| row.id);
             return labels.map(|label| (label.clone(), id(&label))).collect();
         }
-        let declared = self.universe.packages.get(repo, package).map(Summary::of);
+        let declared = self.universe.packages.get(repo, package).map(|own| Summary::of(own));
         let names = declared.iter().flat_map(|declared| &declared.listed);
         names.map(|name| (label(name), None)).collect()
     }
@@ -203,7 +204,7 @@ impl<'a> Again<'_, 'a> {
             let files: HashMap<TargetId, &Label> =
                 self.request.files.iter().map(|(label, id)| (*id, label)).collect();
             let known = |id: &TargetId| match files.get(id) {
-                Some(label) => Wanted::Label((*label).clone()),
+                Some(label) => Wanted::Label(Box::new((*label).clone())),
                 None => Wanted::Known(*id),
             };
             return Some((self.request.requested.iter().map(known).collect(), true));
@@ -246,7 +247,7 @@ impl<'a> Again<'_, 'a> {
         }
         let wanted = out.into_iter().map(|(label, id)| match id {
             Some(id) => Wanted::Known(id),
-            None => Wanted::Label(label),
+            None => Wanted::Label(Box::new(label)),
         });
         Some(wanted.collect())
     }
@@ -393,8 +394,11 @@ impl<'a> Again<'_, 'a> {
         let needed = self.needed_packages();
         let remarks = self.remarks(&needed)?;
         // Two names of one target are one target.
-        let mut seen = HashSet::new();
-        requested.retain(|id| seen.insert(*id));
+        let mut seen = vec![false; self.scope.graph.borrow().target_count()];
+        let mut is_new = |id: &TargetId| {
+            seen.get_mut(id.index()).is_some_and(|seen| !std::mem::replace(seen, true))
+        };
+        requested.retain(&mut is_new);
         let graph = std::mem::take(&mut self.scope).graph.into_inner();
         let mut request = RequestMemory {
             asked: self.request.asked,
@@ -413,9 +417,14 @@ impl<'a> Again<'_, 'a> {
                 memo::write(&self.universe.packages, Some(record), delta)
             }
         };
+        // Rows were read up to here, and what makes no sense was passed over.
+        if self.session.past.is_damaged() {
+            return None;
+        }
         let reevaluated = Reevaluated::of(&self.universe.packages, self.session.analyzed());
         let loaded = Loaded { graph, requested, packages: needed.len(), remarks };
-        Some(Reloaded { loaded, anew: false, reevaluated, remembered })
+        let former = self.session.former();
+        Some(Reloaded { loaded, anew: false, former, reevaluated, remembered })
     }
 
     /// The packages that an evaluation without memory would have read.
@@ -424,10 +433,15 @@ impl<'a> Again<'_, 'a> {
         let mut needed = HashSet::new();
         for (key, entry) in &past.entries {
             // Who reads what a package says about configurations is not known.
-            if !entry.rows.is_empty() || entry.summary.definitions != Imprint::of(&[]) {
+            if !entry.rows.ids().is_empty() || entry.summary.definitions != Imprint::of(&[]) {
                 needed.insert(key.clone());
             }
-            let kept = entry.rows.iter().filter(|row| !self.session.notes.contains_key(&row.id));
+            let is_kept = |id: &TargetId| !self.session.notes.contains_key(id);
+            if entry.rows.sources().is_empty() || entry.rows.ids().iter().all(is_kept) {
+                needed.extend(entry.rows.sources().iter().cloned());
+                continue;
+            }
+            let kept = entry.rows.get().iter().filter(|row| is_kept(&row.id));
             needed.extend(kept.flat_map(|row| row.sources.iter().cloned()));
         }
         for note in self.session.notes.values() {
@@ -458,7 +472,7 @@ impl<'a> Again<'_, 'a> {
         let past = &self.session.past;
         let mut remarks = self.universe.packages.remarks_of(packages.iter().filter_map(file_of));
         remarks.extend(self.warnings.values().flatten().cloned());
-        for row in past.rows().filter(|row| row.has_remarks()) {
+        for row in past.rows_with_remarks() {
             let body = row.body().ok()?;
             if !self.session.notes.contains_key(&row.id) {
                 remarks.extend(body.prints);

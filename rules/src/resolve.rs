@@ -13,7 +13,7 @@ use crate::glob::{list, stat};
 use crate::library;
 use crate::load::file::{border_inside, crosses, path_of};
 use crate::load::packages::Packages;
-use crate::package::TargetDecl;
+use crate::package::{Package, TargetDecl};
 use crate::repos::{file_path, is_library};
 use crate::visibility::{Visibility, entry_for};
 
@@ -124,7 +124,12 @@ impl<'h> Universe<'h> {
     /// Whether the package of a label was asked for, with whatever result.
     pub(crate) fn is_loaded(&self, label: &Label) -> bool {
         // Looking a pair up takes owned halves; they are shared texts.
-        self.loaded.contains(&(label.repo.clone(), label.package.clone()))
+        self.was_asked_for(&(label.repo.clone(), label.package.clone()))
+    }
+
+    /// Whether a package was asked for, with whatever result.
+    pub(crate) fn was_asked_for(&self, key: &PackageKey) -> bool {
+        self.loaded.contains(key)
     }
 
     /// Loads packages that were not asked for before; those that do not exist are left out.
@@ -155,21 +160,32 @@ impl<'h> Universe<'h> {
 
     /// What a label names; `None` where its package could not be evaluated.
     pub(crate) fn resolve(&self, label: &Label) -> Result<Option<Node>, RuleError> {
-        let Some(package) = self.packages.get(&label.repo, &label.package) else {
-            if self.packages.failed(&label.repo, &label.package) {
-                return Ok(None);
-            }
-            return Err(self.packages.no_package(&label.repo, &label.package));
-        };
+        match self.package_of(label)? {
+            Some(package) => self.resolve_in(package, label).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The package of a label; `None` where it could not be evaluated.
+    pub(crate) fn package_of(&self, label: &Label) -> Result<Option<&Package>, RuleError> {
+        let Label { repo, package, .. } = label;
+        match self.packages.get(repo, package) {
+            Some(found) => Ok(Some(found)),
+            None if self.packages.failed(repo, package) => Ok(None),
+            None => Err(self.packages.no_package(repo, package)),
+        }
+    }
+
+    /// What a label of this package names.
+    pub(crate) fn resolve_in(&self, package: &Package, label: &Label) -> Result<Node, RuleError> {
         if let Some(target) = package.targets.get(&label.name) {
-            return Ok(Some(Node::Rule(target.clone())));
+            return Ok(Node::Rule(target.clone()));
         }
         if let Some(owner) = package.outputs.get(&label.name).and_then(|o| package.targets.get(o)) {
-            return Ok(Some(Node::Output(owner.clone())));
+            return Ok(Node::Output(owner.clone()));
         }
-        let path = path_of(label);
-        if is_library(&label.repo) && library::read(&path).is_some() {
-            return Ok(Some(Node::Source));
+        if is_library(&label.repo) && library::read(&path_of(label)).is_some() {
+            return Ok(Node::Source);
         }
         if !is_library(&label.repo) {
             let host = self.packages.host();
@@ -177,7 +193,7 @@ impl<'h> Universe<'h> {
                 return Err(crosses(label, &inner));
             }
             match stat(host, &file_path(label))? {
-                Some(FileType::File) => return Ok(Some(Node::Source)),
+                Some(FileType::File) => return Ok(Node::Source),
                 Some(FileType::Directory) => {
                     let message = format!("`{label}` is a folder, not a file or target");
                     return Err(RuleError::new(Code::NoTarget, message)

@@ -57,7 +57,8 @@ fn run(
     groups.check(&work.graph, &work.requested)?;
     // Of many targets nobody is told one by one, and the last build knows what they come to.
     let named = flags.is_some() || invocation.names_targets(work.requested.len());
-    if !named && let Some(goal) = work.known.as_ref().and_then(Known::goal) {
+    let goal = |known: &Known| known.goal(&work.graph, &work.requested, &groups);
+    if !named && let Some(goal) = work.known.as_ref().and_then(goal) {
         let built = invocation.build(work, goal)?;
         return invocation.conclude(built);
     }

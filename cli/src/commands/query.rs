@@ -14,6 +14,7 @@ use crate::args::{
     Question, TargetLayout,
 };
 use crate::config::Config;
+use crate::evaluation::KnownPackages;
 use crate::exit::Failure;
 use crate::load::{answered, print_remarks};
 use crate::repos;
@@ -25,7 +26,10 @@ pub fn query(global: &Global, args: &QueryArgs) -> Result<ExitCode> {
         options.universe.clone_from(&args.universe_scope);
         let answer = answered(maestro_rules::query(options))?;
         print_remarks(&answer.remarks);
-        printed(|out| answer.write(&layout, out))
+        let done = printed(|out| answer.write(&layout, out));
+        // The program ends, and the system takes a large graph back faster than its parts go.
+        std::mem::forget(answer);
+        done
     })
 }
 
@@ -79,10 +83,12 @@ fn asked(
     let host = repos::unlocked_host(&config)?;
     let configuration = configuration.map(|flags| crate::profiles::configuration(&config, flags));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = KnownPackages::of(&config);
     ask(QueryOptions {
         package: &config.package,
         edges: EdgeFilter { implicit: !question.no_implicit_deps },
         configuration: configuration.transpose()?.unwrap_or_default(),
+        memory: Some(&memory),
         ..QueryOptions::new(&host, &expression(question)?, threads)
     })
 }

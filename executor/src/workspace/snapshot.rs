@@ -25,6 +25,7 @@
 
 mod mapped;
 mod nodes;
+mod recent;
 pub mod witness;
 mod write;
 
@@ -48,6 +49,7 @@ use super::sealed_file::{self, Format, Sealed};
 use super::toolchain::ToolchainList;
 
 pub use self::nodes::Results;
+pub use self::recent::{RecentEvaluation, recent_evaluation};
 pub use self::write::{EvaluationBytes, Left, StoredBase, save};
 
 const FOLDER: &str = "snapshots";

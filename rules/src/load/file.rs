@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use maestro_core::host::{FileType, Host};
 use maestro_core::limits::BUILD_FILE_BYTES_MAX;
@@ -61,7 +62,7 @@ pub(crate) struct Load {
 pub(crate) struct Evaluated {
     pub(crate) module: FrozenModule,
     /// What the file declares, if it is a package file.
-    pub(crate) package: Option<Package>,
+    pub(crate) package: Option<Arc<Package>>,
     /// Who may load it.
     pub(crate) visibility: Visibility,
     pub(crate) remarks: Vec<Diagnostic>,
@@ -261,7 +262,7 @@ pub(crate) fn evaluate<'m>(
     });
     let module =
         module.map_err(|error: starlark::Error| Diagnostic::from_starlark(&error, None))?;
-    let package = scope.package.map(RefCell::into_inner);
+    let package = scope.package.map(|package| Arc::new(package.into_inner()));
     let visibility = scope.visibility.into_inner().unwrap_or(default);
     seen.extend(tracer.finish());
     let imprints = loads

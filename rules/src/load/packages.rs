@@ -8,8 +8,9 @@ use maestro_core::Label;
 use maestro_core::host::{FileType, Host};
 use starlark::values::{FrozenValue, OwnedFrozenValue, StarlarkValue};
 
-use super::file::{Evaluated, missing, read};
+use super::file::{Evaluated, missing};
 use super::loader::Loader;
+use super::parallel::for_each;
 use crate::aspect::{AspectSpec, FrozenAspect};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError, nearest};
@@ -19,7 +20,7 @@ use crate::limits::EvaluationLimits;
 use crate::memo::codec::{Damaged, Reader};
 use crate::memo::imprint::Imprint;
 use crate::memo::request::Folder;
-use crate::memo::{Recall, decls};
+use crate::memo::{PackageMemories, Recall, decls};
 use crate::native_rules::{self, is_native};
 use crate::package::Package;
 use crate::repos::{self, host_path, is_library};
@@ -31,25 +32,44 @@ use crate::values::transition::{FrozenTransition, TransitionSpec};
 /// Every package that was asked for so far.
 pub(crate) struct Packages<'h> {
     host: &'h dyn Host,
+    threads: usize,
     limits: EvaluationLimits,
     loader: Loader<'h>,
     recall: Option<Recall<'h>>,
+    /// Memory that was not opened yet.
+    memory: Option<&'h dyn PackageMemories>,
     /// Packages that were not evaluated, by their files.
-    recalled: HashMap<Label, Package>,
+    recalled: HashMap<Label, Arc<Package>>,
     /// Folders that patterns walked through.
     walked: RefCell<BTreeMap<String, Folder>>,
+}
+
+/// How many packages are evaluated in the time that it takes to open memory.
+const WORTH_MEMORY: usize = 32;
+
+/// A package as it is remembered, and the text of its file.
+struct Stored<'h> {
+    file: Label,
+    bytes: &'h [u8],
+    text: String,
 }
 
 impl<'h> Packages<'h> {
     pub(crate) fn new(host: &'h dyn Host, threads: usize, limits: EvaluationLimits) -> Self {
         let loader = Loader::new(host, threads, limits);
         let (recalled, walked) = (HashMap::new(), RefCell::default());
-        Self { host, limits, loader, recall: None, recalled, walked }
+        Self { host, threads, limits, loader, recall: None, memory: None, recalled, walked }
     }
 
     /// The same with a memory of an earlier evaluation.
     pub(crate) fn with_recall(mut self, recall: Option<Recall<'h>>) -> Self {
         self.recall = recall;
+        self
+    }
+
+    /// The same with a memory that is opened when so much is asked for that it is worth it.
+    pub(crate) fn with_memory(mut self, memory: Option<&'h dyn PackageMemories>) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -108,22 +128,31 @@ impl<'h> Packages<'h> {
 
     /// Loads packages that exist; those that do not are left out.
     pub(crate) fn load(&mut self, packages: &[(Arc<str>, Arc<str>)]) -> Result<(), RuleError> {
-        let mut files = Vec::new();
-        let mut clean = Vec::new();
+        if packages.len() >= WORTH_MEMORY
+            && let Some(memory) = self.memory.take()
+        {
+            self.recall = memory.packages().and_then(Recall::of_packages);
+        }
+        let (mut new, mut clean) = (Vec::new(), Vec::new());
         for (repo, package) in packages {
             let Some(file) = package_file(repo, package) else { continue };
             if self.knows(&file) {
                 continue;
             }
             match self.remembered(&file) {
-                Some(bytes) => clean.push((file, bytes)),
-                None => match self.exists(repo, package) {
-                    Ok(true) => files.push(file),
-                    Ok(false) => {}
-                    // Whoever names a label of the repository reports why it cannot be had.
-                    Err(error) if error.code == Code::Repository && !repo.is_empty() => {}
-                    Err(error) => return Err(error),
-                },
+                Some(bytes) => clean.push(Stored { file, bytes, text: String::new() }),
+                None => new.push(file),
+            }
+        }
+        new.extend(self.keep_clean(&mut clean));
+        let mut files = Vec::new();
+        for file in new {
+            match self.exists(&file.repo, &file.package) {
+                Ok(true) => files.push(file),
+                Ok(false) => {}
+                // Whoever names a label of the repository reports why it cannot be had.
+                Err(error) if error.code == Code::Repository && !file.repo.is_empty() => {}
+                Err(error) => return Err(error),
             }
         }
         self.loader.load(&files);
@@ -135,52 +164,71 @@ impl<'h> Packages<'h> {
         self.loader.knows(file) || self.recalled.contains_key(file)
     }
 
-    /// What is remembered of a package file that need not be evaluated.
+    /// What is remembered of a package file that need not be evaluated, unless it sees something
+    /// else than it did.
     fn remembered(&mut self, file: &Label) -> Option<&'h [u8]> {
         let recall = self.recall.as_mut()?;
         let bytes = recall.files.package(file)?;
-        recall.files.is_clean(file, self.host, &recall.changed).then_some(bytes)
+        recall.files.may_be_clean(file, self.host, &recall.changed).then_some(bytes)
+    }
+
+    /// Keeps the packages whose files still see what they saw, with their texts; returns the files
+    /// of the others.
+    fn keep_clean(&mut self, stored: &mut Vec<Stored<'h>>) -> Vec<Label> {
+        let Some(recall) = self.recall.as_mut() else { return Vec::new() };
+        let (files, host, changed) = (&recall.files, self.host, &recall.changed);
+        let texts = for_each(self.threads, std::mem::take(stored), |package| {
+            let text = files.same_text(&package.file, host, changed);
+            (package, text)
+        });
+        let mut changed = Vec::new();
+        for (package, text) in texts {
+            recall.files.note(&package.file, text.is_some());
+            match text {
+                Some(text) => stored.push(Stored { text, ..package }),
+                None => changed.push(package.file),
+            }
+        }
+        changed
     }
 
     /// Reads packages from memory; what cannot be read is evaluated.
-    fn recall_all(&mut self, clean: Vec<(Label, &'h [u8])>) {
+    fn recall_all(&mut self, clean: Vec<Stored<'h>>) {
         let mut readable = Vec::new();
         let mut damaged = Vec::new();
         let mut definitions = BTreeSet::new();
-        for (file, bytes) in clean {
-            let mut reader = Reader::new(bytes);
+        for package in clean {
+            let mut reader = Reader::new(package.bytes);
             match decls::read_rules(&mut reader) {
                 Ok(rules) => {
                     let files = rules.iter().map(|(file, _)| file);
                     definitions.extend(files.filter(|file| !is_native(file)).cloned());
-                    readable.push((file, reader, rules));
+                    readable.push((package, reader, rules));
                 }
-                Err(Damaged) => damaged.push(file),
+                Err(Damaged) => damaged.push(package.file),
             }
         }
         let definitions: Vec<Label> = definitions.into_iter().collect();
         self.loader.load(&definitions);
-        for (file, reader, rules) in readable {
-            match self.recall_one(&file, reader, &rules) {
-                Some(package) => {
-                    self.recalled.insert(file, package);
-                }
+        let with_rules = readable.into_iter().map(|(package, reader, rules)| {
+            let rules: Option<Vec<Arc<RuleSpec>>> =
+                rules.iter().map(|(file, variable)| self.rule(file, variable)).collect();
+            (package, reader, rules)
+        });
+        let with_rules: Vec<_> = with_rules.collect();
+        let packages = for_each(self.threads, with_rules, |(package, mut reader, rules)| {
+            let Stored { file, text, .. } = package;
+            let read = |rules: Vec<_>| decls::read_package(&mut reader, &file, text, &rules).ok();
+            let package = rules.and_then(read);
+            (file, package)
+        });
+        for (file, package) in packages {
+            match package {
+                Some(package) => drop(self.recalled.insert(file, Arc::new(package))),
                 None => damaged.push(file),
             }
         }
         self.loader.load(&damaged);
-    }
-
-    fn recall_one(
-        &self,
-        file: &Label,
-        mut reader: Reader<'_>,
-        rules: &[(Label, String)],
-    ) -> Option<Package> {
-        let rules: Option<Vec<Arc<RuleSpec>>> =
-            rules.iter().map(|(file, variable)| self.rule(file, variable)).collect();
-        let text = read(self.host, file).ok()??;
-        decls::read_package(&mut reader, file, text, &rules?).ok()
     }
 
     /// The text of the file that defines a rule, and of all that the file loads.
@@ -199,7 +247,7 @@ impl<'h> Packages<'h> {
     }
 
     /// A package that is loaded and has no error.
-    pub(crate) fn get(&self, repo: &str, package: &str) -> Option<&Package> {
+    pub(crate) fn get(&self, repo: &str, package: &str) -> Option<&Arc<Package>> {
         let file = package_file(repo, package)?;
         let evaluated = || self.loader.get(&file).and_then(|own| own.package.as_ref());
         self.recalled.get(&file).or_else(evaluated)

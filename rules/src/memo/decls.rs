@@ -259,8 +259,7 @@ fn read_decl(
     let mut given: Vec<Option<AttrValue>> = Vec::new();
     given.resize_with(rule.attrs.len(), || None);
     for _ in 0..reader.count()? {
-        let at = reader.count()?;
-        let slot = given.get_mut(at).ok_or(Damaged)?;
+        let slot = given.get_mut(reader.small()? as usize).ok_or(Damaged)?;
         *slot = Some(read_value(reader, home, texts)?);
     }
     let pairs = given.into_iter().zip(&rule.attrs);
@@ -355,6 +354,7 @@ pub(crate) fn read_package(
     text: String,
     rules: &[Arc<RuleSpec>],
 ) -> Result<Package, Damaged> {
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     let mut package = Package::new(&file.package);
     let mut texts = Texts::default();
     let length = u32::try_from(text.len()).map_err(|_| Damaged)?;
@@ -363,11 +363,11 @@ pub(crate) fn read_package(
     let known = reader.list(|reader| read_calls(reader, &mut texts))?;
     for _ in 0..reader.count()? {
         home.name = reader.text()?.into();
-        let calls = match reader.count()?.checked_sub(1) {
+        let calls = match reader.small()?.checked_sub(1) {
             None => None,
-            Some(at) => Some(known.get(at).ok_or(Damaged)?.clone()),
+            Some(at) => Some(known.get(at as usize).ok_or(Damaged)?.clone()),
         };
-        let rule = rules.get(reader.count()?).ok_or(Damaged)?;
+        let rule = rules.get(reader.small()? as usize).ok_or(Damaged)?;
         let (begin, end) = (reader.small()?, reader.small()?);
         if begin > end || end > length {
             return Err(Damaged);

@@ -16,7 +16,8 @@ use super::imprint::Imprint;
 use super::trace::{Changes, Observation};
 use crate::diagnostic::Diagnostic;
 use crate::library;
-use crate::load::file::path_of;
+use crate::load::file::{path_of, read};
+use crate::repos::file_path;
 
 /// What an evaluated file depended on.
 #[derive(Clone, Debug)]
@@ -114,6 +115,41 @@ impl<'m> FileMemory<'m> {
         let clean = own && loads.iter().all(|load| self.is_clean(load, host, changed));
         self.clean.insert(file.clone(), clean);
         clean
+    }
+
+    /// Whether all that a file loads is clean, as far as it is not known that the file is not.
+    pub(crate) fn may_be_clean(
+        &mut self,
+        file: &Label,
+        host: &dyn Host,
+        changed: &Changes<'_>,
+    ) -> bool {
+        if self.clean.get(file) == Some(&false) {
+            return false;
+        }
+        let Some(stored) = self.files.get(file) else { return false };
+        let loads = stored.trace.loads.clone();
+        loads.iter().all(|load| self.is_clean(load, host, changed))
+    }
+
+    /// The text of a file that sees what it saw, whatever it loads. Asked from several threads.
+    pub(crate) fn same_text(
+        &self,
+        file: &Label,
+        host: &dyn Host,
+        changed: &Changes<'_>,
+    ) -> Option<String> {
+        let FileTrace { text: before, observations, .. } = self.trace(file)?;
+        let text = read(host, file).ok()??;
+        let path = file_path(file);
+        let mut beside = observations.iter().filter(|seen| !seen.is_content_of(&path));
+        let same = Imprint::of(text.as_bytes()) == *before;
+        (same && beside.all(|seen| seen.holds(host, changed))).then_some(text)
+    }
+
+    /// Notes whether a file is clean.
+    pub(crate) fn note(&mut self, file: &Label, clean: bool) {
+        self.clean.insert(file.clone(), clean);
     }
 
     /// What is remembered of a file's evaluation.

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use maestro_core::{Label, TargetId};
+use maestro_core::{Label, Target, TargetId};
 use starlark::values::OwnedFrozenValue;
 
 use super::catalog::{Catalog, Surroundings};
@@ -30,6 +30,9 @@ pub(crate) struct Fresh {
     tick: u32,
 }
 
+/// Of how many targets it is remembered what they were before.
+const FORMER_TARGETS_MAX: usize = 1_000;
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Session<'m> {
@@ -41,7 +44,8 @@ pub(crate) struct Session<'m> {
     pub(crate) aspects: Vec<String>,
     /// Targets that are no longer needed.
     pub(crate) gone: HashSet<TargetId>,
-    retired: HashSet<TargetId>,
+    /// Targets that were taken out of the graph, as they were.
+    retired: HashMap<TargetId, Option<Box<Target>>>,
     revived: HashMap<TargetId, Revived>,
     types: HashMap<(String, String), Arc<ProviderType>>,
     fresh: HashMap<TargetId, Fresh>,
@@ -100,9 +104,12 @@ impl<'m> Session<'m> {
 
     /// Takes what a target made out of the graph, before it is analyzed again or for good.
     pub(crate) fn retire(&mut self, id: TargetId, scope: &RuleScope) {
-        if !self.retired.insert(id) {
+        if self.retired.contains_key(&id) {
             return;
         }
+        let is_one_of_few = self.retired.len() < FORMER_TARGETS_MAX;
+        let former = is_one_of_few.then(|| Box::new(scope.graph.borrow().target(id).clone()));
+        self.retired.insert(id, former);
         scope.graph.borrow_mut().retire_target(id);
         let body = self.past.row(id).and_then(|(_, row)| row.body().ok());
         if let Some((program, _)) = body.and_then(|body| body.runnable) {
@@ -113,10 +120,22 @@ impl<'m> Session<'m> {
 
     /// Begins an analysis of a target that is in the graph; what it made before is retired.
     pub(crate) fn begin(&mut self, id: TargetId, scope: &RuleScope) {
-        if self.fresh.contains_key(&id) {
-            self.retired.remove(&id); // what this evaluation made for it goes as well
+        if self.fresh.contains_key(&id)
+            && let Some(former) = self.retired.remove(&id)
+        {
+            // What this evaluation made for it goes as well.
+            self.retire(id, scope);
+            self.retired.insert(id, former);
+            return;
         }
         self.retire(id, scope);
+    }
+
+    /// The targets that were analyzed again or are needed no more, as they were before; `None`
+    /// where there are many of them.
+    pub(crate) fn former(&mut self) -> Option<Vec<(TargetId, Target)>> {
+        let retired = std::mem::take(&mut self.retired).into_iter();
+        retired.map(|(id, former)| Some((id, *former?))).collect()
     }
 
     /// Stores the value of a target that was analyzed.

@@ -1,8 +1,8 @@
 //! What is remembered of analyzed targets, package by package.
 //!
-//! Everything that tells which targets an edit affects stands in rows, which are read when memory
-//! is opened. What it takes to use a target's value stands in the row's body, which is read when
-//! something that depends on the target is analyzed.
+//! Everything that tells which targets an edit affects stands in rows, which are read when one of
+//! their package is asked for. What it takes to use a target's value stands in the row's body,
+//! which is read when something that depends on the target is analyzed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use maestro_core::{ArtifactId, Label, TargetId};
 use super::codec::{Damaged, Reader, Writer};
 use super::diagnostics::{read_diagnostic, write_diagnostic};
 use super::imprint::Imprint;
+use super::rows::Rows;
 use super::summary::{Summary, read_setting, write_setting};
 use super::texts::TextTable;
 use crate::config::{SHARED_ROOT, Setting};
@@ -78,7 +79,7 @@ pub(crate) struct Body<'m> {
 pub(crate) struct Entry<'m> {
     pub(crate) summary: Summary,
     texts: &'m [u8],
-    pub(crate) rows: Vec<Row<'m>>,
+    pub(crate) rows: Rows<'m>,
     in_base: bool,
 }
 
@@ -114,11 +115,11 @@ pub(crate) struct BodyParts<'a> {
     pub(crate) records: &'a [(Imprint, Vec<u8>)],
 }
 
-fn write_ids<T: Copy>(writer: &mut Writer, ids: &[T], index: impl Fn(T) -> usize) {
+pub(super) fn write_ids<T: Copy>(writer: &mut Writer, ids: &[T], index: impl Fn(T) -> usize) {
     writer.list(ids.iter(), |writer, id| writer.count(index(*id)));
 }
 
-fn read_target(reader: &mut Reader<'_>) -> Result<TargetId, Damaged> {
+pub(super) fn read_target(reader: &mut Reader<'_>) -> Result<TargetId, Damaged> {
     Ok(TargetId::from_index(reader.small()? as usize))
 }
 
@@ -126,8 +127,13 @@ fn read_artifact(reader: &mut Reader<'_>) -> Result<ArtifactId, Damaged> {
     Ok(ArtifactId::from_index(reader.small()? as usize))
 }
 
-fn read_key(reader: &mut Reader<'_>) -> Result<PackageKey, Damaged> {
+pub(super) fn read_key(reader: &mut Reader<'_>) -> Result<PackageKey, Damaged> {
     Ok((reader.text()?.into(), reader.text()?.into()))
+}
+
+pub(super) fn write_key(writer: &mut Writer, (repo, package): &PackageKey) {
+    writer.text(repo);
+    writer.text(package);
 }
 
 /// Writes the body of a row.
@@ -189,7 +195,7 @@ impl<'m> Row<'m> {
         self.has_remarks
     }
 
-    fn read(reader: &mut Reader<'m>) -> Result<Self, Damaged> {
+    pub(super) fn read(reader: &mut Reader<'m>) -> Result<Self, Damaged> {
         let name = reader.text()?;
         let id = read_target(reader)?;
         let rank = reader.small()?;
@@ -217,17 +223,17 @@ impl<'m> Row<'m> {
     }
 }
 
-const MAIN: u8 = 1;
+pub(super) const MAIN: u8 = 1;
 const HAS_VALUE: u8 = 2;
-const HAS_REMARKS: u8 = 4;
-const HAS_RUNNABLE: u8 = 8;
+pub(super) const HAS_REMARKS: u8 = 4;
+pub(super) const HAS_RUNNABLE: u8 = 8;
 const HAS_ROOT: u8 = 16;
 
 /// A row as it is written, whether it is new or not.
 #[derive(Clone, Copy)]
-struct Written<'a> {
+pub(super) struct Written<'a> {
     name: &'a str,
-    id: TargetId,
+    pub(super) id: TargetId,
     rank: u32,
     flags: [bool; 5],
     root: &'a str,
@@ -235,7 +241,7 @@ struct Written<'a> {
     imprints: [Imprint; 3],
     value: Option<Imprint>,
     deps: &'a [TargetId],
-    sources: &'a [PackageKey],
+    pub(super) sources: &'a [PackageKey],
     body: &'a [u8],
 }
 
@@ -259,44 +265,46 @@ impl<'a> Written<'a> {
         Self { name, id, rank, flags, root, reads, imprints, value, deps, sources, body }
     }
 
-    fn write(self, writer: &mut Writer) {
-        let Self { name, id, rank, flags, root, reads, .. } = self;
+    /// What is true of the target, a bit each.
+    pub(super) fn flags(self) -> u8 {
+        let bits = self.flags.iter().enumerate().map(|(at, flag)| u8::from(*flag) << at);
+        bits.sum()
+    }
+
+    pub(super) fn write(self, writer: &mut Writer) {
+        let Self { name, id, rank, flags: _, root, reads, .. } = self;
         let Self { imprints, value, deps, sources, body, .. } = self;
         writer.text(name);
         writer.count(id.index());
         writer.number(u64::from(rank));
-        let bits = flags.iter().enumerate().map(|(at, flag)| u8::from(*flag) << at);
-        writer.byte(bits.sum());
+        writer.byte(self.flags());
         if root != SHARED_ROOT {
             writer.text(root);
         }
         writer.list(reads.iter(), write_setting);
         imprints.into_iter().chain(value).for_each(|imprint| writer.imprint(imprint));
         write_ids(writer, deps, TargetId::index);
-        writer.list(sources.iter(), |writer, (repo, package)| {
-            writer.text(repo);
-            writer.text(package);
-        });
+        writer.list(sources.iter(), write_key);
         writer.blob(body);
     }
 }
 
 /// A package as it is written.
-pub(crate) struct EntryDraft<'a> {
+pub(crate) struct EntryDraft<'a, 'm> {
     pub(crate) key: PackageKey,
     pub(crate) summary: Summary,
     pub(crate) texts: Option<&'a TextTable>,
     /// What was remembered; rows of which there is a note, or which are gone, are left out.
-    pub(crate) before: Option<&'a Entry<'a>>,
+    pub(crate) before: Option<&'a Entry<'m>>,
     pub(crate) notes: Vec<&'a Note>,
     /// Rows that are gone.
     pub(crate) gone: &'a HashSet<TargetId>,
 }
 
 /// Writes packages.
-pub(crate) fn write<'a>(
+pub(crate) fn write<'a, 'm: 'a>(
     writer: &mut Writer,
-    entries: impl ExactSizeIterator<Item = EntryDraft<'a>>,
+    entries: impl ExactSizeIterator<Item = EntryDraft<'a, 'm>>,
 ) {
     writer.list(entries, |writer, draft| {
         let EntryDraft { key: (repo, package), summary, texts, before, notes, gone } = draft;
@@ -314,11 +322,11 @@ pub(crate) fn write<'a>(
         }
         let mut rows: Vec<Written<'_>> = notes.into_iter().map(Written::of_note).collect();
         let noted: HashSet<TargetId> = rows.iter().map(|row| row.id).collect();
-        let kept = before.iter().flat_map(|before| &before.rows);
+        let kept = before.iter().flat_map(|before| before.rows.get());
         let kept = kept.filter(|row| !noted.contains(&row.id) && !gone.contains(&row.id));
         rows.extend(kept.map(Written::of_row));
         rows.sort_by(|a, b| (a.name, a.id).cmp(&(b.name, b.id)));
-        writer.list(rows.into_iter(), |writer, row| row.write(writer));
+        Rows::write(writer, &rows);
     });
 }
 
@@ -326,7 +334,9 @@ pub(crate) fn write<'a>(
 #[derive(Debug, Default)]
 pub(crate) struct TargetMemory<'m> {
     pub(crate) entries: HashMap<PackageKey, Entry<'m>>,
-    by_id: HashMap<TargetId, (PackageKey, usize)>,
+    /// Packages in some order, and the place among them of that of each target, or nothing.
+    keys: Vec<PackageKey>,
+    places: Vec<Option<u32>>,
 }
 
 impl<'m> TargetMemory<'m> {
@@ -336,25 +346,36 @@ impl<'m> TargetMemory<'m> {
             let key = read_key(reader)?;
             let summary = Summary::read(reader)?;
             let texts = reader.blob()?;
-            let rows = reader.list(Row::read)?;
+            let rows = Rows::read(reader)?;
             self.entries.insert(key, Entry { summary, texts, rows, in_base });
         }
         Ok(())
     }
 
-    /// Makes rows known by the ids of their targets, once all are taken in.
-    pub(super) fn index(&mut self) {
-        for (key, entry) in &self.entries {
-            for (at, row) in entry.rows.iter().enumerate() {
-                self.by_id.insert(row.id, (key.clone(), at));
+    /// Makes rows known by the ids of their targets, once all are taken in; there are `targets`.
+    pub(crate) fn index(&mut self, targets: usize) {
+        self.places = vec![None; targets];
+        self.keys = self.entries.keys().cloned().collect();
+        for (place, key) in (0..).zip(&self.keys) {
+            let ids = self.entries.get(key).into_iter().flat_map(|entry| entry.rows.ids());
+            for id in ids {
+                if let Some(slot) = self.places.get_mut(id.index()) {
+                    *slot = Some(place);
+                }
             }
         }
     }
 
     /// The row of a target, and its package.
     pub(crate) fn row(&self, id: TargetId) -> Option<(&PackageKey, &Row<'m>)> {
-        let (key, at) = self.by_id.get(&id)?;
-        Some((key, self.entries.get(key)?.rows.get(*at)?))
+        let place = self.places.get(id.index()).copied().flatten()?;
+        let key = self.keys.get(place as usize)?;
+        Some((key, self.entries.get(key)?.rows.of(id)?))
+    }
+
+    /// Whether something was asked for that makes no sense.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.entries.values().any(|entry| entry.rows.are_damaged())
     }
 
     /// Forgets targets.
@@ -364,10 +385,13 @@ impl<'m> TargetMemory<'m> {
             return;
         }
         for entry in self.entries.values_mut() {
-            entry.rows.retain(|row| !gone.contains(&row.id));
+            entry.rows.remove(&gone);
         }
-        self.by_id.clear();
-        self.index();
+        for id in ids {
+            if let Some(slot) = self.places.get_mut(id.index()) {
+                *slot = None;
+            }
+        }
     }
 
     /// Who depends on a target.
@@ -406,7 +430,7 @@ impl<'m> TargetMemory<'m> {
     }
 
     fn named(&self, label: &Label) -> impl Iterator<Item = &Row<'m>> {
-        let rows = self.entries.get(&package_of(label)).map_or(&[][..], |entry| &entry.rows);
+        let rows = self.entries.get(&package_of(label)).map_or(&[][..], |entry| entry.rows.get());
         let first = rows.partition_point(|row| *row.name < *label.name);
         let name = label.name.clone();
         rows.get(first..).unwrap_or_default().iter().take_while(move |row| *row.name == *name)
@@ -420,7 +444,28 @@ impl<'m> TargetMemory<'m> {
 
     /// All rows.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<'m>> {
-        self.entries.values().flat_map(|entry| &entry.rows)
+        self.entries.values().flat_map(|entry| entry.rows.get())
+    }
+
+    /// The targets of all rows.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = TargetId> + '_ {
+        self.entries.values().flat_map(|entry| entry.rows.ids()).copied()
+    }
+
+    /// The rows of packages that some test holds for.
+    fn rows_of(&self, test: impl Fn(&Rows<'m>) -> bool) -> impl Iterator<Item = &Row<'m>> {
+        let entries = self.entries.values().filter(move |entry| test(&entry.rows));
+        entries.flat_map(|entry| entry.rows.get())
+    }
+
+    /// The rows of targets that are built for something else only than what was asked for.
+    pub(crate) fn rows_elsewhere(&self) -> impl Iterator<Item = &Row<'m>> {
+        self.rows_of(Rows::has_elsewhere).filter(|row| !row.main)
+    }
+
+    /// The rows of targets about which there is something to say.
+    pub(crate) fn rows_with_remarks(&self) -> impl Iterator<Item = &Row<'m>> {
+        self.rows_of(Rows::has_remarks).filter(|row| row.has_remarks)
     }
 
     /// The texts that the values of a package share.
@@ -433,7 +478,7 @@ impl<'m> TargetMemory<'m> {
 
     /// Every program that a rule made, and how it is run.
     pub(crate) fn runnables(&self) -> Result<HashMap<ArtifactId, Runnable>, Damaged> {
-        let rows = self.rows().filter(|row| row.has_runnable);
+        let rows = self.rows_of(Rows::has_runnable).filter(|row| row.has_runnable);
         rows.filter_map(|row| row.body().map(|body| body.runnable).transpose()).collect()
     }
 }

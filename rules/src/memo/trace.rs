@@ -97,6 +97,11 @@ impl Observation {
         }
     }
 
+    /// Whether it is what stands at a path.
+    pub(crate) fn is_content_of(&self, path: &str) -> bool {
+        matches!(self.asked, Asked::Stat | Asked::Read) && self.path == path
+    }
+
     /// Whether the answer is still the same; only paths that may have changed are asked about.
     pub(crate) fn holds(&self, host: &dyn Host, changed: &Changes<'_>) -> bool {
         if !self.is_touched(changed) {

@@ -10,9 +10,10 @@ use maestro_core::Label;
 
 use super::eval::{Evaluator, Stop};
 use super::graph::{Edges, NodeId, TargetGraph, TargetNode, What};
+use super::names::Names;
 use super::parse::{self, Argument, Expression, Function, Word};
 use super::set::NodeSet;
-use super::{EdgeFilter, Phase, QueryAnswer, QueryOptions, patterns};
+use super::{EdgeFilter, Phase, QueryAnswer, QueryOptions, evaluated, patterns};
 use crate::config::ConfigId;
 use crate::config::request::{aspects, configure};
 use crate::configured::{ConfiguredGraph, Node, NodeId as ConfiguredId, NodeKind, Via};
@@ -30,7 +31,10 @@ pub fn cquery(options: QueryOptions<'_>) -> Result<QueryAnswer, Vec<Diagnostic>>
         let found = discover(&options, &expression)?;
         let selected = found.select(&expression)?;
         let is_path = matches!(&expression, Expression::Call(Function::SomePath, _));
-        Ok(QueryAnswer { graph: found.graph, selected, is_path, remarks: found.remarks })
+        let Found { universe, graph, remarks, .. } = found;
+        let evaluated = evaluated(&universe.packages);
+        let _loaded = Names::default();
+        Ok(QueryAnswer { graph, selected, is_path, remarks, evaluated, _loaded })
     })
 }
 
@@ -75,7 +79,8 @@ pub(super) fn discover<'h>(
     options: &QueryOptions<'h>,
     expression: &Expression,
 ) -> Result<Found<'h>, Vec<Diagnostic>> {
-    let packages = Packages::new(options.host, options.threads, EvaluationLimits::default());
+    let packages = Packages::new(options.host, options.threads, EvaluationLimits::default())
+        .with_memory(options.memory);
     let mut universe = Universe::new(packages);
     let mut named: HashMap<String, Vec<Label>> = HashMap::new();
     let mut errors = Vec::new();
@@ -97,7 +102,8 @@ pub(super) fn discover<'h>(
     let nobody = |_: &Label, _: ConfigId| None;
     let configured =
         ConfiguredGraph::discover(&mut universe, configured, &requested, &aspects, &nobody);
-    let (remarks, more) = split(std::mem::take(&mut universe.diagnostics));
+    let (mut remarks, more) = split(std::mem::take(&mut universe.diagnostics));
+    remarks.extend(universe.packages.recalled_remarks());
     errors.extend(more);
     if !errors.is_empty() {
         return Err(errors);

@@ -8,6 +8,7 @@ mod dot;
 mod messages;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 
 use maestro_core::Label;
@@ -105,16 +106,17 @@ pub(super) fn write(
         false => selected.iter().collect(),
     };
     let end = if options.null { '\0' } else { '\n' };
-    let rows = |out: &mut dyn io::Write, row: &dyn Fn(NodeId) -> String| {
-        nodes.iter().try_for_each(|id| write!(out, "{}{end}", row(*id)))
+    let each = |mut row: &mut dyn FnMut(NodeId) -> io::Result<()>| {
+        nodes.iter().copied().try_for_each(&mut row)
     };
     match options.form {
-        QueryForm::Label => rows(out, &|id| shown(graph, id)),
+        QueryForm::Label => each(&mut |id| write!(out, "{}{end}", Shown { graph, id })),
         QueryForm::LabelKind => {
-            rows(out, &|id| format!("{} {}", graph.node(id).kind(), shown(graph, id)))
+            each(&mut |id| write!(out, "{} {}{end}", graph.node(id).kind(), Shown { graph, id }))
         }
-        QueryForm::Location => rows(out, &|id| {
-            format!("{}: {} {}", place(graph, id), graph.node(id).kind(), shown(graph, id))
+        QueryForm::Location => each(&mut |id| {
+            let (place, kind) = (place(graph, id), graph.node(id).kind());
+            write!(out, "{place}: {kind} {}{end}", Shown { graph, id })
         }),
         QueryForm::Package => {
             let packages: BTreeSet<String> =
@@ -125,7 +127,7 @@ pub(super) fn write(
             let longest = options.form == QueryForm::MaxRank;
             walk::ranks(selected, graph, longest)
                 .into_iter()
-                .try_for_each(|(rank, id)| write!(out, "{rank} {}{end}", shown(graph, id)))
+                .try_for_each(|(rank, id)| write!(out, "{rank} {}{end}", Shown { graph, id }))
         }
         QueryForm::Build => build::write(graph, &nodes, out),
         QueryForm::Graph => dot::write(graph, selected, options, out),
@@ -187,12 +189,19 @@ fn dependencies(graph: &TargetGraph, id: NodeId) -> BTreeSet<Label> {
 }
 
 /// A node in lines for people: its label, and its configuration where it has one.
-fn shown(graph: &TargetGraph, id: NodeId) -> String {
-    let label = &graph.node(id).label;
-    match graph.configuration(id) {
-        None => label.to_string(),
-        Some("") => format!("{label} (null)"),
-        Some(configuration) => format!("{label} ({configuration})"),
+struct Shown<'g> {
+    graph: &'g TargetGraph,
+    id: NodeId,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = &self.graph.node(self.id).label;
+        match self.graph.configuration(self.id) {
+            None => label.fmt(f),
+            Some("") => write!(f, "{label} (null)"),
+            Some(configuration) => write!(f, "{label} ({configuration})"),
+        }
     }
 }
 

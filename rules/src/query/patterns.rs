@@ -44,14 +44,23 @@ pub(super) fn expand(
 
 /// What a label of a loaded package names; `None` where the package has an error.
 pub(super) fn resolve(universe: &Universe<'_>, label: &Label) -> Result<Option<What>, RuleError> {
-    Ok(universe.resolve(label)?.map(|node| match node {
+    match universe.package_of(label)? {
+        Some(package) => resolve_in(universe, package, label).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a label of this package names.
+pub(super) fn resolve_in(
+    universe: &Universe<'_>,
+    package: &Package,
+    label: &Label,
+) -> Result<What, RuleError> {
+    Ok(match universe.resolve_in(package, label)? {
         Node::Rule(decl) => What::Rule(decl),
         Node::Output(decl) => What::Output(decl),
-        Node::Source => {
-            let package = universe.packages.get(&label.repo, &label.package);
-            What::Source(package.and_then(|package| package.exports.get(&label.name).cloned()))
-        }
-    }))
+        Node::Source => What::Source(package.exports.get(&label.name).cloned()),
+    })
 }
 
 /// Everything in a package: targets, their outputs, the file that declares it, and the sources

@@ -4,21 +4,21 @@
 //! walks them, so that `//pkg:all` is answered even where a dependency is broken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
 
 use maestro_core::Label;
 
 use super::EdgeFilter;
 use super::graph::{Edges, NodeId, PackageFacts, TargetGraph, TargetNode, What};
+use super::names::{Draft, DraftId, HomeState, Names};
 use super::parse::{Expression, Function, Word};
 use super::patterns::{self, members};
 use super::set::NodeSet;
-use crate::attr::AttrKind;
+use crate::attr::{AttrKind, AttrSpec, AttrValue};
 use crate::config::definitions::PackageKey;
 use crate::configured::in_attribute;
 use crate::diagnostic::Diagnostic;
 use crate::error::RuleError;
-use crate::load::packages::package_file;
+use crate::load::packages::{Packages, package_file};
 use crate::package::TargetDecl;
 use crate::resolve::{Universe, test_toolchain};
 
@@ -29,25 +29,12 @@ pub(super) struct Source<'h> {
     package: String,
     edges: EdgeFilter,
     wants: Wants,
-    /// Everything that was named so far, in the order in which it was met.
-    drafts: Vec<Draft>,
-    ids: HashMap<Label, DraftId>,
+    /// Everything that was named so far.
+    names: Names,
     /// The dependencies of open nodes, each node's beside each other.
     ends: Vec<DraftId>,
     /// What each pattern names.
     named: BTreeMap<String, Vec<DraftId>>,
-}
-
-/// The place of a node before nodes are sorted.
-type DraftId = usize;
-
-/// A label that was named.
-struct Draft {
-    label: Label,
-    /// What it is, once its package is loaded.
-    what: Option<What>,
-    /// Where its dependencies lie, once they are known.
-    ends: Option<Range<usize>>,
 }
 
 /// Facts that only some functions ask for.
@@ -82,8 +69,7 @@ impl<'h> Source<'h> {
             package: package.to_owned(),
             edges,
             wants,
-            drafts: Vec::new(),
-            ids: HashMap::new(),
+            names: Names::default(),
             ends: Vec::new(),
             named: BTreeMap::new(),
         }
@@ -93,7 +79,7 @@ impl<'h> Source<'h> {
     pub(super) fn name(&mut self, word: &Word, walked: bool) -> Result<(), RuleError> {
         if !self.named.contains_key(&word.text) {
             let found = patterns::expand(&mut self.universe, &self.package, &word.text, true)?;
-            let ids = found.into_iter().map(|(label, what)| self.add(label, Some(what)));
+            let ids = found.iter().map(|(label, what)| self.names.add(label, Some(what.clone())));
             let ids = ids.collect();
             self.named.insert(word.text.clone(), ids);
         }
@@ -106,9 +92,9 @@ impl<'h> Source<'h> {
 
     /// Loads all that targets depend on; whether anything was to be done.
     pub(super) fn open(&mut self, labels: &[Label]) -> bool {
-        let ids: Vec<DraftId> = labels.iter().filter_map(|l| self.ids.get(l).copied()).collect();
+        let ids: Vec<DraftId> = labels.iter().filter_map(|l| self.names.find(l)).collect();
         let before = self.ends.len();
-        let closed = ids.iter().any(|id| self.drafts.get(*id).is_some_and(|d| d.ends.is_none()));
+        let closed = ids.iter().any(|id| self.names.get(*id).is_some_and(|d| d.ends.is_none()));
         self.open_all(ids);
         closed || self.ends.len() > before
     }
@@ -118,20 +104,14 @@ impl<'h> Source<'h> {
         std::mem::take(&mut self.universe.diagnostics)
     }
 
-    /// The id of a label; what it is becomes known once.
-    fn add(&mut self, label: Label, what: Option<What>) -> DraftId {
-        if let Some(id) = self.ids.get(&label) {
-            if let Some(draft) = self.drafts.get_mut(*id)
-                && draft.what.is_none()
-            {
-                draft.what = what;
-            }
-            return *id;
-        }
-        let id = self.drafts.len();
-        self.ids.insert(label.clone(), id);
-        self.drafts.push(Draft { label, what, ends: None });
-        id
+    /// All that was named, with the packages of it.
+    pub(super) fn into_names(self) -> Names {
+        self.names
+    }
+
+    /// The packages that were loaded.
+    pub(super) fn loaded(&self) -> &Packages<'h> {
+        &self.universe.packages
     }
 
     /// Finds the dependencies of nodes and of all below them; packages are loaded in batches.
@@ -139,21 +119,25 @@ impl<'h> Source<'h> {
         let mut pending: Vec<(DraftId, User)> =
             ids.into_iter().rev().map(|id| (id, None)).collect();
         loop {
+            self.settle();
             let mut later = Vec::new();
             let mut missing: BTreeSet<PackageKey> = BTreeSet::new();
             while let Some((id, user)) = pending.pop() {
-                let Some(Draft { label, what, ends }) = self.drafts.get(id) else { continue };
+                let Some(Draft { label, what, ends, .. }) = self.names.get(id) else { continue };
                 if ends.is_some() {
                     continue;
                 }
-                if what.is_none() && !self.universe.is_loaded(label) {
-                    missing.insert((label.repo.clone(), label.package.clone()));
-                    later.push((id, user));
-                    continue;
-                }
-                let resolved = match what {
-                    Some(what) => Ok(Some(what.clone())),
-                    None => patterns::resolve(&self.universe, label),
+                let resolved = match (what, self.names.home(id)) {
+                    (Some(what), _) => Ok(Some(what.clone())),
+                    (None, HomeState::Loaded(package)) => {
+                        patterns::resolve_in(&self.universe, package, label).map(Some)
+                    }
+                    (None, HomeState::Broken) => patterns::resolve(&self.universe, label),
+                    (None, HomeState::New) => {
+                        missing.insert((label.repo.clone(), label.package.clone()));
+                        later.push((id, user));
+                        continue;
+                    }
                 };
                 match resolved {
                     Ok(Some(what)) => self.open_one(id, what, &mut pending),
@@ -172,36 +156,44 @@ impl<'h> Source<'h> {
         }
     }
 
+    /// Finds out how far packages are known.
+    fn settle(&mut self) {
+        let universe = &self.universe;
+        self.names.settle(|key| match universe.packages.get(&key.0, &key.1) {
+            Some(package) => HomeState::Loaded(package.clone()),
+            None if universe.was_asked_for(key) => HomeState::Broken,
+            None => HomeState::New,
+        });
+    }
+
     /// Notes the dependencies of a node; those that are not open are to be opened next.
     fn open_one(&mut self, id: DraftId, what: What, pending: &mut Vec<(DraftId, User)>) {
         let start = self.ends.len();
         match &what {
             What::Rule(decl) => {
-                for (position, labels) in labels_of(decl, self.edges.implicit).enumerate() {
-                    for label in labels {
-                        let end = self.add(label.clone(), None);
-                        self.ends.push(end);
-                        pending.push((end, Some((id, position))));
-                    }
+                for (position, label) in labels_of(decl, self.edges.implicit) {
+                    let end = self.names.add(label, None);
+                    self.ends.push(end);
+                    pending.push((end, Some((id, position))));
                 }
                 if self.edges.implicit
                     && decl.rule.test
                     && let Some(label) = test_toolchain()
                 {
-                    let end = self.add(label, None);
+                    let end = self.names.add(&label, None);
                     self.ends.push(end);
                     pending.push((end, None));
                 }
             }
             What::Output(decl) => {
-                let end = self.add(decl.label.clone(), Some(What::Rule(decl.clone())));
+                let end = self.names.add(&decl.label, Some(What::Rule(decl.clone())));
                 self.ends.push(end);
                 pending.push((end, None));
             }
             What::Source(_) => {}
         }
         let ends = start..self.ends.len();
-        if let Some(draft) = self.drafts.get_mut(id) {
+        if let Some(draft) = self.names.get_mut(id) {
             draft.what = Some(what);
             draft.ends = Some(ends);
         }
@@ -209,7 +201,7 @@ impl<'h> Source<'h> {
 
     fn report(&mut self, error: RuleError, user: User) {
         let named = user.and_then(|(user, position)| {
-            let What::Rule(decl) = self.drafts.get(user)?.what.as_ref()? else { return None };
+            let What::Rule(decl) = self.names.get(user)?.what.as_ref()? else { return None };
             let (attribute, _) = decl.rule.attrs.get(position)?;
             Some((decl.clone(), attribute.clone()))
         });
@@ -222,19 +214,15 @@ impl<'h> Source<'h> {
     /// The graph of everything that is loaded, and what each pattern names in it.
     pub(super) fn graph(&mut self) -> (TargetGraph, HashMap<String, NodeSet>) {
         let packages = self.packages();
-        let known = |draft: &&DraftId| self.drafts.get(**draft).is_some_and(|d| d.what.is_some());
-        let mut order: Vec<DraftId> = (0..self.drafts.len()).collect();
-        order.retain(|id| known(&id));
-        let label = |id: &DraftId| self.drafts.get(*id).map(|draft| &draft.label);
-        order.sort_unstable_by(|a, b| label(a).cmp(&label(b)));
-        let mut places: Vec<Option<NodeId>> = vec![None; self.drafts.len()];
+        let order = self.names.sorted();
+        let mut places: Vec<Option<NodeId>> = vec![None; self.names.len()];
         for (index, id) in order.iter().enumerate() {
             if let Some(place) = places.get_mut(*id) {
                 *place = Some(NodeId::from_index(index));
             }
         }
         let place = |id: &DraftId| places.get(*id).copied().flatten();
-        let sorted = || order.iter().filter_map(|id| self.drafts.get(*id));
+        let sorted = || order.iter().filter_map(|id| self.names.get(*id));
         let edges = Edges::new(sorted().map(|draft| {
             let ends = draft.ends.clone().and_then(|ends| self.ends.get(ends));
             let near = if ends.is_none() { self.near(draft) } else { Vec::new() };
@@ -270,10 +258,10 @@ impl<'h> Source<'h> {
 
     /// The dependencies of a node that is not open, as far as they are known for other reasons.
     fn near(&self, draft: &Draft) -> Vec<DraftId> {
-        let known = |label: &Label| self.ids.get(label).copied();
+        let known = |label: &Label| self.names.find(label);
         match &draft.what {
             Some(What::Rule(decl)) => {
-                labels_of(decl, self.edges.implicit).flatten().filter_map(known).collect()
+                labels_of(decl, self.edges.implicit).filter_map(|(_, label)| known(label)).collect()
             }
             Some(What::Output(decl)) => known(&decl.label).into_iter().collect(),
             Some(What::Source(_)) | None => Vec::new(),
@@ -287,10 +275,7 @@ impl<'h> Source<'h> {
         if !wants.members && !wants.files && !wants.outputs {
             return out;
         }
-        let labels = self.drafts.iter().map(|draft| &draft.label);
-        let keys: BTreeSet<PackageKey> =
-            labels.map(|label| (label.repo.clone(), label.package.clone())).collect();
-        for key in keys {
+        for key in self.names.packages() {
             let (repo, folder) = (&key.0, &key.1);
             let Some(package) = self.universe.packages.get(repo, folder) else { continue };
             let found = match wants.members || wants.outputs {
@@ -299,7 +284,7 @@ impl<'h> Source<'h> {
             };
             let mut facts = DraftedFacts::default();
             for (label, what) in found {
-                let id = self.add(label, Some(what));
+                let id = self.names.add(&label, Some(what));
                 if wants.members {
                     facts.members.push(id);
                 }
@@ -308,9 +293,9 @@ impl<'h> Source<'h> {
                 && let Some(file) = package_file(repo, folder)
             {
                 let loads = self.universe.packages.loads(&file);
-                let mut add = |label| self.add(label, Some(What::Source(None)));
-                facts.loads = loads.into_iter().map(&mut add).collect();
-                facts.build_file = Some(add(file));
+                let mut add = |label| self.names.add(label, Some(What::Source(None)));
+                facts.loads = loads.iter().map(&mut add).collect();
+                facts.build_file = Some(add(&file));
             }
             out.insert(key, facts);
         }
@@ -318,16 +303,18 @@ impl<'h> Source<'h> {
     }
 }
 
-/// The labels that each attribute of a declaration depends on, in the order of attributes.
-/// Implicit are those that the target does not name itself: private ones and defaults.
-fn labels_of(decl: &TargetDecl, implicit: bool) -> impl Iterator<Item = Vec<&Label>> {
-    decl.rule.attrs.iter().zip(&decl.attrs).map(move |((name, spec), value)| {
+/// The labels that a declaration depends on, each with the position of its attribute. Implicit are
+/// those that the target does not name itself: private ones and defaults.
+fn labels_of(decl: &TargetDecl, implicit: bool) -> impl Iterator<Item = (usize, &Label)> {
+    let counts = move |name: &str, spec: &AttrSpec, value: &AttrValue| {
         let is_output = matches!(spec.kind, AttrKind::Output | AttrKind::OutputList);
-        let is_implicit = name.starts_with('_') || *value == spec.default;
-        if is_output || (is_implicit && !implicit) {
-            return Vec::new();
-        }
-        value.labels().into_iter().chain(value.conditions()).collect()
+        !is_output && (implicit || !(name.starts_with('_') || *value == spec.default))
+    };
+    let attributes = decl.rule.attrs.iter().zip(&decl.attrs).enumerate();
+    let counting = attributes.filter(move |(_, ((name, spec), value))| counts(name, spec, value));
+    counting.flat_map(|(position, (_, value))| {
+        let labels = value.labels().into_iter().chain(value.conditions());
+        labels.map(move |label| (position, label))
     })
 }
 

@@ -74,7 +74,7 @@ impl<'a, 'm> Need<'a, 'm> {
                 break;
             }
         }
-        let all = self.past.rows().map(|row| row.id);
+        let all = self.past.ids();
         let dead = all.filter(|id| !self.live.contains(id)).collect();
         (self.nodes, dead)
     }

@@ -69,7 +69,7 @@ impl Suspects {
         if now.surface != entry.summary.surface {
             self.all_of(key, entry);
         }
-        for row in &entry.rows {
+        for row in entry.rows.get() {
             let Some(decl) = package.targets.get(row.name) else {
                 self.used.insert(row.id);
                 continue;
@@ -91,7 +91,7 @@ impl Suspects {
     fn all_of(&mut self, key: &PackageKey, entry: &Entry<'_>) {
         let (repo, package) = key;
         self.sources.insert(key.clone());
-        for row in &entry.rows {
+        for row in entry.rows.get() {
             let (repo, package, name) = (repo.clone(), package.clone(), row.name.into());
             self.labels.insert(Label { repo, package, name });
             self.used.insert(row.id);
@@ -136,7 +136,7 @@ impl Suspects {
     fn add_users(&mut self, session: &Session<'_>) {
         // What is built for something else only is configured by way of those who depend on it.
         let mut elsewhere: Vec<TargetId> = Vec::new();
-        for row in session.past.rows().filter(|row| !row.main) {
+        for row in session.past.rows_elsewhere() {
             let label = session.past.label(row.id);
             if self.used.contains(&row.id) || label.is_some_and(|l| self.labels.contains(&l)) {
                 elsewhere.push(row.id);
@@ -149,7 +149,7 @@ impl Suspects {
             return;
         }
         for (key, entry) in &session.past.entries {
-            for row in &entry.rows {
+            for row in entry.rows.get() {
                 let uses = row.deps.iter().any(|dep| self.used.contains(dep))
                     || row.sources.iter().any(|source| self.sources.contains(source));
                 if uses {

@@ -14,6 +14,7 @@ mod macros;
 mod memory;
 mod packages;
 mod queries;
+mod query_memory;
 mod repositories;
 mod toolchains;
 mod workspace;

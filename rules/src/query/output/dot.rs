@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
-use super::{OutputOptions, shown};
+use super::{OutputOptions, Shown};
 use crate::query::graph::{NodeId, TargetGraph};
 use crate::query::set::NodeSet;
 
@@ -63,7 +63,7 @@ fn groups(graph: &TargetGraph, selected: &NodeSet, factored: bool) -> Vec<Vec<No
 fn name(graph: &TargetGraph, group: &[NodeId], limit: usize) -> String {
     let mut out = String::new();
     for (index, id) in group.iter().enumerate() {
-        let label = shown(graph, *id).replace('\\', "\\\\").replace('"', "\\\"");
+        let label = Shown { graph, id: *id }.to_string().replace('\\', "\\\\").replace('"', "\\\"");
         if limit > 0 && index > 0 && out.len() + label.len() + 2 > limit {
             out.push_str(&format!("\\n...and {} more items", group.len() - index));
             break;
