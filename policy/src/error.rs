@@ -6,10 +6,11 @@ use std::sync::Arc;
 use maestro_core::FailureKind;
 
 maestro_core::error_codes! {
-    /// A policy file is missing, too large, not UTF-8, or cannot be read.
+    /// Policies are missing, too large, not UTF-8, or cannot be read.
     ///
-    /// Fix: check the path; policies are regular files that end in `.rego`, data stands in files
-    /// called `data.json`, and links inside a folder are not followed.
+    /// Fix: check the path; policies are regular files that end in `.rego`, and data stands in
+    /// files called `data.json`. Links inside a folder are not followed: name what they point to.
+    /// A folder without policies guards nothing: name another one, or none.
     File = "MAE0700",
     /// The text is not Rego.
     ///
@@ -32,7 +33,8 @@ maestro_core::error_codes! {
     /// A policy could never deny anything.
     ///
     /// Fix: write `deny contains {"code": …, "msg": …} if …`, or an `allow` that has a condition.
-    /// A policy that is never false guards nothing, however long it is.
+    /// A policy that is never false guards nothing, however long it is. A `deny` in a file of tests
+    /// is not asked: move it to a file whose name does not end in `_test.rego`.
     Toothless = "MAE0705",
     /// `deny` or `allow` has the wrong form.
     ///

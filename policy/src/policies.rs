@@ -8,7 +8,7 @@ use crate::engine::{Engine, on_own_stack};
 use crate::error::{Code, Finding, LoadError, sorted};
 use crate::index::{ALLOW, DENY, Index};
 use crate::lint as remarks;
-use crate::sources::Sources;
+use crate::sources::{SourceFile, Sources};
 use crate::teeth::{self, entries};
 
 /// Policies that are loaded. Copies share nothing that changes; decisions may run at once.
@@ -51,15 +51,18 @@ pub(crate) struct Analyzed {
 }
 
 impl Policies {
-    /// Loads policies. Files of tests are left out.
+    /// Loads policies. Files of tests are read for what would decide if it stood elsewhere, and
+    /// take no part.
     pub fn load(sources: &Sources) -> Result<Self, LoadError> {
         let digest = sources.digest();
-        let mut deciding = sources.clone();
+        let (mut deciding, mut tests) = (sources.clone(), sources.clone());
         deciding.modules.retain(|module| !module.is_test());
-        let Analyzed { engine, index, errors, .. } = analyzed(&deciding)?;
+        tests.modules.retain(SourceFile::is_test);
+        let Analyzed { engine, index, mut errors, .. } = analyzed(&deciding)?;
+        errors.extend(on_own_stack(|| misplaced(&tests)).ok_or_else(crashed)?);
         match errors.is_empty() {
             true => Ok(Self { engine, digest, entries: entries_of(&index) }),
-            false => Err(LoadError(errors)),
+            false => Err(LoadError(sorted(errors))),
         }
     }
 
@@ -93,8 +96,21 @@ pub fn lint(sources: &Sources) -> Vec<Finding> {
 
 /// Parses and checks modules, on a stack that is large enough.
 pub(crate) fn analyzed(sources: &Sources) -> Result<Analyzed, LoadError> {
-    let crashed = || LoadError(vec![Finding::new(Code::Evaluation, "the evaluator broke down")]);
     on_own_stack(|| analyze(sources)).ok_or_else(crashed)
+}
+
+fn crashed() -> LoadError {
+    LoadError(vec![Finding::new(Code::Evaluation, "the evaluator broke down")])
+}
+
+/// What is wrong with files of tests as far as decisions go. One that does not parse may hold
+/// anything, so it is wrong as well.
+fn misplaced(tests: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut engine = Engine::parse(tests, &mut findings);
+    let index = Index::of(&engine.modules(), &mut findings);
+    findings.extend(teeth::in_tests(&index));
+    findings
 }
 
 fn analyze(sources: &Sources) -> Analyzed {
@@ -104,6 +120,7 @@ fn analyze(sources: &Sources) -> Analyzed {
     let index = Index::of(&engine.modules(), &mut errors);
     let checked = check::check(&index, &sources.data);
     errors.extend(checked.findings.iter().cloned());
+    errors.extend(teeth::in_tests(&index));
     if parsed {
         errors.extend(teeth::check(&index, &checked));
     }

@@ -1,9 +1,12 @@
 //! Reads policies: files and folders of `.rego` modules, and `data.json` documents beside them.
 //!
-//! In a folder links are not followed, hidden folders are left out, and everything else than
-//! regular files is passed by. All sizes and counts are bounded. Nothing is parsed here but data.
+//! What looks like a policy and is not read is an error, since a rule that nobody asks looks just
+//! like a rule that nobody breaks: a link inside a folder, a folder or file that cannot be read, a
+//! folder without any policy. Hidden folders and files of other names are passed by.
+//! All sizes and counts are bounded. Nothing is parsed here but data.
 
-use std::fs::{File, Metadata};
+use std::ffi::OsStr;
+use std::fs::{DirEntry, File, FileType, Metadata};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +22,8 @@ use crate::error::{Code, Finding, LoadError, sorted};
 
 /// The end of the names of test files.
 const TEST_SUFFIX: &str = "_test.rego";
+/// The end of the names of modules.
+const MODULE_SUFFIX: &str = ".rego";
 /// The name of files of data.
 const DATA_FILE: &str = "data.json";
 /// The root of decision points, which data may not touch.
@@ -109,38 +114,59 @@ impl Reader {
     }
 
     fn folder(&mut self, top: &Path) {
-        let mut folders = vec![top.to_owned()];
+        let (mut folders, mut has_files) = (vec![top.to_owned()], false);
         while let Some(folder) = folders.pop() {
-            let entries = match std::fs::read_dir(&folder) {
+            let entries = std::fs::read_dir(&folder).and_then(Iterator::collect);
+            let mut entries: Vec<DirEntry> = match entries {
                 Ok(entries) => entries,
                 Err(error) => return self.io(&folder, &error),
             };
-            let mut paths: Vec<PathBuf> =
-                entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-            paths.sort();
-            self.entries += paths.len();
+            self.entries += entries.len();
             if self.entries > POLICY_ENTRIES_MAX {
                 let message =
                     format!("`{}` holds more than {POLICY_ENTRIES_MAX} files", self.shown(top));
                 return self.report(message, "name the folder that holds the policies");
             }
-            for path in paths {
-                let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if found.is_dir() && !name.starts_with('.') {
-                    folders.push(path);
-                } else if found.is_file() && (name.ends_with(".rego") || name == DATA_FILE) {
-                    self.file(&path, top, &found);
+            entries.sort_by_key(DirEntry::file_name);
+            for path in entries.into_iter().map(|entry| entry.path()) {
+                match std::fs::symlink_metadata(&path) {
+                    Ok(found) if is_policy(&path) && !found.is_dir() => {
+                        has_files = true;
+                        self.entry(&path, top, &found);
+                    }
+                    Ok(found) if is_hidden(&path) || !may_hold(&path, found.file_type()) => {}
+                    Ok(found) if found.is_dir() => folders.push(path),
+                    Ok(_) => self.link(&path),
+                    Err(error) => self.io(&path, &error),
                 }
             }
         }
+        if !has_files {
+            let message = format!("`{}` holds no policies", self.shown(top));
+            let hint = "policies end in `.rego`, data is called `data.json`; name another folder, \
+                        or none";
+            self.report(message, hint);
+        }
+    }
+
+    /// Reads a file of a folder.
+    fn entry(&mut self, path: &Path, top: &Path, found: &Metadata) {
+        match found.is_symlink() {
+            true => self.link(path),
+            false => self.file(path, top, found),
+        }
+    }
+
+    fn link(&mut self, path: &Path) {
+        let message = format!("`{}` is a link, and links are not followed", self.shown(path));
+        let hint = "put what it points to in its place, or name that beside the folder";
+        self.report(message, hint);
     }
 
     /// Reads a file; `top` is the folder that was named, or the one in which the file lies.
     fn file(&mut self, path: &Path, top: &Path, found: &Metadata) {
-        let is_data = path.file_name().is_some_and(|name| name == DATA_FILE);
-        let is_module = path.extension().is_some_and(|extension| extension == "rego");
-        if !found.is_file() || !(is_data || is_module) {
+        let is_data = is_data(path);
+        if !found.is_file() || !is_policy(path) {
             let message = format!("`{}` is no policy", self.shown(path));
             return self.report(message, "policies end in `.rego`, data is called `data.json`");
         }
@@ -237,6 +263,25 @@ impl Reader {
     fn report(&mut self, message: String, hint: &str) {
         self.findings.push(Finding::new(Code::File, message).hint(hint));
     }
+}
+
+fn is_data(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == DATA_FILE)
+}
+
+/// Whether a name is one of those that are read.
+fn is_policy(path: &Path) -> bool {
+    let name = path.file_name().map_or(&[][..], OsStr::as_encoded_bytes);
+    is_data(path) || name.ends_with(MODULE_SUFFIX.as_bytes())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Whether policies may lie below a path: it is a folder, or a link to one.
+fn may_hold(path: &Path, kind: FileType) -> bool {
+    kind.is_dir() || (kind.is_symlink() && path.is_dir())
 }
 
 /// Adds the keys of `other`; the path of a key that has another value already is an error.

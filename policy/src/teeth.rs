@@ -5,13 +5,14 @@
 //! - an `allow` that is not plainly true.
 //!
 //! A policy that cannot is refused, and so is a module of which no rule is read, directly or not,
-//! by a `deny` or an `allow`: it looks as if it guarded something, and guards nothing.
+//! by a `deny` or an `allow`: it looks as if it guarded something, and guards nothing. So does a
+//! `deny` or an `allow` in a file of tests.
 
 use std::collections::BTreeSet;
 
 use crate::check::Checked;
 use crate::error::{Code, Finding, did_you_mean};
-use crate::index::{ALLOW, DENY, Index, RuleId, TEST_PREFIX};
+use crate::index::{ALLOW, DENY, Index, RuleEntry, RuleId, TEST_PREFIX, point_of};
 use crate::syntax::{Expr, ExprRef, Literal, Query, Rule, RuleBody, RuleHead, at, is_function};
 
 /// What is wrong with the policies of an index.
@@ -47,6 +48,25 @@ pub(crate) fn check(index: &Index, checked: &Checked) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// What files of tests would decide if they took part: it looks like a policy, and is none.
+pub(crate) fn in_tests(index: &Index) -> Vec<Finding> {
+    let is_entry = |rule: &&RuleEntry| {
+        let module = index.modules.get(rule.module);
+        module.is_some_and(|module| module.is_test && point_of(&module.package).is_some())
+            && [DENY, ALLOW].contains(&rule.name())
+    };
+    let tell = |rule: &RuleEntry| {
+        let (name, span) = (rule.name(), rule.span());
+        let file = span.source.get_path();
+        let message = format!("`{file}` is a file of tests, so its `{name}` is never asked");
+        let finding = Finding::new(Code::Toothless, message)
+            .hint("a policy stands in a file whose name does not end in `_test.rego`")
+            .hint("a rule that serves tests alone takes another name");
+        at(span, finding)
+    };
+    index.rules.iter().filter(is_entry).map(tell).collect()
 }
 
 /// The rules that a `deny` or an `allow` of some packages reads, with these.

@@ -1,5 +1,6 @@
 //! Policies and inputs that mean harm: each ends soon, with a denial or an error.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -143,11 +144,22 @@ fn odd_files_do_not_hang_or_fill_memory() {
     write("p/good.rego", b"package maestro.effect\n");
     write("p/.git/hidden.rego", b"package x\n");
     write("p/notes.txt", b"no policy\n");
+    symlink("nowhere", root.join("p/notes")).expect("a link");
+    symlink(root.join("p"), root.join("p/.hidden")).expect("a link");
+    assert_eq!(read(root, "p"), ["p/good.rego"]);
+
     symlink(root.join("p"), root.join("p/loop")).expect("a link");
     symlink("/dev/zero", root.join("p/zero.rego")).expect("a link");
     let fifo = std::process::Command::new("mkfifo").arg(root.join("p/pipe.rego")).status();
     assert!(fifo.expect("mkfifo runs").success());
-    assert_eq!(read(root, "p"), ["p/good.rego"]);
+    assert_eq!(
+        read(root, "p"),
+        [
+            "`p/loop` is a link, and links are not followed",
+            "`p/pipe.rego` is no policy",
+            "`p/zero.rego` is a link, and links are not followed",
+        ]
+    );
 
     assert_eq!(read(root, "p/pipe.rego"), ["`p/pipe.rego` is no policy"]);
     assert_eq!(read(root, "p/zero.rego"), ["`p/zero.rego` is no policy"]);
@@ -158,6 +170,41 @@ fn odd_files_do_not_hang_or_fill_memory() {
     huge.set_len(100 * 1024 * 1024 * 1024).expect("a sparse file");
     assert_eq!(read(root, "huge.rego"), ["`huge.rego` is larger than 1048576 bytes"]);
     assert!(read(root, "none")[0].starts_with("cannot read `none`"));
+}
+
+/// What nobody reads looks like what nobody breaks.
+#[test]
+fn policies_that_are_not_read_are_errors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
+    let check = |name: &str, make: &dyn Fn(&Path), expect: &str| {
+        let top = root.join(name);
+        std::fs::create_dir(&top).expect("a folder");
+        make(&top);
+        assert_eq!(read(root, name), [expect], "{name}");
+    };
+    let rego = |path: PathBuf| std::fs::write(path, "package maestro.effect\n").expect("written");
+    check("empty", &|_| {}, "`empty` holds no policies");
+    let other = |top: &Path| std::fs::write(top.join("deny.rego.txt"), "").expect("written");
+    check("other", &other, "`other` holds no policies");
+    let hidden = |top: &Path| {
+        std::fs::create_dir(top.join(".off")).expect("a folder");
+        rego(top.join(".off/deny.rego"));
+    };
+    check("hidden", &hidden, "`hidden` holds no policies");
+    rego(root.join("deny.rego"));
+    let dangling = |top: &Path| symlink("nowhere", top.join("deny.rego")).expect("a link");
+    check("dangling", &dangling, "`dangling/deny.rego` is a link, and links are not followed");
+    let data = |top: &Path| symlink("../deny.rego", top.join("data.json")).expect("a link");
+    check("data", &data, "`data/data.json` is a link, and links are not followed");
+    // Names that are not UTF-8 are read like others.
+    let odd = |top: &Path| {
+        rego(top.join(std::ffi::OsStr::from_bytes(b"d\xff.rego")));
+    };
+    check("odd", &odd, "odd/d\u{fffd}.rego");
+    // What is named is meant, wherever it lies.
+    symlink("deny.rego", root.join("named.rego")).expect("a link");
+    assert_eq!(read(root, "named.rego"), ["named.rego"]);
 }
 
 #[test]
@@ -185,7 +232,7 @@ fn data_is_an_object_without_contradictions() {
         &[("data.json", "{\"a\": {\"x\": 1}}"), ("a/data.json", "{\"y\": 2}")],
         Ok(json!({"a": {"x": 1, "y": 2}})),
     );
-    check(&[("other.json", "{\"a\": 1}")], Ok(json!({})));
+    check(&[("data.json", "{}"), ("other.json", "{\"a\": 1}")], Ok(json!({})));
     check(&[("data.json", "{\"a\": 1}"), ("a/data.json", "{\"y\": 2}")], Err("`data.a`"));
     check(&[("data.json", "[1]")], Err("it is no object"));
     check(&[("data.json", "{\"a\": 1")], Err("EOF"));

@@ -168,6 +168,33 @@ fn a_policy_that_can_deny_nothing_does_not_load() {
 }
 
 #[test]
+fn a_policy_in_a_file_of_tests_is_an_error() {
+    let policy = "package maestro.effect\ndeny contains \"x\" if input.effect.publishes\n";
+    let check = |test: &str, expect: &[&str]| {
+        let module = SourceFile::new("smoke_test.rego", test);
+        let sources = sources(&[policy]).with([module]);
+        assert_eq!(told(Policies::load(&sources).map(drop)), expect, "{test}");
+        let linted = crate::lint(&sources);
+        assert_eq!(linted.iter().any(crate::Finding::is_error), !expect.is_empty(), "{test}");
+    };
+    check(
+        "package maestro.effect_test\nimport data.maestro.effect\ntest_x if true\n",
+        &["MAE0704 1:9 there is no decision point `maestro.effect_test`"],
+    );
+    check("package maestro.effect.smoke_test\ntest_x if true\n", &[]);
+    check("package lib_test\ndeny contains \"x\" if true\ntest_x if true\n", &[]);
+    let told = |name: &str| {
+        format!("MAE0705 2:1 `smoke_test.rego` is a file of tests, so its `{name}` is never asked")
+    };
+    check(
+        "package maestro.effect\ndeny contains \"y\" if input.run.id == \"\"\n",
+        &[&told("deny")],
+    );
+    check("package maestro.effect.smoke\nallow if input.run.id == \"\"\n", &[&told("allow")]);
+    check("package maestro.effect\ndeny contains", &["MAE0701 2:14 expecting expression"]);
+}
+
+#[test]
 fn a_policy_has_a_decision_point() {
     let found = errors("package maestro.efect\ndeny contains \"x\" if input.x == 1\n");
     assert_eq!(found.first().map(|e| &e[..8]), Some("MAE0704 "), "{found:?}");
