@@ -181,7 +181,7 @@ pub fn load(name: &str, text: &str, includes: &Includes<'_>, defaults: &Defaults
     let read::Loader { sources, mut report, .. } = loader;
     let pipeline = template.and_then(|mut template| {
         let missing = complete::complete(&mut template, defaults, &mut report);
-        let found = order::order(&mut template.steps, &mut report);
+        let found = order::order(&mut template, &mut report);
         check::check(&template, &sources, &mut report);
         order::cycles(&template.steps, &found.edges, &mut report);
         let order::Ordered { edges, bindings } = found;

@@ -133,7 +133,7 @@ impl Check<'_> {
             let found = self.type_of(group, &Loop::None, false, early);
             self.part_of_text(&found, group.span, "a group");
         }
-        for (_, value) in &template.outputs {
+        for value in template.outputs.iter().map(|(_, value)| value).chain(&template.given) {
             self.type_of(value, &Loop::None, false, None);
         }
     }

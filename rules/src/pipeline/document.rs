@@ -8,7 +8,7 @@
 //! Aliases are copied; a copy counts against the bound on nodes as what it is a copy of does, so
 //! that few lines cannot become a huge tree. Tags other than `!!str` and its kind mean nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
@@ -191,6 +191,8 @@ struct Build<'a> {
     text: &'a str,
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
+    /// The anchors that an alias names.
+    aliased: HashSet<usize>,
     nodes: usize,
     documents: usize,
     root: Option<Node>,
@@ -203,6 +205,7 @@ impl<'a> Build<'a> {
             text,
             open: Vec::new(),
             anchors: HashMap::new(),
+            aliased: HashSet::new(),
             nodes: 0,
             documents: 0,
             root: None,
@@ -328,7 +331,12 @@ impl<'a> Build<'a> {
         }
         let size = self.anchors.get(&anchor)?.1;
         self.count(size, span, report)?;
-        let kind = self.anchors.get(&anchor)?.0.kind.clone();
+        let named = &self.anchors.get(&anchor)?.0;
+        let kind = named.kind.clone();
+        if self.aliased.insert(anchor) {
+            report.shared.push(named.span);
+        }
+        report.shared.push(span);
         self.finished(Node { span, kind }, 0, size, report)
     }
 
@@ -429,15 +437,20 @@ pub(crate) fn offsets(raw: &str, value: &str, style: Style) -> Vec<u32> {
     let blanks = |text: &[u8]| text.iter().take_while(|b| b" \t\r\n".contains(*b)).count();
     while let Some(rest) = value.get(out.len()..).filter(|rest| !rest.is_empty()) {
         let ahead = raw.get(at..).unwrap_or_default();
-        let run = blanks(ahead);
         match ahead {
             // A line that goes on: nothing comes of its break.
             [b'\\', b'\r' | b'\n', after @ ..] if style == Style::Double => {
                 at += 2 + blanks(after);
             }
-            // Broken lines: blanks stand for blanks, whatever their number.
-            _ if ahead.get(..run).unwrap_or_default().contains(&b'\n') => {
-                out.extend(std::iter::repeat_n(number(at), blanks(rest)));
+            // A run of blanks is walked once, however long it is.
+            [b' ' | b'\t' | b'\r' | b'\n', ..] => {
+                let run = blanks(ahead);
+                if ahead.get(..run).unwrap_or_default().contains(&b'\n') {
+                    // Broken lines: blanks stand for blanks, whatever their number.
+                    out.extend(std::iter::repeat_n(number(at), blanks(rest)));
+                } else {
+                    out.extend((at..at + run).map(number));
+                }
                 at += run;
             }
             [b'\\', ..] if style == Style::Double => {

@@ -2,7 +2,8 @@
 //!
 //! One tree serves for all values of a template: a literal, a text with expressions in it, a list
 //! or a mapping of such, or an expression proper. So one check finds their types, one evaluation
-//! computes them, and including a template replaces its params by the trees that they stand for.
+//! computes them, and including a template replaces its params by the trees that they stand for:
+//! never by texts, so that nothing that a value says becomes an expression.
 //!
 //! Expressions are total: no loops, no recursion, no effects; every operation has a result or a
 //! typed error, and takes time that its length bounds. [`check`] finds at lint what can be known
@@ -14,10 +15,13 @@ mod lexer;
 mod parse;
 mod typing;
 
+use std::sync::Arc;
+
 use regex::{Regex, RegexBuilder};
 
 use super::limits::PATTERN_BYTES_MAX;
 use super::source::{Span, Spanned};
+use super::template::Param;
 
 pub(crate) use check::{Environment, Loop, type_of};
 pub use eval::{EvalError, Outcome, Scope, eval};
@@ -61,6 +65,9 @@ pub enum ExprKind {
     Matches(Box<Expr>, Pattern),
     /// A function.
     Call(Function, Vec<Expr>),
+    /// What an include gives a param of the pipeline that it includes. It sees what the include
+    /// sees, wherever it stands, and must be a value that the param allows.
+    Given(Arc<Param>, Box<Expr>),
 }
 
 impl Expr {
@@ -102,7 +109,10 @@ impl Expr {
                 parts.iter().for_each(|part| part.walk(visit));
             }
             ExprKind::Map(entries) => entries.iter().for_each(|(_, value)| value.walk(visit)),
-            ExprKind::Field(of, _) | ExprKind::Not(of) | ExprKind::Matches(of, _) => of.walk(visit),
+            ExprKind::Field(of, _)
+            | ExprKind::Not(of)
+            | ExprKind::Matches(of, _)
+            | ExprKind::Given(_, of) => of.walk(visit),
             ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => {
                 left.walk(visit);
                 right.walk(visit);
@@ -123,26 +133,58 @@ impl Expr {
         found
     }
 
-    /// The tree with every part replaced for which `replace` gives something, innermost first.
-    pub(crate) fn map(self, replace: &dyn Fn(Self) -> Self) -> Self {
-        let Self { kind, span } = self;
-        let one = |part: Box<Self>| Box::new(part.map(replace));
-        let all = |parts: Vec<Self>| parts.into_iter().map(|part| part.map(replace)).collect();
-        let kind = match kind {
-            ExprKind::Literal(_) | ExprKind::Root(_) => kind,
-            ExprKind::Text(parts) => ExprKind::Text(all(parts)),
-            ExprKind::List(parts) => ExprKind::List(all(parts)),
-            ExprKind::Call(function, parts) => ExprKind::Call(function, all(parts)),
-            ExprKind::Map(entries) => ExprKind::Map(
-                entries.into_iter().map(|(key, value)| (key, value.map(replace))).collect(),
-            ),
-            ExprKind::Field(of, name) => ExprKind::Field(one(of), name),
-            ExprKind::Not(of) => ExprKind::Not(one(of)),
-            ExprKind::Matches(of, pattern) => ExprKind::Matches(one(of), pattern),
-            ExprKind::Index(left, right) => ExprKind::Index(one(left), one(right)),
-            ExprKind::Binary(op, left, right) => ExprKind::Binary(op, one(left), one(right)),
-        };
-        replace(Self { kind, span })
+    /// Puts something else in the place of every part for which `other` gives it, outermost
+    /// first. What was put there is not looked at again.
+    pub(crate) fn rewrite(&mut self, other: &mut dyn FnMut(&Self) -> Option<Self>) {
+        if let Some(other) = other(self) {
+            *self = other;
+            return;
+        }
+        match &mut self.kind {
+            ExprKind::Literal(_) | ExprKind::Root(_) => {}
+            ExprKind::Text(parts) | ExprKind::List(parts) | ExprKind::Call(_, parts) => {
+                parts.iter_mut().for_each(|part| part.rewrite(other));
+            }
+            ExprKind::Map(entries) => {
+                entries.iter_mut().for_each(|(_, value)| value.rewrite(other));
+            }
+            ExprKind::Field(of, _)
+            | ExprKind::Not(of)
+            | ExprKind::Matches(of, _)
+            | ExprKind::Given(_, of) => of.rewrite(other),
+            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => {
+                left.rewrite(other);
+                right.rewrite(other);
+            }
+        }
+    }
+
+    /// How many parts it has, itself included.
+    pub(crate) fn size(&self) -> usize {
+        let mut count = 0;
+        self.walk(&mut |_| count += 1);
+        count
+    }
+
+    /// How deep its parts nest.
+    pub(crate) fn depth(&self) -> usize {
+        let deepest = |parts: &[Self]| parts.iter().map(Self::depth).max().unwrap_or(0);
+        1 + match &self.kind {
+            ExprKind::Literal(_) | ExprKind::Root(_) => 0,
+            ExprKind::Text(parts) | ExprKind::List(parts) | ExprKind::Call(_, parts) => {
+                deepest(parts)
+            }
+            ExprKind::Map(entries) => {
+                entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0)
+            }
+            ExprKind::Field(of, _)
+            | ExprKind::Not(of)
+            | ExprKind::Matches(of, _)
+            | ExprKind::Given(_, of) => of.depth(),
+            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => {
+                left.depth().max(right.depth())
+            }
+        }
     }
 }
 

@@ -12,11 +12,15 @@ pub(crate) const STEPS_MAX: usize = 20_000;
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
 /// Deepest nesting of operators, calls and brackets in an expression.
 pub(crate) const EXPRESSION_NESTING_MAX: usize = 64;
+/// Deepest nesting of an expression once values of includes stand in the place of their params.
+pub(crate) const INCLUDED_NESTING_MAX: usize = 4 * EXPRESSION_NESTING_MAX;
 /// Largest value that an expression comes to, in bytes of its JSON.
 pub(crate) const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest compiled pattern of `=~`, in bytes.
 pub(crate) const PATTERN_BYTES_MAX: usize = 1024 * 1024;
-/// Most findings that are told of one pipeline.
+/// Most pairs of steps of which one follows the other.
+pub(crate) const EDGES_MAX: usize = 1_000_000;
+/// Most findings of each severity that are told of one pipeline.
 pub(crate) const FINDINGS_MAX: usize = 100;
 /// Deepest chain of pipelines that include each other.
 pub(crate) const INCLUDES_DEPTH_MAX: usize = 16;

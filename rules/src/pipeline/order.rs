@@ -7,6 +7,10 @@
 //! | that names no step, and has no `needs` | the one above it |
 //! | that is an effect, and has no `needs` | every step above it |
 //!
+//! An include is ordered like a step, which is an effect where any of its steps is; each of its
+//! steps follows what the include follows. Who needs an include, or stands below it, follows the
+//! steps of it that no other of it follows.
+//!
 //! A reference adds edges and never takes one away, so that naming an output cannot slip a
 //! deployment past a gate. Edges of order carry no data. A field that takes an artifact and was
 //! left out is *bound* to the nearest step above that makes one of the right kind: the reference
@@ -15,14 +19,18 @@
 //! The edges of effects are not drawn where others already say the same: an effect follows the
 //! steps above that no other step above it follows.
 
+mod flow;
+
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use self::flow::Flow;
 use super::complete::left_out;
 use super::definitions::{Artifact, FieldDefinition, Presence};
 use super::expression::{Expr, ExprKind, Root, Value, named};
 use super::report::Report;
 use super::source::{Span, Spanned};
-use super::template::{Repeat, Step};
+use super::template::{Repeat, Step, Template};
 use super::{Binding, Edge, StepId};
 use crate::error::Code;
 
@@ -47,25 +55,20 @@ pub(crate) struct Ordered {
 }
 
 /// Finds the edges between steps, and binds what they leave out.
-pub(crate) fn order(steps: &mut [Step], report: &mut Report) -> Ordered {
-    let ids: HashMap<String, StepId> = steps
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(at, step)| (step.id.value.clone(), StepId::new(at)))
-        .collect();
-    let mut edges = Edges::new(steps.len());
-    for (at, step) in steps.iter().enumerate() {
-        edges.of_step(at, step, &ids, report);
-    }
+pub(crate) fn order(template: &mut Template, report: &mut Report) -> Ordered {
+    let Template { steps, includes, .. } = template;
+    let mut edges = Flow::new(steps, includes).edges(report);
     let mut bindings = Vec::new();
     let mut makers: HashMap<Artifact, Vec<(StepId, &'static str)>> = HashMap::new();
     for at in 0..steps.len() {
+        if report.is_full() {
+            break;
+        }
         for field in left_out(&steps[at]) {
             let (Presence::Bound(kinds) | Presence::BoundIfAny(kinds)) = field.presence else {
                 continue;
             };
-            let found = nearest(steps, at, field, kinds, &makers, &edges, report);
+            let found = nearest_maker(steps, at, field, kinds, &makers, &mut edges, report);
             let Some((maker, output)) = found else { continue };
             let (span, name) = (steps[at].id.span, steps[maker.index()].id.value.clone());
             steps[at].with.push(reference(field.name, name, output, span));
@@ -101,13 +104,13 @@ fn reference(field: &str, name: String, output: &str, span: Span) -> (Spanned<St
 }
 
 /// The nearest maker above of one of some kinds.
-fn nearest(
+fn nearest_maker(
     steps: &[Step],
     at: usize,
     field: &FieldDefinition,
     kinds: &[Artifact],
     makers: &HashMap<Artifact, Vec<(StepId, &'static str)>>,
-    edges: &Edges,
+    edges: &mut Edges,
     report: &mut Report,
 ) -> Option<(StepId, &'static str)> {
     let step = &steps[at];
@@ -153,104 +156,76 @@ fn nearest(
     Some((maker, output))
 }
 
-/// Edges while they are found.
+/// Edges while they are found; each pair of steps once.
 struct Edges {
     list: Vec<Edge>,
-    seen: HashSet<(StepId, StepId)>,
+    places: HashMap<(StepId, StepId), usize>,
     /// Whom each step follows.
     before: Vec<Vec<StepId>>,
-    /// Steps above the current one that no step above it follows.
-    last: Vec<StepId>,
+    /// The first step that follows one below it.
+    climbs: usize,
+    /// The last two that were found to follow each other.
+    reached: Option<(StepId, StepId)>,
 }
 
 impl Edges {
     fn new(count: usize) -> Self {
         Self {
             list: Vec::new(),
-            seen: HashSet::new(),
+            places: HashMap::new(),
             before: vec![Vec::new(); count],
-            last: Vec::new(),
+            climbs: usize::MAX,
+            reached: None,
         }
     }
 
     fn add(&mut self, from: StepId, to: StepId, kind: EdgeKind) {
-        if from != to && self.seen.insert((from, to)) {
-            self.list.push(Edge { from, to, kind });
-            if let Some(before) = self.before.get_mut(to.index()) {
-                before.push(from);
+        if from == to {
+            return;
+        }
+        match self.places.entry((from, to)) {
+            Entry::Occupied(place) => {
+                // Data says more than order.
+                if let Some(edge) = self.list.get_mut(*place.get())
+                    && kind == EdgeKind::Data
+                {
+                    edge.kind = kind;
+                }
             }
-        } else if kind == EdgeKind::Data
-            && let Some(edge) = self.list.iter_mut().rev().find(|e| e.from == from && e.to == to)
-        {
-            // Data says more than order.
-            edge.kind = EdgeKind::Data;
+            Entry::Vacant(place) => {
+                place.insert(self.list.len());
+                self.list.push(Edge { from, to, kind });
+                if let Some(before) = self.before.get_mut(to.index()) {
+                    before.push(from);
+                }
+                if from > to {
+                    self.climbs = self.climbs.min(to.index());
+                }
+            }
         }
     }
 
-    fn of_step(
-        &mut self,
-        at: usize,
-        step: &Step,
-        ids: &HashMap<String, StepId>,
-        report: &mut Report,
-    ) {
-        let own = StepId::new(at);
-        let mut follows = Vec::new();
-        for (_, expr) in handled(step) {
-            for name in expr.steps() {
-                match ids.get(&name.value) {
-                    Some(id) if *id == own => self_reference(step, name, report),
-                    Some(id) => follows.push((*id, EdgeKind::Data)),
-                    // The check of types tells.
-                    None => {}
-                }
-            }
-        }
-        for name in step.needs.iter().flatten() {
-            match ids.get(&name.value) {
-                Some(id) if *id == own => {
-                    let message = format!("step `{}` needs itself", step.id.value);
-                    report.error(Code::PipelineCycle, name.span, message);
-                }
-                Some(id) => follows.push((*id, EdgeKind::Needs)),
-                None if report.unread.contains(&name.value) => {}
-                None => {
-                    let message = format!("there is no step `{}`", name.value);
-                    let unread = report.unread.clone();
-                    let known = ids.keys().chain(&unread).map(String::as_str);
-                    let draft = report.error(Code::PipelineReference, name.span, message);
-                    draft.suggest(&name.value, name.span, known);
-                }
-            }
-        }
-        match (&step.needs, step.uses.is_effect() || step.approval.is_some()) {
-            (Some(_), _) => {}
-            (None, true) => {
-                follows.extend(self.last.iter().map(|id| (*id, EdgeKind::Effect)));
-            }
-            (None, false) if follows.is_empty() && at > 0 => {
-                follows.push((StepId::new(at - 1), EdgeKind::Sequence));
-            }
-            (None, false) => {}
-        }
-        for (from, kind) in follows {
-            self.add(from, own, kind);
-        }
-        let before = &self.before[at];
-        self.last.retain(|id| !before.contains(id));
-        self.last.push(own);
+    fn before(&self, step: StepId) -> &[StepId] {
+        self.before.get(step.index()).map_or(&[], Vec::as_slice)
     }
 
     /// Whether a step follows another, over however many edges.
-    fn reaches(&self, from: StepId, to: StepId) -> bool {
+    ///
+    /// Nothing above `from` follows it, unless by a step that follows one below.
+    fn reaches(&mut self, from: StepId, to: StepId) -> bool {
+        if self.reached == Some((from, to)) {
+            return true;
+        }
         let mut seen = HashSet::new();
         let mut open = vec![to];
         while let Some(id) = open.pop() {
             if id == from {
+                self.reached = Some((from, to));
                 return true;
             }
-            if seen.insert(id) {
-                open.extend(self.before.get(id.index()).into_iter().flatten());
+            let is_above = id < from && id.index() < self.climbs;
+            if !is_above && seen.insert(id) {
+                open.extend(self.before(id));
             }
         }
         false
@@ -260,22 +235,6 @@ impl Edges {
         self.list.sort_by_key(|edge| (edge.to, edge.from));
         self.list
     }
-}
-
-/// Expressions of a step that are looked at before it runs, those of `until` included.
-fn handled(step: &Step) -> impl Iterator<Item = (&'static str, &Expr)> {
-    step.expressions()
-}
-
-fn self_reference(step: &Step, name: &Spanned<String>, report: &mut Report) {
-    if matches!(&step.repeat, Repeat::Until { condition, .. } if condition.steps().contains(&name))
-    {
-        return;
-    }
-    let message = format!("step `{}` takes something from itself", step.id.value);
-    report
-        .error(Code::PipelineCycle, name.span, message)
-        .hint("only `until` looks at what its own step made");
 }
 
 /// Tells of steps that wait for each other, with the whole circle.

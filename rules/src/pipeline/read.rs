@@ -49,6 +49,15 @@ pub(crate) enum RawStep {
     Include(Include),
 }
 
+impl RawStep {
+    pub(crate) fn id(&self) -> &Spanned<String> {
+        match self {
+            Self::Step(step) => &step.id,
+            Self::Include(include) => &include.id,
+        }
+    }
+}
+
 /// The keys of a trigger that is a mapping.
 const TRIGGER_KEYS: &[&str] = &["branches", "tags", "paths", "cron"];
 
@@ -96,6 +105,8 @@ impl Reader<'_> {
             concurrency,
             timeout_ms,
             steps: Vec::new(),
+            includes: Vec::new(),
+            given: Vec::new(),
             on_failure,
             on_cancel,
             outputs: outputs.unwrap_or_default(),

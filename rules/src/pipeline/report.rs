@@ -2,6 +2,9 @@
 //!
 //! Reading goes on after an error, so that all errors of a file are told at once. What could not
 //! be read is left out of the model, which is therefore never handed out along with errors.
+//!
+//! Of each severity so many are told, and no more are described: notes never take the place of an
+//! error, and only errors make it useless to look for more.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -41,6 +44,8 @@ pub(crate) struct Draft {
     span: Span,
     related: Vec<(Span, String)>,
     fix: Option<(Span, String)>,
+    /// Whether it is beyond what is told, so that nothing need be looked up for it.
+    untold: bool,
 }
 
 impl Draft {
@@ -72,6 +77,9 @@ impl Draft {
         span: Span,
         known: impl IntoIterator<Item = &'a str>,
     ) -> &mut Self {
+        if self.untold {
+            return self;
+        }
         let known: Vec<&str> = known.into_iter().collect();
         if let Some(best) = nearest(written, known.iter().copied()) {
             self.fix(span, best);
@@ -85,6 +93,9 @@ impl Draft {
         written: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) -> &mut Self {
+        if self.untold {
+            return self;
+        }
         let mut known: Vec<&str> = known.into_iter().collect();
         if let Some(best) = nearest(written, known.iter().copied()) {
             return self.hint(format!("did you mean `{best}`?"));
@@ -102,14 +113,32 @@ impl Draft {
 #[derive(Default)]
 pub(crate) struct Report {
     drafts: Vec<Draft>,
+    /// The last finding that is not told.
+    spare: Option<Draft>,
+    errors: usize,
+    warnings: usize,
+    notes: usize,
     /// Names of steps that could not be read: others may name them without a further error.
     pub(crate) unread: BTreeSet<String>,
+    /// Places that stand for others as well, by an alias: what mends one may spoil the other.
+    pub(crate) shared: Vec<Span>,
 }
 
 impl Report {
     fn push(&mut self, code: Code, severity: Severity, span: Span, message: String) -> &mut Draft {
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+            Severity::Info => &mut self.notes,
+        };
+        *count += 1;
+        let untold = *count > FINDINGS_MAX;
         let error = RuleError::new(code, message);
-        self.drafts.push(Draft { error, severity, span, related: Vec::new(), fix: None });
+        let draft = Draft { error, severity, span, related: Vec::new(), fix: None, untold };
+        if untold {
+            return self.spare.insert(draft);
+        }
+        self.drafts.push(draft);
         self.drafts.last_mut().expect("it was just pushed")
     }
 
@@ -142,38 +171,43 @@ impl Report {
 
     /// How many errors there are.
     pub(crate) fn errors(&self) -> usize {
-        self.drafts.iter().filter(|draft| draft.severity == Severity::Error).count()
+        self.errors
     }
 
-    /// Whether it is useless to look for more.
+    /// Whether it is useless to look for more: there are more errors than are told.
     pub(crate) fn is_full(&self) -> bool {
-        self.drafts.len() > FINDINGS_MAX
+        self.errors > FINDINGS_MAX
     }
 
     /// Findings in the order of their places; each place and sentence once.
     pub(crate) fn finish(mut self, sources: &Sources) -> Vec<Finding> {
         self.drafts.sort_by_key(|draft| (draft.span, draft.error.code));
         self.drafts.dedup_by(|a, b| a.span == b.span && a.error.message == b.error.message);
-        let dropped = self.drafts.len().saturating_sub(FINDINGS_MAX);
-        self.drafts.truncate(FINDINGS_MAX);
+        let shared = &self.shared;
         let mut findings: Vec<Finding> =
-            self.drafts.into_iter().map(|draft| finding(draft, sources)).collect();
-        if let Some(last) = findings.last_mut().filter(|_| dropped > 0) {
-            last.diagnostic.hints.push(format!("{dropped} further findings are not shown"));
+            self.drafts.into_iter().map(|draft| finding(draft, shared, sources)).collect();
+        let counts = [(self.errors, "errors"), (self.warnings, "warnings"), (self.notes, "notes")];
+        for (_, what) in counts.into_iter().filter(|(count, _)| *count > FINDINGS_MAX) {
+            let hint = format!("there are further {what}; {FINDINGS_MAX} are shown");
+            findings
+                .last_mut()
+                .into_iter()
+                .for_each(|last| last.diagnostic.hints.push(hint.clone()));
         }
         findings
     }
 }
 
-fn finding(draft: Draft, sources: &Sources) -> Finding {
-    let Draft { error, severity, span, related, fix } = draft;
+fn finding(draft: Draft, shared: &[Span], sources: &Sources) -> Finding {
+    let Draft { error, severity, span, related, fix, untold: _ } = draft;
     let mut diagnostic = Diagnostic::in_line(error, sources.location(span), sources.line_of(span));
     diagnostic.severity = severity;
     diagnostic.trace = related
         .into_iter()
         .map(|(place, what)| format!("{}: {what}", sources.location(place)))
         .collect();
-    let fix = fix.and_then(|(span, text)| {
+    let is_shared = |span: Span| shared.iter().any(|place| place.covers(span));
+    let fix = fix.filter(|(span, _)| !is_shared(*span)).and_then(|(span, text)| {
         let file = sources.file(span.file)?.name.clone();
         Some(Fix { file, range: span.range(), text })
     });

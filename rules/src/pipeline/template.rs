@@ -3,6 +3,8 @@
 //! Nothing is looked up here: which steps exist is found out by [`super::read`], what follows what
 //! by [`super::order`]. What may differ from run to run is an [`Expr`].
 
+use std::ops::Range;
+
 use maestro_core::Label;
 
 use super::definitions::{OutputDefinition, StepDefinition, TARGET_OUTPUTS};
@@ -30,6 +32,10 @@ pub struct Template {
     pub timeout_ms: Option<u64>,
     /// Steps, in the order of the file.
     pub steps: Vec<Step>,
+    /// What it includes, in the order of the file, each before what it includes itself.
+    pub(crate) includes: Vec<Included>,
+    /// What includes give to params, whether anything uses it or not.
+    pub(crate) given: Vec<Expr>,
     /// Steps that run where a run failed, after everything else has ended.
     pub on_failure: Vec<Step>,
     /// Steps that run where a run was cancelled.
@@ -73,8 +79,19 @@ named! {
     }
 }
 
-/// What a run can be given.
+/// An included template, of which nothing is left but its steps.
 #[derive(Clone, Debug)]
+pub(crate) struct Included {
+    /// The name of the step that includes it, and where that stands.
+    pub(crate) id: Spanned<String>,
+    /// The places of its steps.
+    pub(crate) steps: Range<usize>,
+    /// What the step that includes it waits for, where the file says so.
+    pub(crate) needs: Option<Vec<Spanned<String>>>,
+}
+
+/// What a run can be given.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     /// Its name.
     pub name: Spanned<String>,
@@ -224,6 +241,11 @@ impl Step {
     /// What it is given for a field.
     pub fn argument(&self, name: &str) -> Option<&Expr> {
         self.with.iter().find(|(field, _)| field.value == name).map(|(_, value)| value)
+    }
+
+    /// Whether it waits for everything above it where the file does not say what it needs.
+    pub(crate) fn acts(&self) -> bool {
+        self.uses.is_effect() || self.approval.is_some()
     }
 
     /// Every expression of it that is evaluated for it, with the name of its key.

@@ -6,6 +6,7 @@ use super::{Expr, ExprKind, Function, Operator, Root, Type, Value};
 use crate::error::Code;
 use crate::pipeline::report::{Draft, Report};
 use crate::pipeline::source::{Span, Spanned};
+use crate::pipeline::template::Param;
 
 /// What repeats the step that an expression belongs to.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +84,28 @@ pub(crate) fn type_of(expr: &Expr, env: &Environment<'_>, report: &mut Report) -
             binary_type(*op, (left, &types.0), (right, &types.1), report)
         }
         ExprKind::Call(function, arguments) => call_type(*function, expr, arguments, env, report),
+        ExprKind::Given(param, value) => given_type(param, value, env, report),
     }
+}
+
+/// The type of a param; what it is given belongs to the step that includes, which never repeats.
+fn given_type(param: &Param, value: &Expr, env: &Environment<'_>, report: &mut Report) -> Type {
+    let outside = Environment { repeated: &Loop::None, outcome: false, ..*env };
+    let found = type_of(value, &outside, report);
+    let expected = param.kind.value_type();
+    let what = format!("param `{}`", param.name.value);
+    match (&expected, &found) {
+        (Type::Secret, Type::Secret) => {}
+        (Type::Secret, _) if matches!(value.kind, ExprKind::Literal(_)) => {}
+        (Type::Secret, _) => {
+            let message = format!("{what} is the name of a secret, and this is {found}");
+            report
+                .error(Code::PipelineSecret, value.span, message)
+                .hint("write its name, or a param of type `secret`");
+        }
+        _ => demand(&found, &expected, value.span, &what, report),
+    }
+    expected
 }
 
 fn mismatch(span: Span, message: String, report: &mut Report) -> &mut Draft {

@@ -1,5 +1,6 @@
 //! Computes expressions. Pure: the same scope gives the same value.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use globset::Glob;
@@ -84,6 +85,16 @@ pub enum EvalError {
         /// Where they come from.
         span: Span,
     },
+    /// A value that a param does not allow.
+    #[error("param `{name}` {why}")]
+    Param {
+        /// The param.
+        name: String,
+        /// What is wrong with the value.
+        why: String,
+        /// Where it is given.
+        span: Span,
+    },
     /// A value that is too large.
     #[error("the value is larger than {VALUE_BYTES_MAX} bytes")]
     Large {
@@ -109,6 +120,7 @@ impl EvalError {
             | Self::Type { span, .. }
             | Self::Glob { span, .. }
             | Self::TooMany { span, .. }
+            | Self::Param { span, .. }
             | Self::Large { span } => *span,
         }
     }
@@ -121,60 +133,95 @@ type Evaluated = Result<Value, EvalError>;
 /// Fails where something is missing that `default(…)` does not catch, and where a value that was
 /// not known at lint has the wrong type.
 pub fn eval(expr: &Expr, scope: &Scope) -> Evaluated {
-    match &expr.kind {
-        ExprKind::Literal(value) => Ok(value.clone()),
+    look(expr, scope).map(Cow::into_owned)
+}
+
+/// The value of an expression, which is not copied where it lies in the scope: a field of a huge
+/// value costs no more than one of a small one.
+fn look<'a>(expr: &'a Expr, scope: &'a Scope) -> Result<Cow<'a, Value>, EvalError> {
+    let owned = match &expr.kind {
+        ExprKind::Literal(value) => return Ok(Cow::Borrowed(value)),
+        ExprKind::Root(root) => return Ok(root_value(*root, scope)),
+        ExprKind::Field(of, name) => return field(of, &name.value, name.span, scope),
+        ExprKind::Index(of, index) => return entry(of, index, scope),
+        ExprKind::Given(param, value) => {
+            let found = look(value, scope)?;
+            let name = || param.name.value.clone();
+            return match param.kind.check(&found) {
+                Ok(()) => Ok(found),
+                Err(why) => Err(EvalError::Param { name: name(), why, span: value.span }),
+            };
+        }
         ExprKind::Text(parts) => {
             let mut out = String::new();
             for part in parts {
-                out.push_str(&text_of(&eval(part, scope)?, part.span)?);
+                out.push_str(&text_of(&*look(part, scope)?, part.span)?);
                 bounded(out.len(), expr.span)?;
             }
-            Ok(out.into())
+            out.into()
         }
-        ExprKind::List(items) => items.iter().map(|item| eval(item, scope)).collect(),
+        ExprKind::List(items) => {
+            items.iter().map(|item| eval(item, scope)).collect::<Result<_, _>>()?
+        }
         ExprKind::Map(entries) => entries
             .iter()
             .map(|(key, value)| Ok((key.value.clone(), eval(value, scope)?)))
             .collect::<Result<serde_json::Map<String, Value>, _>>()
-            .map(Value::Object),
-        ExprKind::Root(root) => Ok(root_value(*root, scope)),
-        ExprKind::Field(of, name) => {
-            if of.kind == ExprKind::Root(Root::Steps) {
-                let found = scope.steps.get(&name.value).cloned();
-                return found.ok_or_else(|| missing(&format!("steps.{}", name.value), name.span));
-            }
-            let of = eval(of, scope)?;
-            let found = of.get(&name.value).cloned();
-            found.ok_or_else(|| missing(&name.value, name.span))
-        }
-        ExprKind::Index(of, index) => {
-            let (of, at) = (eval(of, scope)?, eval(index, scope)?);
-            let found = match (&of, &at) {
-                (Value::Array(items), Value::Number(n)) => {
-                    n.as_u64().and_then(|n| items.get(usize::try_from(n).ok()?))
-                }
-                (Value::Object(entries), Value::String(key)) => entries.get(key),
-                _ => None,
-            };
-            found.cloned().ok_or_else(|| missing(&plain(&at), index.span))
-        }
-        ExprKind::Not(of) => Ok((!truth("`!`", of, scope)?).into()),
-        ExprKind::Matches(of, pattern) => Ok(pattern.is_match(&string("`=~`", of, scope)?).into()),
-        ExprKind::Binary(op, left, right) => binary(*op, left, right, scope).map(Value::Bool),
-        ExprKind::Call(function, arguments) => call(*function, expr, arguments, scope),
-    }
+            .map(Value::Object)?,
+        ExprKind::Not(of) => (!truth("`!`", of, scope)?).into(),
+        ExprKind::Matches(of, pattern) => pattern.is_match(&string("`=~`", of, scope)?).into(),
+        ExprKind::Binary(op, left, right) => binary(*op, left, right, scope)?.into(),
+        ExprKind::Call(function, arguments) => call(*function, expr, arguments, scope)?,
+    };
+    Ok(Cow::Owned(owned))
 }
 
-fn root_value(root: Root, scope: &Scope) -> Value {
-    match root {
-        Root::Params => scope.params.clone(),
-        Root::Git => scope.git.clone(),
-        Root::Steps => Value::Null,
-        Root::Matrix => scope.matrix.clone(),
-        Root::Item => scope.item.clone(),
-        Root::Index => scope.index.into(),
-        Root::Event => scope.event.clone(),
-        Root::Run => scope.run.clone(),
+fn root_value(root: Root, scope: &Scope) -> Cow<'_, Value> {
+    Cow::Borrowed(match root {
+        Root::Params => &scope.params,
+        Root::Git => &scope.git,
+        Root::Steps => &Value::Null,
+        Root::Matrix => &scope.matrix,
+        Root::Item => &scope.item,
+        Root::Index => return Cow::Owned(scope.index.into()),
+        Root::Event => &scope.event,
+        Root::Run => &scope.run,
+    })
+}
+
+fn field<'a>(
+    of: &'a Expr,
+    name: &str,
+    span: Span,
+    scope: &'a Scope,
+) -> Result<Cow<'a, Value>, EvalError> {
+    if of.kind == ExprKind::Root(Root::Steps) {
+        let found = scope.steps.get(name).map(Cow::Borrowed);
+        return found.ok_or_else(|| missing(&format!("steps.{name}"), span));
+    }
+    part(look(of, scope)?, |of| of.get(name)).ok_or_else(|| missing(name, span))
+}
+
+fn entry<'a>(of: &'a Expr, index: &'a Expr, scope: &'a Scope) -> Result<Cow<'a, Value>, EvalError> {
+    let (of, at) = (look(of, scope)?, look(index, scope)?);
+    let found = part(of, |of| match (of, &*at) {
+        (Value::Array(items), Value::Number(n)) => {
+            n.as_u64().and_then(|n| items.get(usize::try_from(n).ok()?))
+        }
+        (Value::Object(entries), Value::String(key)) => entries.get(key),
+        _ => None,
+    });
+    found.ok_or_else(|| missing(&plain(&at), index.span))
+}
+
+/// A part of a value, which is borrowed where the value is.
+fn part<'a>(
+    whole: Cow<'a, Value>,
+    find: impl for<'b> Fn(&'b Value) -> Option<&'b Value>,
+) -> Option<Cow<'a, Value>> {
+    match whole {
+        Cow::Borrowed(whole) => find(whole).map(Cow::Borrowed),
+        Cow::Owned(whole) => find(&whole).cloned().map(Cow::Owned),
     }
 }
 
@@ -220,13 +267,18 @@ fn plain(value: &Value) -> String {
 }
 
 fn truth(what: &'static str, expr: &Expr, scope: &Scope) -> Result<bool, EvalError> {
-    let value = eval(expr, scope)?;
+    let value = look(expr, scope)?;
     value.as_bool().ok_or_else(|| wrong(what, "a bool", &value, expr.span))
 }
 
-fn string(what: &'static str, expr: &Expr, scope: &Scope) -> Result<String, EvalError> {
-    match eval(expr, scope)? {
-        Value::String(text) => Ok(text),
+fn string<'a>(
+    what: &'static str,
+    expr: &'a Expr,
+    scope: &'a Scope,
+) -> Result<Cow<'a, str>, EvalError> {
+    match look(expr, scope)? {
+        Cow::Borrowed(Value::String(text)) => Ok(Cow::Borrowed(text)),
+        Cow::Owned(Value::String(text)) => Ok(Cow::Owned(text)),
         other => Err(wrong(what, "a text", &other, expr.span)),
     }
 }
@@ -250,8 +302,8 @@ fn binary(op: Operator, left: &Expr, right: &Expr, scope: &Scope) -> Result<bool
         Operator::Or => return Ok(truth(what, left, scope)? || truth(what, right, scope)?),
         _ => {}
     }
-    let (a, b) = (eval(left, scope)?, eval(right, scope)?);
-    let order = || match (&a, &b) {
+    let (a, b) = (look(left, scope)?, look(right, scope)?);
+    let order = || match (&*a, &*b) {
         (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
         (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
             (Some(x), Some(y)) => Ok(x.cmp(&y)),
@@ -300,27 +352,27 @@ fn call(function: Function, call: &Expr, arguments: &[Expr], scope: &Scope) -> E
     Ok(match function {
         Function::Contains => {
             let (whole, part) = (argument(0), argument(1));
-            let values = (eval(whole, scope)?, eval(part, scope)?);
+            let values = (look(whole, scope)?, look(part, scope)?);
             holds(name, (&values.0, whole), (&values.1, part))?.into()
         }
-        Function::StartsWith => {
-            string(name, argument(0), scope)?.starts_with(&string(name, argument(1), scope)?).into()
-        }
+        Function::StartsWith => string(name, argument(0), scope)?
+            .starts_with(&*string(name, argument(1), scope)?)
+            .into(),
         Function::EndsWith => {
-            string(name, argument(0), scope)?.ends_with(&string(name, argument(1), scope)?).into()
+            string(name, argument(0), scope)?.ends_with(&*string(name, argument(1), scope)?).into()
         }
-        Function::Length => match eval(argument(0), scope)? {
+        Function::Length => match &*look(argument(0), scope)? {
             Value::String(text) => text.chars().count().into(),
             Value::Array(items) => items.len().into(),
             Value::Object(entries) => entries.len().into(),
             other => {
-                return Err(wrong(name, "a text, a list or a mapping", &other, argument(0).span));
+                return Err(wrong(name, "a text, a list or a mapping", other, argument(0).span));
             }
         },
         Function::Join => {
             let separator = string(name, argument(1), scope)?;
-            let list = eval(argument(0), scope)?;
-            let Value::Array(items) = &list else {
+            let list = look(argument(0), scope)?;
+            let Value::Array(items) = &*list else {
                 return Err(wrong(name, "a list", &list, argument(0).span));
             };
             let parts = items.iter().map(|item| text_of(item, argument(0).span));
@@ -332,7 +384,7 @@ fn call(function: Function, call: &Expr, arguments: &[Expr], scope: &Scope) -> E
             Err(EvalError::Missing { .. }) | Ok(Value::Null) => eval(argument(1), scope)?,
             other => other?,
         },
-        Function::Json => eval(argument(0), scope)?.to_string().into(),
+        Function::Json => look(argument(0), scope)?.to_string().into(),
         Function::FilesChanged => {
             let changed = arguments.iter().map(|glob| changed(name, glob, scope));
             changed.collect::<Result<Vec<_>, _>>()?.contains(&true).into()
@@ -347,6 +399,6 @@ fn call(function: Function, call: &Expr, arguments: &[Expr], scope: &Scope) -> E
 fn changed(name: &'static str, pattern: &Expr, scope: &Scope) -> Result<bool, EvalError> {
     let text = string(name, pattern, scope)?;
     let glob = Glob::new(&text).map(|glob| glob.compile_matcher());
-    let glob = glob.map_err(|_| EvalError::Glob { text, span: pattern.span })?;
+    let glob = glob.map_err(|_| EvalError::Glob { text: text.into_owned(), span: pattern.span })?;
     Ok(scope.changed_files.iter().any(|file| glob.is_match(file)))
 }

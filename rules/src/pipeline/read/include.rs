@@ -1,20 +1,25 @@
 //! Puts the steps of included templates in the place of the steps that include them.
 //!
-//! Nothing of an include is left afterwards: params are replaced by the values that they are
-//! given, steps get the name of the including step in front of theirs, and what the template
-//! declares as outputs takes the place of `steps.NAME.outputs.…` in the file that includes it.
+//! Little of an include is left afterwards: params are replaced by the values that they are given,
+//! steps get the name of the including step in front of theirs, and what the template declares as
+//! outputs takes the place of `steps.NAME.outputs.…` in the file that includes it. What stands in
+//! one file sees the names of that file and of no other, whatever is put where. Which steps came
+//! of which include is kept for [`order`](crate::pipeline::order).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::fields::Reader;
 use super::{Raw, RawStep};
 use crate::error::Code;
 use crate::pipeline::document;
-use crate::pipeline::expression::{Expr, ExprKind, Operator, Root};
-use crate::pipeline::limits::{FILE_BYTES_MAX, INCLUDES_DEPTH_MAX, INCLUDES_MAX, STEPS_MAX};
+use crate::pipeline::expression::{Expr, ExprKind, Operator, Root, Value};
+use crate::pipeline::limits::{
+    FILE_BYTES_MAX, INCLUDED_NESTING_MAX, INCLUDES_DEPTH_MAX, INCLUDES_MAX, NODES_MAX, STEPS_MAX,
+};
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources, Span, Spanned};
-use crate::pipeline::template::{Budget, Param, Repeat, Step, Template};
+use crate::pipeline::template::{Budget, Included, Param, ParamKind, Repeat, Step, Template};
 
 /// A step that stands for those of another file.
 pub(crate) struct Include {
@@ -35,11 +40,17 @@ pub(crate) struct Loader<'a> {
     pub(crate) includes: &'a Includes<'a>,
     /// The files that are being read, outermost first.
     open: Vec<String>,
+    /// Parts of expressions that were copied so far.
+    copied: usize,
 }
+
+/// The outputs of includes, by the names of the steps that include and of the outputs.
+type Made = HashMap<String, HashMap<String, Expr>>;
 
 impl<'a> Loader<'a> {
     pub(crate) fn new(includes: &'a Includes<'a>) -> Self {
-        Self { sources: Sources::default(), report: Report::default(), includes, open: Vec::new() }
+        let (sources, report) = (Sources::default(), Report::default());
+        Self { sources, report, includes, open: Vec::new(), copied: 0 }
     }
 
     /// Reads a file; includes are in their places.
@@ -64,129 +75,123 @@ impl<'a> Loader<'a> {
         let mut reader = Reader { sources: &self.sources, file, report: &mut self.report };
         let Raw { mut template, steps } = reader.template(root.as_ref())?;
         self.open.push(name.to_owned());
-        template.steps = self.expanded(steps, &mut template.outputs);
+        self.expand(&mut template, steps);
         self.open.pop();
         Some(template)
     }
 
-    fn expanded(
-        &mut self,
-        raw: Vec<RawStep>,
-        outputs: &mut Vec<(Spanned<String>, Expr)>,
-    ) -> Vec<Step> {
-        if !raw.iter().any(|step| matches!(step, RawStep::Include(_))) {
-            let own = |step| match step {
-                RawStep::Step(step) => Some(*step),
-                RawStep::Include(_) => None,
-            };
-            return raw.into_iter().filter_map(own).collect();
-        }
-        let mut steps: Vec<Step> = Vec::new();
-        let mut made = HashMap::new();
-        let mut own = HashSet::new();
+    /// Puts the steps of a file into its template, those of includes among them.
+    fn expand(&mut self, template: &mut Template, raw: Vec<RawStep>) {
+        self.twice(&raw);
+        let mut made = Made::new();
         for raw in raw {
+            let id = raw.id().clone();
             match raw {
-                RawStep::Step(step) => {
-                    own.insert(steps.len());
-                    steps.push(*step);
-                }
+                RawStep::Step(step) => template.steps.push(*step),
                 RawStep::Include(include) => {
-                    let above = steps.last().map(|step| step.id.clone());
-                    let id = include.id.clone();
-                    let Some((inner, outputs)) = self.included(include, above) else {
-                        self.report.unread.insert(id.value);
-                        continue;
-                    };
-                    let ids = inner.iter().map(|step| step.id.value.clone()).collect();
-                    made.insert(id.value, Made { steps: ids, outputs });
-                    steps.extend(inner);
+                    let needs = include.needs.clone();
+                    match self.included(include) {
+                        Some(inner) => {
+                            made.insert(
+                                id.value.clone(),
+                                append(template, id.clone(), needs, inner),
+                            );
+                        }
+                        None => {
+                            self.report.unread.insert(id.value.clone());
+                        }
+                    }
                 }
             }
-            if steps.len() > STEPS_MAX {
-                break;
+            if template.steps.len() > STEPS_MAX {
+                let message = format!(
+                    "a pipeline has up to {STEPS_MAX} steps, with those of what it includes"
+                );
+                self.report
+                    .error(Code::PipelineLimit, id.span, message)
+                    .hint("steps that differ in a value only are one, with `foreach`");
+                return;
             }
         }
-        let report = std::cell::RefCell::new(&mut self.report);
-        let replace = |expr: Expr| made_output(expr, &made, &report);
-        for (at, step) in steps.iter_mut().enumerate() {
-            // Steps of an include hold values of this file only where those were put for params.
-            step.map_expressions(&replace);
-            if own.contains(&at)
-                && let Some(needs) = &mut step.needs
-            {
-                *needs = needs.drain(..).flat_map(|name| expanded_name(name, &made)).collect();
-            }
+        if !made.is_empty() {
+            let mut resolve = |expr: &mut Expr| self.resolve(expr, &made, &mut Vec::new());
+            template.each_expression(&mut resolve);
         }
-        for (_, value) in outputs {
-            *value = value.clone().map(&replace);
-        }
-        steps
     }
 
-    /// The steps of an include, and its outputs.
-    fn included(
-        &mut self,
-        include: Include,
-        above: Option<Spanned<String>>,
-    ) -> Option<(Vec<Step>, HashMap<String, Expr>)> {
-        let Include { id, path, with, needs, condition } = include;
-        let refuse = |loader: &mut Self, message: String| {
-            loader.report.error(Code::PipelineInclude, path.span, message);
-        };
-        if let Some(from) = self.open.iter().position(|open| *open == path.value) {
-            let mut circle = self.open.get(from..).unwrap_or_default().to_vec();
-            circle.push(path.value.clone());
-            refuse(self, format!("pipelines include each other: `{}`", circle.join("` → `")));
-            return None;
-        }
-        if self.open.len() >= INCLUDES_DEPTH_MAX || self.sources.len() >= INCLUDES_MAX {
-            refuse(
-                self,
-                format!(
-                    "a pipeline includes up to {INCLUDES_MAX} others, {INCLUDES_DEPTH_MAX} deep"
-                ),
-            );
-            return None;
-        }
-        let text = match (self.includes)(&path.value) {
-            Ok(text) => text,
-            Err(why) => {
-                refuse(self, format!("`{}` cannot be included: {why}", path.value));
-                return None;
+    /// Tells of an include that is called like another step: what names it would mean both.
+    fn twice(&mut self, raw: &[RawStep]) {
+        let mut seen: HashMap<&str, &RawStep> = HashMap::new();
+        for step in raw {
+            let id = step.id();
+            let other = *seen.entry(&id.value).or_insert(step);
+            let is_include = |step: &RawStep| matches!(step, RawStep::Include(_));
+            if !std::ptr::eq(other, step) && (is_include(other) || is_include(step)) {
+                self.report
+                    .error(
+                        Code::PipelineDuplicate,
+                        id.span,
+                        format!("two steps are called `{}`", id.value),
+                    )
+                    .see(other.id().span, "the other stands here");
             }
-        };
-        let inner = self.load(&path.value, &text)?;
-        let values = self.arguments(&inner.params, with, &id);
-        let prefix = Prefix { id: &id, values: &values };
+        }
+    }
+
+    /// The template of an include as it is seen from outside.
+    fn included(&mut self, include: Include) -> Option<Template> {
+        let Include { id, path, with, condition, .. } = include;
+        let text = self.text_of(&path)?;
+        let outside = std::mem::take(&mut self.report.unread);
+        let inner = self.load(&path.value, &text);
+        let inside = std::mem::replace(&mut self.report.unread, outside);
+        self.report.unread.extend(inside.iter().map(|name| prefixed(&id, name)));
+        let mut inner = inner?;
         self.unused(&inner, path.span);
-        let names: HashSet<String> = inner.steps.iter().map(|step| step.id.value.clone()).collect();
-        let entry: Vec<Spanned<String>> = needs.clone().unwrap_or(above.into_iter().collect());
-        let mut steps = inner.steps;
-        for (at, step) in steps.iter_mut().enumerate() {
-            // Its own environment comes later, and wins.
-            step.env.splice(0..0, inner.env.iter().cloned());
-            step.map_expressions(&|expr| prefix.replace(expr, &names));
-            step.id.value = prefix.name(&step.id.value);
-            for handler in step.on_failure.iter_mut().chain(&mut step.on_cancel) {
-                handler.id.value = prefix.name(&handler.id.value);
-            }
-            match &mut step.needs {
-                Some(needs) => {
-                    needs.iter_mut().for_each(|name| name.value = prefix.name(&name.value));
-                    needs.extend(entry.iter().cloned());
-                }
-                None if at == 0 => step.needs = needs.clone(),
-                None => {}
-            }
+        let values = self.arguments(&inner.params, with, &id);
+        for step in &mut inner.steps {
+            step.put_env(&inner.env);
+        }
+        inner.each_expression(&mut |expr| self.seen_from_outside(expr, &id, &values));
+        let given = values.into_values().filter(|value| matches!(value.kind, ExprKind::Given(..)));
+        inner.given.extend(given);
+        for step in &mut inner.steps {
+            step.each_name(&mut |name| *name = prefixed(&id, name));
             if let Some(outer) = &condition {
                 step.condition = Some(both(outer.clone(), step.condition.take()));
             }
         }
-        let outputs = inner
-            .outputs
-            .into_iter()
-            .map(|(name, value)| (name.value, value.map(&|expr| prefix.replace(expr, &names))));
-        Some((steps, outputs.collect()))
+        for include in &mut inner.includes {
+            let needs = include.needs.iter_mut().flatten();
+            std::iter::once(&mut include.id).chain(needs).for_each(|name| {
+                name.value = prefixed(&id, &name.value);
+            });
+        }
+        Some(inner)
+    }
+
+    /// The text of a file that is included.
+    fn text_of(&mut self, path: &Spanned<String>) -> Option<String> {
+        let refuse = |loader: &mut Self, message: String| {
+            loader.report.error(Code::PipelineInclude, path.span, message);
+            None
+        };
+        if let Some(from) = self.open.iter().position(|open| *open == path.value) {
+            let mut circle = self.open.get(from..).unwrap_or_default().to_vec();
+            circle.push(path.value.clone());
+            let circle = circle.join("` → `");
+            return refuse(self, format!("pipelines include each other: `{circle}`"));
+        }
+        if self.open.len() >= INCLUDES_DEPTH_MAX || self.sources.len() >= INCLUDES_MAX {
+            let message = format!(
+                "a pipeline includes up to {INCLUDES_MAX} others, {INCLUDES_DEPTH_MAX} deep"
+            );
+            return refuse(self, message);
+        }
+        match (self.includes)(&path.value) {
+            Ok(text) => Some(text),
+            Err(why) => refuse(self, format!("`{}` cannot be included: {why}", path.value)),
+        }
     }
 
     /// Warns of what holds for a run only, and not for an included template.
@@ -214,26 +219,13 @@ impl<'a> Loader<'a> {
         with: Vec<(Spanned<String>, Expr)>,
         id: &Spanned<String>,
     ) -> HashMap<String, Expr> {
-        let known = || params.iter().map(|param| param.name.value.as_str());
-        for (name, _) in with.iter().filter(|(name, _)| !known().any(|own| own == name.value)) {
-            let message = format!("the included pipeline has no param `{}`", name.value);
-            let draft = self.report.error(Code::PipelineReference, name.span, message);
-            draft.suggest(&name.value, name.span, known());
-        }
+        let mut with: HashMap<String, (Spanned<String>, Expr)> =
+            with.into_iter().map(|(name, value)| (name.value.clone(), (name, value))).collect();
         let mut values = HashMap::new();
         for param in params {
             let name = &param.name.value;
-            let given = with.iter().find(|(own, _)| own.value == *name).map(|(_, value)| value);
-            let value = match (given, &param.default) {
-                (Some(value), _) => {
-                    if let Some(Err(why)) = value.known().map(|known| param.kind.check(&known)) {
-                        let message = format!("param `{name}` {why}");
-                        self.report
-                            .error(Code::PipelineType, value.span, message)
-                            .see(param.name.span, "it is declared here");
-                    }
-                    value.clone()
-                }
+            let value = match (with.remove(name), &param.default) {
+                (Some((_, value)), _) => self.given(param, value),
                 (None, Some(default)) => Expr::literal(default.clone(), param.name.span),
                 (None, None) => {
                     let message = format!("the included pipeline needs param `{name}`");
@@ -241,51 +233,154 @@ impl<'a> Loader<'a> {
                         .error(Code::PipelineMissing, id.span, message)
                         .see(param.name.span, "it is declared here")
                         .hint(format!("add `with: {{ {name}: … }}`"));
-                    Expr::literal(serde_json::Value::Null, param.name.span)
+                    Expr::literal(Value::Null, param.name.span)
                 }
             };
             values.insert(name.clone(), value);
         }
+        let mut unknown: Vec<Spanned<String>> = with.into_values().map(|(name, _)| name).collect();
+        unknown.sort_by_key(|name| name.span);
+        for name in unknown {
+            let message = format!("the included pipeline has no param `{}`", name.value);
+            let draft = self.report.error(Code::PipelineReference, name.span, message);
+            let known = params.iter().map(|param| param.name.value.as_str());
+            draft.suggest(&name.value, name.span, known);
+        }
         values
     }
-}
 
-/// What an include left behind: the names of its steps, and its outputs.
-struct Made {
-    steps: Vec<String>,
-    outputs: HashMap<String, Expr>,
-}
-
-fn expanded_name(name: Spanned<String>, made: &HashMap<String, Made>) -> Vec<Spanned<String>> {
-    match made.get(&name.value) {
-        Some(made) => made.steps.iter().map(|id| Spanned::new(id.clone(), name.span)).collect(),
-        None => vec![name],
+    /// What a param is given: checked now where it is known, and when it is looked at else.
+    fn given(&mut self, param: &Param, value: Expr) -> Expr {
+        let span = value.span;
+        if let Some(known) = value.known() {
+            if let Err(why) = param.kind.check(&known) {
+                let message = format!("param `{}` {why}", param.name.value);
+                self.report
+                    .error(Code::PipelineType, span, message)
+                    .see(param.name.span, "it is declared here");
+            }
+            // The name of a secret is a text, and stays one that nothing may be made of.
+            if param.kind != ParamKind::Secret {
+                return value;
+            }
+        }
+        Expr { kind: ExprKind::Given(Arc::new(param.clone()), Box::new(value)), span }
     }
-}
 
-/// `steps.NAME.outputs.OUTPUT` of an include becomes what the output is.
-fn made_output(
-    expr: Expr,
-    made: &HashMap<String, Made>,
-    report: &std::cell::RefCell<&mut Report>,
-) -> Expr {
-    let ExprKind::Field(of, output) = &expr.kind else { return expr };
-    let ExprKind::Field(step, part) = &of.kind else { return expr };
-    let ExprKind::Field(root, name) = &step.kind else { return expr };
-    let Some(made) = made.get(&name.value).filter(|_| root.kind == ExprKind::Root(Root::Steps))
-    else {
-        return expr;
-    };
-    match made.outputs.get(&output.value).filter(|_| part.value == "outputs") {
-        Some(found) => Expr { kind: found.kind.clone(), span: expr.span },
-        None => {
-            let message = format!("the included pipeline declares no output `{}`", output.value);
-            let mut report = report.borrow_mut();
-            let draft = report.error(Code::PipelineReference, output.span, message);
-            draft.suggest(&output.value, output.span, made.outputs.keys().map(String::as_str));
-            Expr::literal(serde_json::Value::Null, expr.span)
+    /// Replaces params by their values, and puts the name of the include before names of steps.
+    fn seen_from_outside(
+        &mut self,
+        expr: &mut Expr,
+        id: &Spanned<String>,
+        values: &HashMap<String, Expr>,
+    ) {
+        expr.rewrite(&mut |part| match &part.kind {
+            ExprKind::Root(Root::Params) => {
+                let mut names: Vec<&String> = values.keys().collect();
+                names.sort_unstable();
+                let entries = names.into_iter().map(|name| {
+                    let value = self.copy(&values[name], part.span);
+                    (Spanned::new(name.clone(), part.span), value)
+                });
+                Some(Expr { kind: ExprKind::Map(entries.collect()), span: part.span })
+            }
+            ExprKind::Field(of, name) => match of.kind {
+                ExprKind::Root(Root::Params) => {
+                    values.get(&name.value).map(|value| self.copy(value, part.span))
+                }
+                ExprKind::Root(Root::Steps) => {
+                    let name = Spanned::new(prefixed(id, &name.value), name.span);
+                    Some(Expr { kind: ExprKind::Field(of.clone(), name), span: part.span })
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        self.bound(expr);
+    }
+
+    /// `steps.NAME.outputs.OUTPUT` of an include becomes what the output is; `open` are those on
+    /// the way to this one.
+    fn resolve(&mut self, expr: &mut Expr, made: &Made, open: &mut Vec<(String, String)>) {
+        expr.rewrite(&mut |part| {
+            let (name, output) = output_of(part)?;
+            let outputs = made.get(&name.value)?;
+            let Some(found) = outputs.get(&output.value) else {
+                let message =
+                    format!("the included pipeline declares no output `{}`", output.value);
+                let draft = self.report.error(Code::PipelineReference, output.span, message);
+                draft.suggest(&output.value, output.span, outputs.keys().map(String::as_str));
+                return Some(Expr::literal(Value::Null, part.span));
+            };
+            let key = (name.value.clone(), output.value.clone());
+            if open.len() >= INCLUDES_DEPTH_MAX || open.contains(&key) {
+                let message = format!(
+                    "output `{}` of `{}` is made of itself, or of more than {INCLUDES_DEPTH_MAX} \
+                     others",
+                    output.value, name.value
+                );
+                self.report.error(Code::PipelineCycle, part.span, message);
+                return Some(Expr::literal(Value::Null, part.span));
+            }
+            let mut copy = self.copy(found, part.span);
+            open.push(key);
+            self.resolve(&mut copy, made, open);
+            open.pop();
+            Some(copy)
+        });
+        self.bound(expr);
+    }
+
+    /// A copy that stands elsewhere. Few lines cannot become a huge tree.
+    fn copy(&mut self, value: &Expr, span: Span) -> Expr {
+        self.copied = self.copied.saturating_add(value.size());
+        if self.copied > NODES_MAX {
+            let message = format!(
+                "values of params and outputs of includes come to more than {NODES_MAX} parts"
+            );
+            self.report.error(Code::PipelineLimit, span, message);
+            return Expr::literal(Value::Null, span);
+        }
+        Expr { kind: value.kind.clone(), span }
+    }
+
+    fn bound(&mut self, expr: &mut Expr) {
+        if expr.depth() > INCLUDED_NESTING_MAX {
+            let message = format!(
+                "with what includes put into it, an expression nests deeper than \
+                 {INCLUDED_NESTING_MAX}"
+            );
+            self.report.error(Code::PipelineLimit, expr.span, message);
+            *expr = Expr::literal(Value::Null, expr.span);
         }
     }
+}
+
+/// Puts what an include came to behind the steps so far; what is left are its outputs.
+fn append(
+    template: &mut Template,
+    id: Spanned<String>,
+    needs: Option<Vec<Spanned<String>>>,
+    inner: Template,
+) -> HashMap<String, Expr> {
+    let first = template.steps.len();
+    template.steps.extend(inner.steps);
+    template.given.extend(inner.given);
+    template.includes.push(Included { id, steps: first..template.steps.len(), needs });
+    template.includes.extend(inner.includes.into_iter().map(|include| Included {
+        steps: first + include.steps.start..first + include.steps.end,
+        ..include
+    }));
+    inner.outputs.into_iter().map(|(name, value)| (name.value, value)).collect()
+}
+
+/// The parts of `steps.NAME.outputs.OUTPUT`.
+fn output_of(expr: &Expr) -> Option<(&Spanned<String>, &Spanned<String>)> {
+    let ExprKind::Field(of, output) = &expr.kind else { return None };
+    let ExprKind::Field(step, part) = &of.kind else { return None };
+    let ExprKind::Field(root, name) = &step.kind else { return None };
+    let fits = root.kind == ExprKind::Root(Root::Steps) && part.value == "outputs";
+    fits.then_some((name, output))
 }
 
 fn both(outer: Expr, inner: Option<Expr>) -> Expr {
@@ -294,57 +389,54 @@ fn both(outer: Expr, inner: Option<Expr>) -> Expr {
     Expr { kind: ExprKind::Binary(Operator::And, Box::new(outer), Box::new(inner)), span }
 }
 
-/// How names and params of an included template are seen from outside.
-struct Prefix<'a> {
-    id: &'a Spanned<String>,
-    values: &'a HashMap<String, Expr>,
+/// How a name of an included template is seen from outside.
+fn prefixed(id: &Spanned<String>, name: &str) -> String {
+    format!("{}.{name}", id.value)
 }
 
-impl Prefix<'_> {
-    fn name(&self, inner: &str) -> String {
-        format!("{}.{inner}", self.id.value)
-    }
-
-    fn replace(&self, expr: Expr, names: &HashSet<String>) -> Expr {
-        let ExprKind::Field(of, name) = &expr.kind else { return expr };
-        match of.kind {
-            ExprKind::Root(Root::Params) => match self.values.get(&name.value) {
-                Some(value) => Expr { kind: value.kind.clone(), span: expr.span },
-                None => expr,
-            },
-            ExprKind::Root(Root::Steps) if names.contains(&name.value) => {
-                let name = Spanned::new(self.name(&name.value), name.span);
-                Expr { kind: ExprKind::Field(of.clone(), name), span: expr.span }
-            }
-            _ => expr,
-        }
+impl Template {
+    /// Visits the expressions of its steps and outputs, and what its includes are given.
+    fn each_expression(&mut self, visit: &mut dyn FnMut(&mut Expr)) {
+        self.steps.iter_mut().for_each(|step| step.each_expression(visit));
+        self.given.iter_mut().for_each(&mut *visit);
+        self.outputs.iter_mut().for_each(|(_, value)| visit(value));
     }
 }
 
 impl Step {
-    /// Replaces parts of all its expressions.
-    pub(crate) fn map_expressions(&mut self, replace: &dyn Fn(Expr) -> Expr) {
-        let one = |expr: &mut Expr| {
-            let span = expr.span;
-            let old = std::mem::replace(expr, Expr::literal(serde_json::Value::Null, span));
-            *expr = old.map(replace);
-        };
-        self.with.iter_mut().for_each(|(_, value)| one(value));
-        self.env.iter_mut().for_each(|(_, value)| one(value));
-        self.secrets.iter_mut().for_each(|(_, value)| one(value));
-        self.egress.iter_mut().for_each(one);
-        self.condition.iter_mut().for_each(one);
-        self.concurrency.iter_mut().for_each(|found| one(&mut found.group));
+    /// Visits all its expressions, and those of the steps that it calls.
+    fn each_expression(&mut self, visit: &mut dyn FnMut(&mut Expr)) {
+        self.with.iter_mut().for_each(|(_, value)| visit(value));
+        self.env.iter_mut().for_each(|(_, value)| visit(value));
+        self.secrets.iter_mut().for_each(|(_, value)| visit(value));
+        self.egress.iter_mut().for_each(&mut *visit);
+        self.condition.iter_mut().for_each(&mut *visit);
+        self.concurrency.iter_mut().for_each(|found| visit(&mut found.group));
         match &mut self.repeat {
             Repeat::Once => {}
-            Repeat::Each { items, .. } => one(items),
-            Repeat::Until { condition, .. } => one(condition),
+            Repeat::Each { items, .. } => visit(items),
+            Repeat::Until { condition, .. } => visit(condition),
             Repeat::Matrix { axes, exclude, include, .. } => {
-                axes.iter_mut().for_each(|(_, values)| one(values));
-                exclude.iter_mut().chain(include).for_each(one);
+                axes.iter_mut().for_each(|(_, values)| visit(values));
+                exclude.iter_mut().chain(include).for_each(&mut *visit);
             }
         }
-        let handlers = self.on_failure.iter_mut().chain(&mut self.on_cancel);
-        handlers.for_each(|handler| handler.map_expressions(replace));
+        let called = self.on_failure.iter_mut().chain(&mut self.on_cancel);
+        called.for_each(|step| step.each_expression(visit));
+    }
+
+    /// Visits its name, those that it needs, and those of the steps that it calls.
+    fn each_name(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        visit(&mut self.id.value);
+        self.needs.iter_mut().flatten().for_each(|name| visit(&mut name.value));
+        let called = self.on_failure.iter_mut().chain(&mut self.on_cancel);
+        called.for_each(|step| step.each_name(visit));
+    }
+
+    /// Puts an environment before its own, which wins, and before that of the steps that it calls.
+    fn put_env(&mut self, env: &[(Spanned<String>, Expr)]) {
+        self.env.splice(0..0, env.iter().cloned());
+        let called = self.on_failure.iter_mut().chain(&mut self.on_cancel);
+        called.for_each(|step| step.put_env(env));
     }
 }

@@ -1,0 +1,256 @@
+//! Included pipelines: where their steps come to stand, and what they see.
+
+use super::*;
+
+/// A pipeline with the files that it includes.
+fn with_files(files: &[(&str, &str)], text: &str) -> Checked {
+    let includes = |path: &str| {
+        let found = files.iter().find(|(name, _)| *name == path);
+        found.map_or_else(|| nothing(path), |(_, text)| Ok((*text).to_owned()))
+    };
+    load("p.yaml", text, &includes, &defaults())
+}
+
+#[test]
+fn included_pipelines_take_the_place_of_their_step() {
+    let includes = |path: &str| {
+        match path {
+        "ci/image.pipeline.yaml" => Ok(
+            "name: image\nparams:\n  tag: { type: string }\n  ctx: .\nsteps:\n\
+             - { id: build, uses: build.container, with: { context: \"${{ params.ctx }}\" } }\n\
+             - { id: push, uses: registry.push, with: { image: \"r/a:${{ params.tag }}\" } }\n\
+             - { id: tell, uses: notify.webhook, with: { url: \"https://a/\", body: \"${{ steps.push.outputs.digest }}\" }, needs: [push] }\n\
+             outputs: { image: \"${{ steps.push.outputs.image }}\" }\n"
+                .to_owned(),
+        ),
+        "loop.yaml" => Ok("name: l\nsteps: [{ id: x, include: loop.yaml }]".to_owned()),
+        other => nothing(other),
+    }
+    };
+    let text = "name: p\nparams: { v: { type: string } }\nsteps:\n\
+                - { id: first, uses: filegroup, with: { srcs: [a] } }\n\
+                - { id: img, include: ci/image.pipeline.yaml, with: { tag: \"v${{ params.v }}\" } }\n\
+                - { id: sign, uses: supplychain.sign, with: { subject: \"${{ steps.img.outputs.image }}\" } }\n\
+                - { id: last, uses: filegroup, with: { srcs: [b] }, needs: [img] }\n";
+    let checked = load("p.yaml", text, &includes, &defaults());
+    assert_eq!(told(&checked), Vec::<String>::new());
+    let pipeline = checked.pipeline.expect("no errors");
+    assert_eq!(
+        edges(&pipeline),
+        "first>img.build:s img.build>img.push:d img.push>img.tell:d \
+         img.push>sign:d img.tell>sign:e img.tell>last:n"
+    );
+    let scope = Scope { params: serde_json::json!({"v": "7"}), ..Scope::default() };
+    let push = pipeline.step(pipeline.find("img.push").expect("it is there")).expect("a step");
+    assert_eq!(eval(push.argument("image").expect("given"), &scope), Ok("r/a:v7".into()));
+
+    let check = |step: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n- {step}");
+        let checked = load("p.yaml", &text, &includes, &defaults());
+        assert_eq!(told(&checked).join("\n"), expect, "{text}");
+    };
+    check(
+        "{ id: a, include: loop.yaml }",
+        "2:27 MAE0614 pipelines include each other: `loop.yaml` → `loop.yaml`",
+    );
+    check(
+        "{ id: a, include: none.yaml }",
+        "3:21 MAE0614 `none.yaml` cannot be included: there is no file `none.yaml`",
+    );
+    check(
+        "{ id: a, include: ci/image.pipeline.yaml, with: { tga: x } }",
+        "3:9 MAE0605 the included pipeline needs param `tag` | ci/image.pipeline.yaml:3:3: it is declared here | add `with: { tag: … }`\n3:53 MAE0607 the included pipeline has no param `tga` | did you mean `tag`?",
+    );
+}
+
+/// A build and an effect that needs nothing of it.
+const SHIP: &str = "name: ship\nsteps:\n\
+                    - { id: build, uses: filegroup, with: { srcs: [a] }, needs: [] }\n\
+                    - { id: tell, uses: notify.webhook, with: { url: \"https://a/\" }, needs: [] }\n";
+/// Work without effects.
+const WORK: &str = "name: work\nsteps:\n\
+                    - { id: a, uses: filegroup, with: { srcs: [a] } }\n\
+                    - { id: b, uses: filegroup, with: { srcs: [a] }, needs: [] }\n";
+/// Includes [`SHIP`] behind a step of its own.
+const DEEP: &str = "name: deep\nsteps:\n\
+                    - { id: a, uses: filegroup, with: { srcs: [a] } }\n\
+                    - { id: in, include: ship.yaml, needs: [] }\n";
+const FILES: &[(&str, &str)] = &[("ship.yaml", SHIP), ("work.yaml", WORK), ("deep.yaml", DEEP)];
+
+#[test]
+fn an_include_is_ordered_like_a_step() {
+    let check = |steps: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n{steps}");
+        let checked = with_files(FILES, &text);
+        assert_eq!(told(&checked), Vec::<String>::new(), "{text}");
+        assert_eq!(edges(&checked.pipeline.expect("no errors")), expect, "{text}");
+    };
+    let gate = "- { id: gate, uses: gate.approval, with: { message: m } }\n";
+    let side = "- { id: side, uses: filegroup, with: { srcs: [a] }, needs: [] }\n";
+    // The gate is not the step right above, and holds all the same, at any depth.
+    check(
+        &format!("{gate}{side}- {{ id: x, include: ship.yaml }}"),
+        "gate>x.build:s side>x.build:s gate>x.tell:e side>x.tell:e",
+    );
+    check(
+        &format!("{gate}{side}- {{ id: x, include: deep.yaml }}"),
+        "gate>x.a:s side>x.a:s gate>x.in.build:s side>x.in.build:s gate>x.in.tell:e side>x.in.tell:e",
+    );
+    // What acts on nothing waits for what stands right above.
+    check(&format!("{gate}{side}- {{ id: x, include: work.yaml }}"), "side>x.a:s side>x.b:s");
+    // `needs` is all that it waits for, as with a step.
+    check(
+        &format!("{gate}{side}- {{ id: x, include: ship.yaml, needs: [side] }}"),
+        "side>x.build:n side>x.tell:n",
+    );
+    check(&format!("{gate}- {{ id: x, include: ship.yaml, needs: [] }}"), "");
+    // Who needs it follows all its ends, an include too, and what stands below it as well.
+    check(
+        "- { id: x, include: work.yaml }\n- { id: y, include: work.yaml, needs: [x] }\n\
+         - { id: z, uses: filegroup, with: { srcs: [a] } }",
+        "x.a>y.a:n x.b>y.a:n x.a>y.b:n x.b>y.b:n y.a>z:s y.b>z:s",
+    );
+    // One that stands below is named by all its steps.
+    check(
+        "- { id: a, uses: filegroup, with: { srcs: [a] }, needs: [y] }\n\
+         - { id: y, include: work.yaml, needs: [] }",
+        "y.a>a:n y.b>a:n",
+    );
+}
+
+#[test]
+fn names_and_values_of_one_file_mean_nothing_in_another() {
+    let check = |inner: &str, rest: &str, expect: &str| {
+        let params = "params:\n  t: { type: string, default: d, enum: [d, e] }\n  l: { type: list, \
+                      default: [] }\n";
+        let inner = format!("name: i\n{params}steps:\n{inner}\n");
+        let text = format!(
+            "name: p\nparams: {{ o: {{ type: string, enum: [e, f] }}, s: {{ type: secret }}, n: 3 \
+             }}\nsteps:\n- {{ id: a, uses: filegroup, with: {{ srcs: [x] }} }}\n{rest}\n"
+        );
+        let checked = with_files(&[("i.yaml", &inner)], &text);
+        assert_eq!(told(&checked).join("\n"), expect, "{text}\n{inner}");
+    };
+    let group = |srcs: &str| format!("- {{ id: b, uses: filegroup, with: {{ srcs: {srcs} }} }}");
+    let include = |with: &str| format!("- {{ id: x, include: i.yaml, with: {{ {with} }} }}");
+    // A step of the other file is none here, nor a param.
+    check(
+        &group("[\"${{ steps.a.outputs.digest }}\"]"),
+        &include(""),
+        "6:55 MAE0607 there is no step `x.a` | did you mean `x.b`?",
+    );
+    check(
+        &group("[\"${{ params.o }}\"]"),
+        &include(""),
+        "6:56 MAE0607 there is no `o` here | did you mean `l`?",
+    );
+    // `params` as a whole are those of the file that says so.
+    check(&group("[\"${{ params['t'] }}\", \"${{ json(params) }}\"]"), &include("t: e"), "");
+    // A value sees what the include sees, not the loop that it is put into.
+    check(
+        "- { id: b, uses: filegroup, with: { srcs: [\"${{ params.t }}\"] }, \
+         foreach: \"${{ params.l }}\", max: 3 }",
+        &include("t: \"${{ item }}\""),
+        "5:45 MAE0607 `item` exists only in a step with `foreach`",
+    );
+    // Its type is checked, whether it is used or not; so is what a secret is put into.
+    check(
+        &group("[y]"),
+        &include("t: \"${{ params.n }}\""),
+        "5:45 MAE0608 param `t` takes one of `d`, `e`, and this is an int",
+    );
+    check(&group("[\"${{ params.t }}\"]"), &include("t: \"${{ params.o }}\""), "");
+    check(
+        &group("[\"${{ params.t }}\"]"),
+        &include("t: \"${{ params.s }}\""),
+        "5:45 MAE0613 a secret cannot become part of another value | hand it on as a whole: in `secrets`, or in a field that takes a secret",
+    );
+    let check = |k: &str, expect: &str| {
+        let inner = format!(
+            "name: i\nparams: {{ k: {{ type: secret }} }}\nsteps:\n{}\n",
+            group("[\"${{ params.k }}\"]")
+        );
+        let text = format!("name: p\nsteps:\n{}\n", include(&format!("k: {k}")));
+        let checked = with_files(&[("i.yaml", &inner)], &text);
+        assert_eq!(told(&checked).join("\n"), expect);
+    };
+    let item = "4:49 MAE0604 an item of `srcs` of `filegroup` is a text, and this is a secret";
+    check("TOKEN", item);
+    let text = "3:45 MAE0613 param `k` is the name of a secret, and this is a text | write its \
+                name, or a param of type `secret`";
+    check("\"${{ git.sha }}\"", &format!("{text}\n{item}"));
+}
+
+#[test]
+fn what_a_param_is_given_is_checked_when_the_run_knows_it() {
+    let inner = "name: i\nparams: { t: { type: string, pattern: \"[a-z]+\" } }\nsteps:\n\
+                 - { id: b, uses: filegroup, with: { srcs: [\"x-${{ params.t }}\"] } }\n";
+    let text = "name: p\nparams: { o: { type: string } }\nsteps:\n\
+                - { id: x, include: i.yaml, with: { t: \"${{ params.o }}\" } }\n";
+    let pipeline = with_files(&[("i.yaml", inner)], text).pipeline.expect("no errors");
+    let check = |given: &str, expect: &str| {
+        let params = serde_json::json!({"o": given});
+        let scope = Scope { params, ..Scope::default() };
+        let found = eval(pipeline.steps()[0].argument("srcs").expect("given"), &scope);
+        let found = found.map_or_else(
+            |error| {
+                pipeline.diagnose(&error).to_string().lines().next().unwrap_or_default().to_owned()
+            },
+            |value| value.to_string(),
+        );
+        assert_eq!(found, expect);
+    };
+    check("abc", "[\"x-abc\"]");
+    check("${{ 1 }}", "error[MAE0615]: param `t` does not fit `^(?:[a-z]+)$`");
+}
+
+#[test]
+fn outputs_of_includes_are_handed_on() {
+    let inner = "name: i\nparams: { v: { type: string } }\nsteps:\n\
+                 - { id: b, uses: filegroup, with: { srcs: [\"${{ params.v }}\"] } }\n\
+                 outputs: { v: \"${{ params.v }}\", d: \"${{ steps.b.outputs.digest }}\" }\n";
+    let check = |steps: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n{steps}");
+        let checked = with_files(&[("i.yaml", inner)], &text);
+        let found = match &checked.pipeline {
+            Some(pipeline) => edges(pipeline),
+            None => told(&checked).join("\n"),
+        };
+        assert_eq!(found, expect, "{text}");
+    };
+    // A value of `x`, by way of `y`.
+    check(
+        "- { id: x, include: i.yaml, with: { v: a } }\n\
+         - { id: y, include: i.yaml, with: { v: \"${{ steps.x.outputs.d }}\" }, needs: [] }\n\
+         - { id: z, uses: filegroup, with: { srcs: [\"${{ steps.y.outputs.v }}\"] }, needs: [] }\n",
+        "x.b>y.b:d x.b>z:d",
+    );
+    let each_other = "- { id: x, include: i.yaml, with: { v: \"${{ steps.y.outputs.v }}\" } }\n\
+                      - { id: y, include: i.yaml, with: { v: \"${{ steps.x.outputs.v }}\" } }\n";
+    let checked = with_files(&[("i.yaml", inner)], &format!("name: p\nsteps:\n{each_other}"));
+    let found = told(&checked);
+    assert!(
+        found.iter().any(|line| line.contains("MAE0609 output `v` of `y` is made of itself")),
+        "{found:?}"
+    );
+    assert!(checked.pipeline.is_none());
+}
+
+#[test]
+fn an_include_shares_its_name_with_nothing() {
+    let check = |steps: &str, expect: &[&str]| {
+        let checked = with_files(FILES, &format!("name: p\nsteps:\n{steps}"));
+        assert_eq!(told(&checked), expect, "{steps}");
+        assert!(checked.pipeline.is_none());
+    };
+    let twice = |place: &str, other: &str, what: &str| {
+        format!(
+            "{place} MAE0602 two steps are called `{what}` | p.yaml:{other}: the other stands here"
+        )
+    };
+    let gate = "- { id: x, uses: gate.approval, with: { message: m } }\n";
+    let include = "- { id: x, include: work.yaml }\n";
+    check(&format!("{gate}{include}"), &[&twice("4:9", "3:9", "x")]);
+    check(&format!("{include}{gate}"), &[&twice("4:9", "3:9", "x")]);
+    check(&format!("{include}- {{ id: x, include: ship.yaml }}\n"), &[&twice("4:9", "3:9", "x")]);
+}
