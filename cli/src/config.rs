@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use maestro_core::{FailureKind, RelPath};
+use maestro_runs::policy::Tier;
 use serde::Deserialize;
 
 use crate::args::{DaemonChoice, Global};
@@ -38,6 +39,9 @@ pub struct Project {
     /// Which policies are asked.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// How much depends on each environment that pipelines name.
+    #[serde(default)]
+    pub environments: BTreeMap<String, Tier>,
     /// Short names of params, and the labels that they stand for.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
@@ -271,7 +275,8 @@ fn parse_override(text: &str) -> Result<(String, PathBuf)> {
     }
 }
 
-fn read_project(workspace: &Path) -> Result<Project> {
+/// Reads the project file of a workspace, if it has one.
+pub fn read_project(workspace: &Path) -> Result<Project> {
     let path = workspace.join(PROJECT_FILE);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

@@ -15,7 +15,12 @@ pub struct Failure {
     pub message: String,
     /// Advice, one line each.
     pub hints: Vec<String>,
+    /// Nothing is wrong; a policy or a budget does not allow it.
+    pub denied: bool,
 }
+
+/// The exit code of what a policy or a budget does not allow.
+pub const DENIED: u8 = 12;
 
 impl Failure {
     /// What the user wrote is wrong.
@@ -28,9 +33,14 @@ impl Failure {
         Self::new(FailureKind::Environment, message)
     }
 
+    /// A policy does not allow it.
+    pub fn denied(why: maestro_core::run::Failure) -> Self {
+        Self { denied: true, ..Self::input(why.message) }.hints(why.hints)
+    }
+
     /// An error of some kind.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hints: Vec::new() }
+        Self { kind, message: message.into(), hints: Vec::new(), denied: false }
     }
 
     /// Adds advice.
@@ -86,7 +96,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if kind == FailureKind::Internal {
         eprintln!("hint: this is a bug in Maestro; please report it with the lines above");
     }
-    ExitCode::from(kind.exit_code())
+    let denied = failure.is_some_and(|failure| failure.denied);
+    ExitCode::from(if denied { DENIED } else { kind.exit_code() })
 }
 
 /// Advice for errors that nobody gave any.

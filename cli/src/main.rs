@@ -23,6 +23,7 @@ mod memory;
 mod null_build;
 mod output_groups;
 mod pipelines;
+mod policies;
 mod profile;
 mod profiles;
 mod report;

@@ -98,7 +98,9 @@ impl Repositories for Declared {
 
     fn open(&self, name: &str) -> Result<Content, HostError> {
         self.content(name).map_err(|error| match error.downcast::<Failure>() {
-            Ok(Failure { kind, message, hints }) => HostError::Repository { message, kind, hints },
+            Ok(Failure { kind, message, hints, .. }) => {
+                HostError::Repository { message, kind, hints }
+            }
             Err(error) => HostError::Repository {
                 message: format!("cannot make repository `@{name}` ready: {error:#}"),
                 kind: FailureKind::Environment,

@@ -87,6 +87,8 @@ pub const QUERY_DEPTH_MAX: usize = 100;
 pub const RUN_STEPS_MAX: usize = 20_000;
 /// Most gates, scans and signatures of a run's plan; every effect remembers those before it.
 pub const RUN_GUARDS_MAX: usize = 256;
+/// Most people that one gate waits for.
+pub const RUN_APPROVALS_MAX: u32 = 100;
 /// Most items of one `foreach`, and most rounds of one `until`.
 pub const RUN_TASKS_MAX: u32 = 100_000;
 /// Largest request of an effect, in bytes: it stands in the journal.

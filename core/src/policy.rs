@@ -162,12 +162,16 @@ pub struct Reason {
     pub code: String,
     /// A sentence for people.
     pub message: String,
+    /// How many approvals there have to be for the reason to go away, where approvals can do that:
+    /// an effect waits for them instead of failing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<u32>,
 }
 
 impl Reason {
     /// A reason with a code and a sentence.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), approvals: None }
     }
 }
 
@@ -175,6 +179,12 @@ impl Decision {
     /// Whether it may go on.
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allow
+    }
+
+    /// How many approvals there have to be for it to go on, if nothing else keeps it.
+    pub fn wanted_approvals(&self) -> Option<u32> {
+        let each: Option<Vec<u32>> = self.reasons().iter().map(|reason| reason.approvals).collect();
+        each?.into_iter().max()
     }
 
     /// Why not; empty where it may go on.

@@ -71,8 +71,8 @@ pub use agenda::{Agenda, Work};
 pub use approval::{Approval, ApprovalRequest, GateState, Guarded, Principal};
 pub use budget::{Amount, Cap, Ledger, Spending};
 pub use command::{Command, Refusal};
-pub use decide::{create, decide, request_digest};
-pub use event::{Entry, Event, EventError, Item, Owner, Resolution, RunCreated, Success};
+pub use decide::{create, decide, request_digest, stale_approval};
+pub use event::{Entry, Event, EventError, Item, Owner, Resolution, Ruling, RunCreated, Success};
 pub use failure::{Failure, FailureClass, Retry};
 pub use plan::{FarSide, Gate, Plan, PlanError, Repeat, StepIndex, StepKind, StepPlan, Trigger};
 pub use state::{

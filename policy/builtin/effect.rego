@@ -13,6 +13,23 @@ deny contains {
 	check.outcome != "passed"
 }
 
+# A gate let pass what nobody approves any more: it was taken back, or is too old.
+deny contains {
+	"code": "approval_gone",
+	"msg": sprintf("no approval at the gate `%s` holds", [check.step]),
+} if {
+	some check in input.checks
+	check.kind == "gate"
+	check.outcome == "passed"
+	not is_approved(check.step)
+}
+
+is_approved(gate) if {
+	some approval in input.approvals
+	approval.gate == gate
+	approval.state == "granted"
+}
+
 # What is published is believed by others.
 deny contains {
 	"code": "untrusted_record",

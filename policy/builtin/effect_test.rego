@@ -8,10 +8,12 @@ good := {
 	"initiator": {"id": "lin", "identity": {"kind": "local", "user": "lin"}, "roles": []},
 	"effect": {"publishes": true},
 	"environment": {"tier": "staging", "name": "s"},
-	"checks": [{"step": "scan", "kind": "scan", "outcome": "passed"}],
+	"checks": [scan, {"step": "go", "kind": "gate", "outcome": "passed"}],
 	"records": [{"step": "plan", "state": "attested"}],
 	"approvals": [{"gate": "go", "principal": ada, "state": "granted"}],
 }
+
+scan := {"step": "scan", "kind": "scan", "outcome": "passed"}
 
 codes(request) := {reason.code | some reason in builtin.deny with input as request}
 
@@ -27,6 +29,19 @@ test_a_check_that_did_not_pass_blocks if {
 
 test_a_failed_test_alone_does_not_block if {
 	with_change({"checks": [{"step": "unit", "kind": "test", "outcome": "tolerated"}]}) == set()
+}
+
+test_an_approval_that_is_gone_does_not_hold if {
+	every state in ["revoked", "expired", "rejected", "superseded"] {
+		with_change({"approvals": [{"gate": "go", "principal": ada, "state": state}]}) == {"approval_gone"}
+	}
+	with_change({"approvals": [{"gate": "other", "principal": ada, "state": "granted"}]}) == {"approval_gone"}
+	with_change({"approvals": []}) == {"approval_gone"}
+}
+
+test_one_that_holds_is_enough if {
+	gone := {"gate": "go", "principal": ada, "state": "revoked"}
+	with_change({"approvals": [gone, {"gate": "go", "principal": ada, "state": "granted"}]}) == set()
 }
 
 test_records_that_are_not_attested_are_not_published if {

@@ -1,10 +1,12 @@
 # Effects in production need approvals.
 #
 # `data.production.approvals` is how many people, `data.production.roles` which of them count.
+# A reason that names `approvals` makes the effect wait for them at the gate above it.
 package maestro.effect.production_approval
 
 deny contains {
 	"code": "approval_missing",
+	"approvals": data.production.approvals,
 	"msg": sprintf("`%s` is production: %d of %d approvals are there", [input.environment.name, count(approvers), data.production.approvals]),
 } if {
 	input.environment.tier == "production"

@@ -20,6 +20,7 @@ allow if {
 
 deny contains {
 	"code": "approvals_missing",
+	"approvals": release.approvals,
 	"msg": sprintf("a release needs %d people who approve, %d did", [release.approvals, count(approvers)]),
 } if {
 	input.effect.publishes

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use maestro_core::DigestFunction;
 use maestro_core::limits::{
     POLICY_DECISION_MS_MAX, POLICY_INPUT_BYTES_MAX, POLICY_REASON_BYTES_MAX, POLICY_REASONS_MAX,
+    RUN_APPROVALS_MAX,
 };
 use maestro_core::policy::{Decision, DecisionPoint, Input, Policy, Reason, Verdict, failure};
 use maestro_core::record::canonical_json;
@@ -130,15 +131,23 @@ pub(crate) fn reason(item: &Value) -> Reason {
         let field = item.as_object().ok()?.get(&Value::from(name))?;
         field.as_string().ok().map(|text| text.as_ref())
     };
-    match (item.as_string(), field("code"), field("msg")) {
+    let reason = match (item.as_string(), field("code"), field("msg")) {
         (Ok(message), ..) => Reason::new(NO_CODE, bounded(message)),
         (_, code, Some(message)) => Reason::new(bounded(code.unwrap_or(NO_CODE)), bounded(message)),
         (_, Some(code), None) => Reason::new(bounded(code), bounded(code)),
         (_, None, None) => {
             let message = format!("a rule denies, with a reason of another kind: {item}");
-            Reason::new(failure::MALFORMED, bounded(&message))
+            return Reason::new(failure::MALFORMED, bounded(&message));
         }
-    }
+    };
+    Reason { approvals: approvals(item), ..reason }
+}
+
+/// How many approvals make a reason go away. Anything but a small number above zero is none: then
+/// nothing makes it go away.
+fn approvals(item: &Value) -> Option<u32> {
+    let count = item.as_object().ok()?.get(&Value::from("approvals"))?.as_u32().ok()?;
+    (1..=RUN_APPROVALS_MAX).contains(&count).then_some(count)
 }
 
 /// A text that is fit to be shown: no longer than the limit, and without control characters.

@@ -34,7 +34,7 @@ pub const BUILTIN: &[Shipped] = shipped! {
     "builtin",
     "run_start" = "Changes from forks do not run in production.";
     "step_start" = "Pure steps reach nothing.";
-    "effect" = "Effects follow checks that passed, and approvals of others.";
+    "effect" = "Effects follow checks that passed, and approvals of others that hold.";
     "approval" = "Nobody approves a run of their own, and production asks who they are.";
 };
 

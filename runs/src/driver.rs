@@ -8,9 +8,9 @@
 //!
 //! | to do | first | then | at last |
 //! |---|---|---|---|
-//! | work | `task-began` is appended | the worker runs | `task-succeeded` or `task-failed` |
-//! | an effect | `effect-intended` is appended and synced | epoch is read once more, request sent | its outcome, synced |
-//! | an effect after a crash | nothing | the far side is asked, or the same bytes are sent again | its outcome, synced |
+//! | work | policy is asked, `task-began` is appended | the worker runs | `task-succeeded` or `task-failed` |
+//! | an effect | policy is asked, `effect-intended` is appended and synced | epoch is read once more, request sent | its outcome, synced |
+//! | an effect after a crash | policy is asked | the far side is asked, or the same bytes are sent again | its outcome, synced |
 //!
 //! # Others write too
 //!
@@ -19,6 +19,7 @@
 //! whenever the journal says that something changed.
 
 mod perform;
+mod rule;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maestro_core::policy::{DecisionPoint, Policy};
 use maestro_core::run::{
-    Agenda, Command, Entry, Event, Owner, Principal, Refusal, RunCreated, RunId, RunState,
+    Agenda, Command, Entry, Event, Owner, Principal, Refusal, Ruling, RunCreated, RunId, RunState,
     RunStatus, StepIndex, TaskId, Work, create, decide,
 };
 use maestro_executor::step::{Registry, Stop};
@@ -37,6 +39,7 @@ use tokio::task::JoinSet;
 
 use crate::checkpoint::Checkpoints;
 use crate::journal::{self, Append, Journal, JournalError};
+use crate::policy::Project;
 use crate::script::Script;
 use perform::Done;
 
@@ -77,6 +80,14 @@ pub enum DriveError {
         /// Why.
         refusal: Refusal,
     },
+    /// Policy broke down. Nothing was done on it.
+    #[error("policy did not answer at `{}`: {why}", point.name())]
+    Unanswered {
+        /// Where it was asked.
+        point: DecisionPoint,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// Drives one run.
@@ -84,6 +95,8 @@ pub struct Driver {
     journal: Arc<dyn Journal>,
     script: Arc<dyn Script>,
     registry: Registry,
+    policy: Arc<dyn Policy>,
+    project: Arc<Project>,
     clock: Arc<dyn Clock>,
     checkpoints: Arc<dyn Checkpoints>,
     options: DriverOptions,
@@ -104,6 +117,10 @@ pub struct Tools {
     pub journal: Arc<dyn Journal>,
     /// Who does what.
     pub registry: Registry,
+    /// Who is asked before anything is done.
+    pub policy: Arc<dyn Policy>,
+    /// What policies know of the project.
+    pub project: Arc<Project>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Who is told of the points where a test may kill.
@@ -116,21 +133,31 @@ const SNAPSHOT_EVENTS: u64 = 1_000;
 /// How long a driver sleeps when nothing happens.
 const SLEEP: Duration = Duration::from_secs(5);
 
-/// Writes the first event of a run.
-pub async fn begin(
-    journal: &dyn Journal,
-    created: RunCreated,
-    now_ms: u64,
-) -> Result<RunState, DriveError> {
+/// The state of a run that nobody has written down yet: what policy is asked about.
+pub fn proposed(created: RunCreated, now_ms: u64) -> Result<RunState, DriveError> {
     let run = created.run.clone();
     let refused = |refusal| DriveError::Refused { run: run.clone(), refusal };
     let events = create(created).map_err(refused)?;
     let event = events.into_iter().next().ok_or_else(|| refused(Refusal::NotEnded))?;
-    let entry = Entry { sequence: 1, epoch: 0, at_ms: now_ms, event: event.clone() };
+    let entry = Entry { sequence: 1, epoch: 0, at_ms: now_ms, event };
     let fold = |source| JournalError::Fold { run: run.clone(), source };
-    let state = RunState::begin(&entry).map_err(fold)?;
-    let (status, events) = (state.status(), vec![event]);
-    let run = run.clone();
+    Ok(RunState::begin(&entry).map_err(fold)?)
+}
+
+/// Writes the first events of a run: what it is, and what policy said to it.
+pub async fn begin(
+    journal: &dyn Journal,
+    created: RunCreated,
+    rulings: Vec<Ruling>,
+    now_ms: u64,
+) -> Result<RunState, DriveError> {
+    let run = created.run.clone();
+    let mut state = proposed(created.clone(), now_ms)?;
+    let said = rulings.into_iter().map(|ruling| Event::PolicyDecided(Box::new(ruling)));
+    let said: Vec<Event> = said.collect();
+    fold(&mut state, &said, now_ms)?;
+    let first = Event::RunCreated(Box::new(created));
+    let (events, status) = ([vec![first], said].concat(), state.status());
     let by_driver = false;
     journal
         .append(Append { run, after: 0, epoch: 0, at_ms: now_ms, events, status, by_driver })
@@ -193,7 +220,7 @@ impl Driver {
         state: RunState,
         (owner, take_over): (Owner, bool),
     ) -> Result<Self, DriveError> {
-        let Tools { journal, registry, clock, checkpoints } = tools;
+        let Tools { journal, registry, policy, project, clock, checkpoints } = tools;
         let epoch = state.epoch;
         let (kept, changes) = (state.sequence, journal.changes());
         let (busy, tasks, names) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
@@ -201,6 +228,8 @@ impl Driver {
             journal,
             script,
             registry,
+            policy,
+            project,
             clock,
             checkpoints,
             options,

@@ -4,6 +4,9 @@
 //! acts on them ([`driver`]). Killing the process at any line and starting again gives the same
 //! end (invariant 7 of docs/ARCHITECTURE.md), which `runs/tests/kill.rs` shows by enumeration.
 //!
+//! Before it acts it asks policy ([`policy`]): at the start of a run and of each step, before an
+//! effect is sent, and when somebody speaks at a gate.
+//!
 //! Where to start reading: [`journal`] says what is durable when, [`driver`] how a run advances,
 //! `maestro_executor::step` what a step must implement.
 
@@ -12,10 +15,11 @@ pub mod driver;
 pub mod journal;
 pub mod lease;
 pub mod pipeline;
+pub mod policy;
 pub mod script;
 
 pub use checkpoint::{Checkpoints, NoCheckpoints, Point};
 pub use driver::{DriveError, Driver, DriverOptions};
 pub use journal::{Append, Journal, JournalError, RunSummary};
 pub use lease::{Lease, LeaseError, Seat};
-pub use script::{Expansion, Script};
+pub use script::{Expansion, Place, Script};

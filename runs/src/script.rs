@@ -15,6 +15,17 @@ pub enum Expansion {
     Items(Vec<Item>),
 }
 
+/// The environment that a step acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Neither the step nor the run names one.
+    Nowhere,
+    /// This one.
+    Named(String),
+    /// One that cannot be told yet.
+    Unknown,
+}
+
 /// The template of a run: evaluates its expressions over the fold. Pure.
 pub trait Script: Send + Sync {
     /// Condition and items of a step whose turn has come.
@@ -22,6 +33,9 @@ pub trait Script: Send + Sync {
 
     /// The inputs of a task.
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
+
+    /// Where a step acts, as far as it can be told now: its own `env`, else that of the run.
+    fn place(&self, state: &RunState, step: StepIndex) -> Place;
 
     /// Completes what a task gave with the outputs that the template declares, and says whether the
     /// condition of its `until` holds; `true` where there is none.

@@ -4,6 +4,7 @@
 
 pub mod file_server;
 pub mod guide;
+pub mod scene;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use maestro_core::FailureKind;
 use maestro_core::policy::DecisionPoint;
-use maestro_policy::{BUILTIN, Finding, LoadError, Shipped, Sources};
+use maestro_policy::Finding;
 
 use crate::args::{Global, PolicyCommand};
 use crate::config::{Config, PROJECT_FILE};
 use crate::exit::Failure;
+use crate::policies::Chosen;
 
 /// Runs the command.
 pub fn policy(global: &Global, command: &PolicyCommand) -> Result<ExitCode> {
@@ -28,45 +28,32 @@ pub fn policy(global: &Global, command: &PolicyCommand) -> Result<ExitCode> {
     }
 }
 
-/// Policies of the user, and those of Maestro that decide along with them.
-struct Chosen {
-    /// The user's alone.
-    own: Sources,
-    /// All.
-    all: Sources,
+/// What the paths name, else what the project file does.
+fn chosen(global: &Global, paths: &[PathBuf], must_have: bool) -> Result<Chosen> {
+    let config = match (Config::load(global), paths.is_empty()) {
+        (Ok(config), _) => Some(config),
+        // Policies that are named need no workspace, as in a job that checks nothing else.
+        (Err(_), false) if global.workspace.is_none() => None,
+        (Err(error), _) => return Err(error),
+    };
+    let project = config.as_ref().map(|config| &config.project.policy);
+    let (root, paths) = match (&config, paths.is_empty()) {
+        (Some(config), true) => (config.workspace.as_path(), &config.project.policy.paths[..]),
+        _ => (Path::new(""), paths),
+    };
+    if must_have && paths.is_empty() {
+        return Err(Failure::input("there are no policies of your own")
+            .hint("name files or folders")
+            .hint(format!("or list them in `{PROJECT_FILE}`: [policy] paths = [\"policy\"]"))
+            .into());
+    }
+    Chosen::read(root, paths, project.is_none_or(|policy| policy.default))
 }
 
-impl Chosen {
-    /// What the paths name, else what the project file does.
-    fn read(global: &Global, paths: &[PathBuf], must_have: bool) -> Result<Self> {
-        let config = match (Config::load(global), paths.is_empty()) {
-            (Ok(config), _) => Some(config),
-            // Policies that are named need no workspace, as in a job that checks nothing else.
-            (Err(_), false) if global.workspace.is_none() => None,
-            (Err(error), _) => return Err(error),
-        };
-        let project = config.as_ref().map(|config| &config.project.policy);
-        let (root, paths) = match (&config, paths.is_empty()) {
-            (Some(config), true) => (config.workspace.as_path(), &config.project.policy.paths[..]),
-            _ => (Path::new(""), paths),
-        };
-        if must_have && paths.is_empty() {
-            return Err(Failure::input("there are no policies of your own")
-                .hint("name files or folders")
-                .hint(format!("or list them in `{PROJECT_FILE}`: [policy] paths = [\"policy\"]"))
-                .into());
-        }
-        let own = Sources::read(root, paths).map_err(failed)?;
-        let builtin = project.is_none_or(|policy| policy.default);
-        let modules = BUILTIN.iter().filter(|_| builtin).map(Shipped::module);
-        Ok(Self { all: own.clone().with(modules), own })
-    }
-
-    /// Whether a finding is about a file of the user.
-    fn is_own(&self, finding: &Finding) -> bool {
-        let file = finding.place.as_ref().map(|place| &place.file);
-        file.is_none_or(|file| self.own.modules.iter().any(|module| module.name == *file))
-    }
+/// Whether a finding is about a file of the user.
+fn is_own(chosen: &Chosen, finding: &Finding) -> bool {
+    let file = finding.place.as_ref().map(|place| &place.file);
+    file.is_none_or(|file| chosen.own.modules.iter().any(|module| module.name == *file))
 }
 
 /// The decision point of a name.
@@ -77,19 +64,4 @@ fn point(name: &str) -> Result<DecisionPoint> {
             .hint(format!("the points are {}", names.join(", ")))
     };
     Ok(DecisionPoint::parse(name).ok_or_else(unknown)?)
-}
-
-/// Prints what is wrong with policies, and makes an error of it.
-fn failed(LoadError(findings): LoadError) -> anyhow::Error {
-    for finding in &findings {
-        eprintln!("{finding}");
-    }
-    let kind = findings.iter().map(|finding| finding.kind);
-    let environment = kind.clone().count() > 0 && kind.clone().all(|k| k != FailureKind::Input);
-    let kind = if environment { FailureKind::Environment } else { FailureKind::Input };
-    let count = match findings.len() {
-        1 => "1 error keeps".to_owned(),
-        count => format!("{count} errors keep"),
-    };
-    Failure::new(kind, format!("{count} the policies from being loaded")).into()
 }

@@ -7,6 +7,7 @@ mod drive;
 
 pub use drive::run;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use crate::args::runs::{
 };
 use crate::args::{Global, OutputFormat};
 use crate::exit::Failure;
+use crate::runs::policy::Asker;
 use crate::runs::start;
 use crate::runs::state::{State, failure};
 use crate::runs::{SystemClock, checkpoints, view};
@@ -142,8 +144,19 @@ pub fn at_gate(args: &ApprovalArgs, what: AtGate) -> Result<ExitCode> {
     with_state(async |state| {
         let run = state.find(&args.run.run).await?;
         let by = state.principal()?;
-        let wish = |now: &RunState| gate_command(now, args, what, by.clone());
+        let loaded = journal::load(&*state.journal, &run).await.map_err(failure)?;
+        let asker = Asker::of(&loaded)?;
+        let denied = Cell::new(None);
+        let wish = |now: &RunState| {
+            let (command, denial) =
+                asker.at_gate(now, gate_command(now, args, what, by.clone())?)?;
+            denied.set(denial);
+            Ok(command)
+        };
         let after = wish_for(&state, &run, wish).await?;
+        if let Some(denial) = denied.take() {
+            return Err(Failure::denied(denial).into());
+        }
         say_who_drives(&state, &after)?;
         Ok(ExitCode::SUCCESS)
     })

@@ -7,23 +7,30 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use maestro_core::event::Severity;
-use maestro_core::run::{Command, Owner, Principal, RunCreated, RunId, RunState, request_digest};
+use maestro_core::policy::{self, Policy as _};
+use maestro_core::run::{
+    Command, Owner, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
+};
 use maestro_deliver::DeliverOptions;
 use maestro_executor::step::Registry;
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
 use maestro_runs::driver::{self, Driver, DriverOptions, Tools};
 use maestro_runs::journal;
 use maestro_runs::pipeline::{Group, PipelineScript, RunContext, compile};
+use maestro_runs::policy::denial;
 use maestro_runs::{Checkpoints, Lease, LeaseError, Seat};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::policy::Asker;
 use super::state::{State, failure};
 use super::{SystemClock, build, command, identity, secrets};
 use crate::config::{Config, PROJECT_FILE, non_empty};
 use crate::exit::Failure;
 use crate::pipelines;
 
+/// Most branches and tags that policies are told of.
+const REFS_COUNT: &str = "--count=1000";
 /// How often it is looked whether a place of a group is free.
 const SEAT_LOOK: Duration = Duration::from_millis(200);
 
@@ -170,7 +177,7 @@ fn new_id(template: &str) -> Result<RunId> {
 
 fn context(config: &Config, run: &RunId, pipeline: &Pipeline, initiator: &Principal) -> RunContext {
     let template = &pipeline.template.name.value;
-    let (git, changed_files) = git(&config.workspace);
+    let (git, changed_files) = commit(&config.workspace);
     RunContext {
         git,
         event: json!({"name": "manual"}),
@@ -180,16 +187,8 @@ fn context(config: &Config, run: &RunId, pipeline: &Pipeline, initiator: &Princi
 }
 
 /// The commit of the workspace, and the files that it changes; empty where it is in no repository.
-fn git(workspace: &Path) -> (Value, Vec<String>) {
-    let ask = |arguments: &[&str]| {
-        let output = std::process::Command::new("git")
-            .args(arguments)
-            .current_dir(workspace)
-            .env("GIT_OPTIONAL_LOCKS", "0")
-            .output();
-        let output = output.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8(output.stdout).ok()?.trim_end_matches('\n').to_owned())
-    };
+fn commit(workspace: &Path) -> (Value, Vec<String>) {
+    let ask = |arguments: &[&str]| git(workspace, arguments);
     let mut git = serde_json::Map::new();
     for (name, arguments) in [
         ("sha", &["rev-parse", "HEAD"][..]),
@@ -211,8 +210,47 @@ fn git(workspace: &Path) -> (Value, Vec<String>) {
     (Value::Object(git), files)
 }
 
+/// What git says in a workspace; `None` where it fails. It runs no program that the repository
+/// names.
+fn git(workspace: &Path, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new("git")
+        .args(["-c", "core.fsmonitor=false"])
+        .args(arguments)
+        .current_dir(workspace)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim_end_matches('\n').to_owned())
+}
+
+/// The sources of a run that begins now.
+fn source(workspace: &Path) -> policy::Source {
+    let clean =
+        git(workspace, &["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
+    let commit = git(workspace, &["rev-parse", "HEAD"]).filter(|_| clean);
+    let Some(commit) = commit else { return policy::Source::Dirty {} };
+    let list = ["for-each-ref", "--contains", "HEAD", REFS_COUNT, "--format=%(refname:short)"];
+    let listed = git(workspace, &list).unwrap_or_default();
+    let mut refs: Vec<String> = listed.lines().map(str::to_owned).collect();
+    refs.sort();
+    policy::Source::Commit { commit, refs }
+}
+
+/// Asks policy whether a run may start; one that may not leaves no trace.
+pub fn permitted(mut created: RunCreated, now_ms: u64) -> Result<(RunCreated, Ruling)> {
+    let state = driver::proposed(created.clone(), now_ms).map_err(drive_failure)?;
+    let asker = Asker::of(&state)?;
+    let question = asker.questions(&state).run_start(source(&asker.workspace));
+    let decision = asker.policies.decide(&question);
+    if !decision.is_allowed() {
+        return Err(Failure::denied(denial(&decision)).into());
+    }
+    created.policy = Some(decision.policy.to_string());
+    Ok((created, Ruling { task: None, by: None, decision }))
+}
+
 /// The template of a stored run, compiled again; refused if it has become another one.
-fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
+pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     let source: Source = serde_json::from_value(state.created.source.clone())?;
     let (mut again, stored) = (source.clone(), source.includes);
     let read = |path: &str| stored.get(path).cloned().ok_or_else(|| "it was not stored".to_owned());
@@ -272,26 +310,29 @@ pub async fn own(
     checkpoints: Arc<dyn Checkpoints>,
     (take_over, leave_when_waiting): (bool, bool),
 ) -> Result<(Driver, Locks)> {
-    let (script, workspace) = script(&run)?;
+    let asker = Asker::of(&run)?;
     let principal = state.principal()?;
     let owner = Owner { host: identity::host(), pid: std::process::id(), principal };
     let name = run.created.run.clone();
     let lease = Lease::take(&state.leases(), &name, &owner, take_over);
     let lease = lease.map_err(|error| lease_failure(&error, &name))?;
-    let group = script.concurrency(&run).map_err(|failure| Failure::input(failure.message))?;
+    let group =
+        asker.script.concurrency(&run).map_err(|failure| Failure::input(failure.message))?;
     let (seat, run) = match group {
         Some(group) => take_seat(state, run, &group).await?,
         None => (None, run),
     };
     let tools = Tools {
         journal: state.journal.clone(),
-        registry: registry(&workspace, cache)?,
+        registry: registry(&asker.workspace, cache)?,
+        policy: asker.policies,
+        project: asker.project,
         clock: Arc::new(SystemClock),
         checkpoints,
     };
     let options = DriverOptions { leave_when_waiting, ..DriverOptions::default() };
     let owned = (owner, lease.took_over());
-    let driver = Driver::own(tools, Arc::new(script), options, run, owned).await;
+    let driver = Driver::own(tools, asker.script, options, run, owned).await;
     Ok((driver.map_err(drive_failure)?, Locks { _lease: lease, _seat: seat }))
 }
 

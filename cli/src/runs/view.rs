@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 
 use maestro_core::run::budget::usd;
 use maestro_core::run::{
-    Amount, Entry, Event, Phase, RunState, RunStatus, StepIndex, StepKind, TaskId, TaskState,
-    TaskStatus,
+    Amount, Entry, Event, Phase, Ruling, RunState, RunStatus, StepIndex, StepKind, TaskId,
+    TaskState, TaskStatus,
 };
+use maestro_runs::policy::denial;
 use serde_json::{Value, json};
+
+use crate::exit::DENIED;
 
 /// Most tasks of one step that are listed.
 const TASKS_SHOWN: usize = 20;
@@ -31,7 +34,7 @@ pub fn exit_code(state: &RunState) -> u8 {
     };
     match state.status() {
         RunStatus::Succeeded => 0,
-        RunStatus::Failed if denied() => 12,
+        RunStatus::Failed if denied() => DENIED,
         RunStatus::Failed => 1,
         RunStatus::Waiting | RunStatus::Running | RunStatus::Cancelling => 10,
         RunStatus::Parked => 11,
@@ -209,10 +212,24 @@ pub fn line(state: &RunState, entry: &Entry) -> Option<String> {
             format!("{}: approval taken back by {by}{}", name(task), because(reason))
         }
         Event::ApprovalVoided { task, why } => format!("{}: approval void: {why}", name(task)),
+        Event::ApprovalsWanted { task, approvals, why } => format!(
+            "{}: {approvals} approvals are needed: {why}; maestro approve {} --gate {}",
+            name(task),
+            state.created.run,
+            name(task)
+        ),
+        Event::PolicyDecided(ruling) => return refused(state, ruling),
         Event::CancelAsked { by, reason } => format!("cancelled by {by}{}", because(reason)),
         Event::RunEnded { status } => format!("run {}", status.name()),
         Event::RunReopened { by, reason, .. } => format!("goes on, by {by}{}", because(reason)),
     })
+}
+
+/// What policy kept a person from. What it kept a step from, the step says itself.
+fn refused(state: &RunState, ruling: &Ruling) -> Option<String> {
+    let by = ruling.by.as_ref().filter(|_| !ruling.decision.is_allowed())?;
+    let task = ruling.task.map(|task| format!("{}: ", state.name(task))).unwrap_or_default();
+    Some(format!("{task}{by} was refused: {}", denial(&ruling.decision).message))
 }
 
 /// A run for programs.
@@ -243,6 +260,7 @@ pub fn json(state: &RunState) -> Value {
         "template": created.plan.template,
         "status": state.status().name(),
         "initiator": created.initiator.to_string(),
+        "policy": created.policy,
         "params": created.params,
         "created_ms": state.created_ms,
         "updated_ms": state.updated_ms,

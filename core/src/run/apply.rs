@@ -127,6 +127,8 @@ impl RunState {
             Event::ApprovalGiven { task, approval } => self.give(*task, approval)?,
             Event::ApprovalRevoked { task, by, .. } => self.revoke(*task, by)?,
             Event::ApprovalVoided { task, .. } => self.void(*task)?,
+            Event::ApprovalsWanted { task, approvals, .. } => self.want(*task, *approvals)?,
+            Event::PolicyDecided(_) => {}
             Event::CancelAsked { by, reason } => {
                 let (by, reason) = (by.clone(), reason.clone());
                 self.cancelled = Some(Cancellation { by, reason, at_ms });

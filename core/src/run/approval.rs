@@ -81,6 +81,12 @@ pub struct GateState {
     pub request: ApprovalRequest,
     /// Who agreed, by `name@issuer`.
     pub given: BTreeMap<String, Approval>,
+    /// Who had agreed and took it back, by `name@issuer`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub revoked: BTreeMap<String, Approval>,
+    /// How many policy asked for, where that is more than the gate does; 0 before it did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wanted: u32,
     /// Enough agreed, and nothing has voided it.
     pub open: bool,
 }
@@ -88,12 +94,20 @@ pub struct GateState {
 impl GateState {
     /// A gate that was just asked for.
     pub fn new(request: ApprovalRequest) -> Self {
-        Self { request, given: BTreeMap::new(), open: false }
+        Self { request, given: BTreeMap::new(), revoked: BTreeMap::new(), wanted: 0, open: false }
     }
 
     /// How many approvals are missing for `gate`.
     pub fn missing(&self, gate: &Gate) -> u32 {
-        let given = u32::try_from(self.given.len()).unwrap_or(u32::MAX);
-        gate.approvals.saturating_sub(given)
+        gate.approvals.max(self.wanted).saturating_sub(self.count())
     }
+
+    /// How many approvals there are.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.given.len()).unwrap_or(u32::MAX)
+    }
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

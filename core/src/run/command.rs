@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::approval::{ApprovalRequest, Principal};
 use super::budget::Amount;
-use super::event::{Item, Owner, Resolution, Success};
+use super::event::{Item, Owner, Resolution, Ruling, Success};
 use super::failure::Failure;
 use super::plan::{PlanError, StepIndex};
 use super::task::TaskId;
@@ -65,6 +65,13 @@ pub enum Command {
         /// What it cost.
         spent: Amount,
     },
+    /// Policy was asked; both are journalled at once, or neither.
+    Ruled {
+        /// What it said.
+        rulings: Vec<Ruling>,
+        /// What was done on it; nothing where somebody was only refused.
+        then: Option<Box<Command>>,
+    },
     /// An effect is about to be sent.
     Intend {
         /// Which.
@@ -76,6 +83,22 @@ pub enum Command {
         past: Vec<StepIndex>,
         /// The policy decision.
         decision: Option<Value>,
+    },
+    /// Policy lets an effect pass once more people have approved: the gate before it asks them.
+    WantApprovals {
+        /// Which effect.
+        task: TaskId,
+        /// How many in all.
+        approvals: u32,
+        /// Why policy does not let it pass now.
+        failure: Failure,
+    },
+    /// The approvals that an effect waited for may hold no more for its request.
+    VoidStale {
+        /// Which effect.
+        task: TaskId,
+        /// The exact request.
+        request: String,
     },
     /// Whether an effect arrived is not known.
     Unsettle {

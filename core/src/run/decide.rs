@@ -5,7 +5,7 @@
 
 use super::approval::{Approval, GateState, Principal};
 use super::command::{Command, Refusal};
-use super::event::{Event, Success};
+use super::event::{Event, Ruling, Success};
 use super::failure::{Failure, FailureClass};
 use super::plan::{FarSide, Gate, Repeat, StepIndex, StepKind, StepPlan};
 use super::state::{Phase, RunState, TaskState, TaskStatus};
@@ -31,6 +31,7 @@ pub fn decide(state: &RunState, command: Command, now_ms: u64) -> Decision {
             Ok(vec![Event::RunReopened { from, inputs, by, reason }])
         }
         _ if state.ended.is_some() => Err(Refusal::Ended),
+        Command::Ruled { rulings, then } => ruled(state, rulings, then, now_ms),
         Command::Expand { step, items } => {
             due(state, step)?;
             if let Repeat::ForEach { max } = plan(state, step)?.repeat {
@@ -48,6 +49,14 @@ pub fn decide(state: &RunState, command: Command, now_ms: u64) -> Decision {
         Command::Intend { task, request, past, decision } => {
             let events = intend(state, task, request, &past, now_ms)?;
             Ok(events.into_iter().map(|event| with_decision(event, &decision)).collect())
+        }
+        Command::VoidStale { task, request } => {
+            let stale = stale_approval(state, task.step, &request, now_ms);
+            let void = |(task, why)| Event::ApprovalVoided { task, why };
+            Ok(stale.map(void).into_iter().collect())
+        }
+        Command::WantApprovals { task, approvals, failure } => {
+            want_approvals(state, task, approvals, failure, now_ms)
         }
         Command::Unsettle { task, failure } => unsettle(state, task, failure, now_ms),
         Command::Park { task, why } => {
@@ -80,6 +89,18 @@ pub fn decide(state: &RunState, command: Command, now_ms: u64) -> Decision {
             None => Err(Refusal::NotEnded),
         },
     }
+}
+
+/// What policy said, with what was done on it.
+fn ruled(
+    state: &RunState,
+    rulings: Vec<Ruling>,
+    then: Option<Box<Command>>,
+    now_ms: u64,
+) -> Decision {
+    let events = then.map_or(Ok(Vec::new()), |then| decide(state, *then, now_ms))?;
+    let told = rulings.into_iter().map(|ruling| Event::PolicyDecided(Box::new(ruling)));
+    Ok(told.chain(events).collect())
 }
 
 // ---- work
@@ -179,15 +200,7 @@ fn intend(
             retry_at_ms: None,
         }]);
     }
-    let digest = request_digest(&request);
-    for (gate, asked) in open_gates(state, task.step) {
-        let why = if now_ms > asked.request.expires_at_ms {
-            "the approval expired before the effect began".to_owned()
-        } else if changed(asked, task.step, &digest) {
-            format!("the request of `{}` is not the one that was approved", step.id)
-        } else {
-            continue;
-        };
+    if let Some((gate, why)) = stale_approval(state, task.step, &request, now_ms) {
         return Ok(vec![Event::ApprovalVoided { task: gate, why }]);
     }
     let generation = state.generation(task);
@@ -205,6 +218,45 @@ fn with_decision(event: Event, decision: &Option<serde_json::Value>) -> Event {
     }
 }
 
+/// The gate closest before the effect asks again; without one, nobody can approve.
+fn want_approvals(
+    state: &RunState,
+    task: TaskId,
+    approvals: u32,
+    mut failure: Failure,
+    now_ms: u64,
+) -> Decision {
+    can_begin(state, task, now_ms, "wait for approvals")?;
+    let mut gates = open_gates(state, task.step).into_iter().rev();
+    let Some((gate, asked)) = gates.find(|(_, asked)| asked.open) else {
+        failure.hints.push("put a `gate.approval` above it, where people approve".to_owned());
+        return fail(state, task, failure, Amount::ZERO, now_ms);
+    };
+    // What policy counts may be fewer than those who approved here.
+    let approvals = approvals.max(asked.count().saturating_add(1));
+    Ok(vec![Event::ApprovalsWanted { task: gate, approvals, why: failure.message }])
+}
+
+/// A gate before a step whose approvals no longer hold for this request, and why.
+pub fn stale_approval(
+    state: &RunState,
+    step: StepIndex,
+    request: &str,
+    now_ms: u64,
+) -> Option<(TaskId, String)> {
+    let digest = request_digest(request);
+    open_gates(state, step).into_iter().find_map(|(gate, asked)| {
+        if now_ms > asked.request.expires_at_ms {
+            Some((gate, "the approval expired before the effect began".to_owned()))
+        } else if changed(asked, step, &digest) {
+            let id = state.plan().step(step).map_or("", |plan| &plan.id);
+            Some((gate, format!("the request of `{id}` is not the one that was approved")))
+        } else {
+            None
+        }
+    })
+}
+
 /// The digest by which a gate names the request of an effect: SHA-256, in hexadecimal digits.
 pub fn request_digest(request: &str) -> String {
     DigestFunction::Sha256.digest(request.as_bytes()).hex()
@@ -219,8 +271,7 @@ fn changed(gate: &GateState, step: StepIndex, digest: &str) -> bool {
 }
 
 fn open_gates(state: &RunState, step: StepIndex) -> Vec<(TaskId, &GateState)> {
-    let guards = state.edges.guards.get(step.index()).map_or(&[][..], Vec::as_slice);
-    let tasks = guards.iter().map(|guard| TaskId::first(*guard));
+    let tasks = state.guards(step).iter().map(|guard| TaskId::first(*guard));
     tasks.filter_map(|task| Some((task, state.gates.get(&task)?))).collect()
 }
 

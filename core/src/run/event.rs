@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::plan::{Plan, StepIndex};
 use super::state::RunStatus;
 use super::task::{RunId, TaskId};
+use crate::policy::Decision;
 
 /// The version of events that this program writes.
 pub const EVENT_VERSION: u32 = 1;
@@ -50,7 +51,8 @@ pub struct RunCreated {
     pub context: Value,
     /// Who asked for it.
     pub initiator: Principal,
-    /// The digest of the policy in force.
+    /// The digest of the policies that let it begin. Later ones may be others: each decision names
+    /// those that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// The run that this one repeats.
@@ -105,6 +107,19 @@ pub enum Resolution {
     Redo,
     /// It was not done, and shall not be: the task failed.
     GiveUp,
+}
+
+/// What policy said before somebody acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// About which task; none where it is about the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Who asked, where it was a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
+    /// The answer, with the digests of policies and question.
+    pub decision: Decision,
 }
 
 /// What happened. The JSON form has a field `type` that names the variant.
@@ -171,6 +186,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at_ms: Option<u64>,
     },
+    /// Policy was asked. What it let pass or kept from happening are events of their own.
+    PolicyDecided(Box<Ruling>),
     /// From here on the request may have been sent.
     EffectIntended {
         /// Which.
@@ -242,6 +259,15 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// Policy asks for more approvals than the gate did; those that are there stay.
+    ApprovalsWanted {
+        /// Which gate.
+        task: TaskId,
+        /// How many in all.
+        approvals: u32,
+        /// Why.
+        why: String,
+    },
     /// Nothing new starts, and what runs is to stop.
     CancelAsked {
         /// By whom.
@@ -296,6 +322,7 @@ impl Event {
             Self::TaskBegan { reserved, .. } => reserved.is_some(),
             Self::TaskSucceeded { success, .. } => success.spent != Amount::ZERO,
             Self::TaskFailed { spent, .. } => *spent != Amount::ZERO,
+            Self::PolicyDecided(ruling) => !ruling.decision.is_allowed(),
             Self::RunCreated(_)
             | Self::Owned { .. }
             | Self::EffectIntended { .. }
@@ -306,6 +333,7 @@ impl Event {
             | Self::ApprovalGiven { .. }
             | Self::ApprovalRevoked { .. }
             | Self::ApprovalVoided { .. }
+            | Self::ApprovalsWanted { .. }
             | Self::CancelAsked { .. }
             | Self::RunEnded { .. }
             | Self::RunReopened { .. } => true,

@@ -10,18 +10,18 @@ type Applied = Result<(), String>;
 impl RunState {
     /// The gates before a step that have not let pass, or do so no more.
     pub(super) fn closed_gates(&self, step: StepIndex) -> Vec<StepIndex> {
-        let guards = self.edges.guards.get(step.index()).map_or(&[][..], Vec::as_slice);
         let closed = |guard: &StepIndex| {
             let is_gate =
                 self.plan().step(*guard).is_some_and(|s| matches!(s.kind, StepKind::Gate(_)));
             is_gate && self.steps.get(guard.index()).is_some_and(|s| s.verdict().is_none())
         };
-        guards.iter().copied().filter(closed).collect()
+        self.guards(step).iter().copied().filter(closed).collect()
     }
 
     pub(super) fn give(&mut self, task: TaskId, approval: &Approval) -> Applied {
         let unexpected = self.unexpected(task);
         let gate = self.gates.get_mut(&task).ok_or(unexpected)?;
+        gate.revoked.remove(&approval.by.to_string());
         gate.given.insert(approval.by.to_string(), approval.clone());
         Ok(())
     }
@@ -29,11 +29,23 @@ impl RunState {
     pub(super) fn revoke(&mut self, task: TaskId, by: &Principal) -> Applied {
         let unexpected = self.unexpected(task);
         let gate = self.gates.get_mut(&task).ok_or(unexpected)?;
-        gate.given.remove(&by.to_string());
+        if let Some((name, approval)) = gate.given.remove_entry(&by.to_string()) {
+            gate.revoked.insert(name, approval);
+        }
         if gate.open {
             gate.open = false;
             self.reopen_gate(task, TaskStatus::Asked);
         }
+        Ok(())
+    }
+
+    pub(super) fn want(&mut self, task: TaskId, approvals: u32) -> Applied {
+        let unexpected = self.unexpected(task);
+        match self.gates.get_mut(&task) {
+            Some(gate) if gate.open => (gate.open, gate.wanted) = (false, approvals),
+            _ => return Err(unexpected),
+        }
+        self.reopen_gate(task, TaskStatus::Asked);
         Ok(())
     }
 

@@ -389,15 +389,19 @@ impl RunState {
         behind.map(|((index, _), _)| index).collect()
     }
 
+    /// The gates, scans and signatures that come before a step, at any distance.
+    pub fn guards(&self, step: StepIndex) -> &[StepIndex] {
+        self.edges.guards.get(step.index()).map_or(&[][..], Vec::as_slice)
+    }
+
     /// The gates, scans and signatures before a step that do not stand for it: they failed, were
     /// skipped, or were never reached.
     pub fn broken_guards(&self, step: StepIndex) -> Vec<StepIndex> {
-        let guards = self.edges.guards.get(step.index()).map_or(&[][..], Vec::as_slice);
         let stands = |guard: &StepIndex| {
             let state = self.steps.get(guard.index());
             state.and_then(StepState::verdict).is_none_or(|v| v == Verdict::Succeeded)
         };
-        guards.iter().copied().filter(|guard| !stands(guard)).collect()
+        self.guards(step).iter().copied().filter(|guard| !stands(guard)).collect()
     }
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use maestro_core::run::event::Success;
 use maestro_core::run::{
     Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
+    stale_approval,
 };
 use maestro_executor::step::{Effect, Reply, Stop, WorkFailure};
 
 use super::{DriveError, Driver};
 use crate::checkpoint::Point;
 use crate::journal::JournalError;
+use crate::policy::Reach;
 use crate::script::Expansion;
 
 /// What a task that was under way came to.
@@ -48,7 +50,7 @@ impl Driver {
         self.state.plan().step(task.step).ok_or_else(missing)
     }
 
-    fn inputs(&self, task: TaskId) -> Result<serde_json::Value, Failure> {
+    pub(super) fn inputs(&self, task: TaskId) -> Result<serde_json::Value, Failure> {
         let plan = self.plan_of(task)?;
         match self.state.inputs.get(&plan.id) {
             Some(replaced) => Ok(replaced.clone()),
@@ -70,7 +72,11 @@ impl Driver {
             Ok(prepared) => prepared,
             Err(failure) => return self.fail(task, failure).await,
         };
-        self.act(Command::Begin { task, reserve }).await?;
+        let Some(ruling) = self.may_start(task, &inputs, Reach::default()).await? else {
+            return Ok(());
+        };
+        let begin = Some(Box::new(Command::Begin { task, reserve }));
+        self.act_on_this(Command::Ruled { rulings: vec![ruling], then: begin }).await?;
         if !self.is(task, |status| matches!(status, TaskStatus::Running)) {
             return Ok(());
         }
@@ -87,15 +93,29 @@ impl Driver {
     pub(super) async fn send(&mut self, task: TaskId) -> Result<(), DriveError> {
         let prepared = self.inputs(task).and_then(|inputs| {
             let effect = self.registry.find_effect(&self.plan_of(task)?.uses)?.clone();
-            let request = effect.render(&inputs)?;
-            Ok((effect, request))
+            Ok((inputs, effect))
         });
-        let (effect, request) = match prepared {
+        let (inputs, effect) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return self.fail(task, failure).await,
         };
-        let command = Command::Intend { task, request, past: Vec::new(), decision: None };
-        self.act(command).await?;
+        let Some(start) = self.may_start(task, &inputs, Reach::default()).await? else {
+            return Ok(());
+        };
+        let request = match effect.render(&inputs) {
+            Ok(request) => request,
+            Err(failure) => return self.fail(task, failure).await,
+        };
+        if stale_approval(&self.state, task.step, &request, self.clock.now_ms()).is_some() {
+            // Its gate asks again; policy is asked once it has let pass.
+            return self.act_on_this(Command::VoidStale { task, request }).await;
+        }
+        let Some((decision, past)) = self.may_send(task, &inputs, &request).await? else {
+            return Ok(());
+        };
+        let decision = Some(serde_json::json!(decision));
+        let intend = Some(Box::new(Command::Intend { task, request, past, decision }));
+        self.act_on_this(Command::Ruled { rulings: vec![start], then: intend }).await?;
         let fresh =
             |status: &TaskStatus| matches!(status, TaskStatus::Intended(intent) if intent.fresh);
         if self.is(task, fresh) {

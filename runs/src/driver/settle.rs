@@ -7,6 +7,8 @@
 //! | conditional | it is asked whether it has what was wanted; if not, the same bytes again |
 //! | queryable | it is asked, as long as its answer can be trusted; if it knows nothing, the same bytes again |
 //! | unknown | a person has to find out |
+//!
+//! Nothing is sent again that policy would not let pass today.
 
 use maestro_core::run::{Failure, FailureClass, FarSide, TaskId, TaskStatus};
 use maestro_executor::step::{Found, Reply};
@@ -21,7 +23,19 @@ impl Driver {
             Ok(effect) => effect.clone(),
             Err(failure) => return self.finish(Done::Park(task, failure.message)).await,
         };
+        let Some(TaskStatus::Intended(intent)) =
+            self.state.tasks.get(&task).map(|state| state.status.clone())
+        else {
+            return Ok(());
+        };
+        let sent = (intent.request.as_str(), intent.at_ms);
+        let denied = self.may_not_send_again(task, sent).await?;
         match self.state.far_side(task) {
+            Some(FarSide::Idempotent | FarSide::Repeatable) if denied.is_some() => {
+                let failure = denied.map(|failure| failure.message).unwrap_or_default();
+                let why = format!("it may have been sent, and is not sent again: {failure}");
+                return self.finish(Done::Park(task, why)).await;
+            }
             Some(FarSide::Idempotent | FarSide::Repeatable) => {
                 self.dispatch(task, effect, |effect, intent, cancel| async move {
                     effect.send(&intent.request, &intent.key, &cancel).await
@@ -33,10 +47,14 @@ impl Driver {
             }
             Some(FarSide::Conditional | FarSide::Queryable { .. }) => {
                 self.dispatch(task, effect, |effect, intent, cancel| async move {
-                    match effect.find(&intent.request, &intent.key, &cancel).await {
-                        Found::Done(success) => Reply::Done(success),
-                        Found::NotDone => effect.send(&intent.request, &intent.key, &cancel).await,
-                        Found::Unclear(why) => {
+                    let found = effect.find(&intent.request, &intent.key, &cancel).await;
+                    match (found, denied) {
+                        (Found::Done(success), _) => Reply::Done(success),
+                        (Found::NotDone, Some(denied)) => Reply::Refused(denied),
+                        (Found::NotDone, None) => {
+                            effect.send(&intent.request, &intent.key, &cancel).await
+                        }
+                        (Found::Unclear(why), _) => {
                             Reply::Unclear(Failure::new(FailureClass::Infrastructure, why))
                         }
                     }

@@ -1,13 +1,16 @@
 //! Drivers over a real journal, with work and effects that a test can watch.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use maestro_core::ActionClass;
+use maestro_core::policy::{self as rules, Decision, Input, Policy, Reason};
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
+use maestro_core::{ActionClass, DigestFunction};
 use maestro_executor::step::{Effect, Found, Reply, Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -15,7 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::checkpoint::NoCheckpoints;
 use crate::journal::sqlite::SqliteJournal;
-use crate::script::Expansion;
+use crate::script::{Expansion, Place};
 
 struct RealClock;
 impl Clock for RealClock {
@@ -37,6 +40,9 @@ impl Script for Plain {
     }
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure> {
         Ok(json!({"name": state.name(task)}))
+    }
+    fn place(&self, _: &RunState, _: StepIndex) -> Place {
+        Place::Nowhere
     }
     fn finish(
         &self,
@@ -81,6 +87,30 @@ struct World {
     hanging: BTreeSet<String>,
     /// Names that panic.
     panicking: BTreeSet<String>,
+    /// It knows of no request that it was sent.
+    forgets: bool,
+}
+
+type Deny = Box<dyn Fn(&Input) -> Vec<Reason> + Send + Sync>;
+
+/// A policy that a test writes, and what it was asked.
+#[derive(Default)]
+struct Rules {
+    asked: Mutex<Vec<Input>>,
+    deny: Option<Deny>,
+}
+
+impl Policy for Rules {
+    fn decide(&self, input: &Input) -> Decision {
+        self.asked.lock().expect("unpoisoned").push(input.clone());
+        let reasons = self.deny.as_ref().map(|deny| deny(input)).unwrap_or_default();
+        let verdict = match reasons.is_empty() {
+            true => rules::Verdict::Allow,
+            false => rules::Verdict::Deny { reasons },
+        };
+        let (point, input) = (input.point(), input.digest().expect("a digest"));
+        Decision { point, verdict, policy: DigestFunction::Sha256.digest(b"rules"), input }
+    }
 }
 
 fn name(inputs: &Value) -> String {
@@ -125,7 +155,7 @@ impl Effect for World {
         }
     }
     async fn find(&self, _: &str, key: &str, _: &Stop) -> Found {
-        match self.keys.lock().expect("unpoisoned").contains(key) {
+        match !self.forgets && self.keys.lock().expect("unpoisoned").contains(key) {
             true => Found::Done(Success::default()),
             false => Found::NotDone,
         }
@@ -166,6 +196,8 @@ impl Bench {
         let tools = Tools {
             journal: Arc::new(journal.expect("opens")),
             registry,
+            policy: Arc::new(Rules::default()),
+            project: Arc::default(),
             clock: Arc::new(RealClock),
             checkpoints,
         };
@@ -191,7 +223,7 @@ impl Bench {
             policy: None,
             replay_of: None,
         };
-        begin(&*self.tools.journal, created, 1).await.expect("begins")
+        begin(&*self.tools.journal, created, Vec::new(), 1).await.expect("begins")
     }
 
     async fn driver(&self, state: RunState) -> Driver {

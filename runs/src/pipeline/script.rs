@@ -15,7 +15,7 @@ use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
 use serde_json::{Map, Value, json};
 
 use super::{Compiled, Origin, RunContext, scope};
-use crate::script::{Expansion, Script};
+use crate::script::{Expansion, Place, Script};
 
 /// Runs that share it run so many at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,20 @@ impl Script for PipelineScript {
             inputs.insert("$env".into(), Value::Object(env));
         }
         Ok(Value::Object(inputs))
+    }
+
+    fn place(&self, state: &RunState, index: StepIndex) -> Place {
+        let Ok(step) = self.step(index) else { return Place::Unknown };
+        match step.argument("env") {
+            Some(env) => match self.eval(env, &self.scope(state, step)) {
+                Ok(Value::String(name)) => Place::Named(name),
+                _ => Place::Unknown,
+            },
+            None => match state.created.params.get("env") {
+                Some(Value::String(name)) => Place::Named(name.clone()),
+                _ => Place::Nowhere,
+            },
+        }
     }
 
     fn finish(

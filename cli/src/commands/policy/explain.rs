@@ -10,15 +10,16 @@ use maestro_core::policy::{DecisionPoint, Input};
 use maestro_policy::{Explanation, Policies, RuleResult, RuleTrace};
 use serde_json::{Value, json};
 
-use super::{Chosen, failed, point};
+use super::point;
 use crate::args::{Global, OutputFormat, PolicyExplainArgs};
 use crate::exit::Failure;
+use crate::policies::failed;
 
 /// Runs the command.
 pub fn explain(global: &Global, args: &PolicyExplainArgs) -> Result<ExitCode> {
     let point = point(&args.point)?;
     let input = read(point, args)?;
-    let chosen = Chosen::read(global, &args.paths, false)?;
+    let chosen = super::chosen(global, &args.paths, false)?;
     let policies = Policies::load(&chosen.all).map_err(failed)?;
     let explanation = policies.explain(&input);
     match global.output {

@@ -6,14 +6,13 @@ use anyhow::Result;
 use maestro_policy::Finding;
 use serde_json::{Value, json};
 
-use super::Chosen;
 use crate::args::{Global, OutputFormat, PolicyLintArgs};
 
 /// Runs the command.
 pub fn lint(global: &Global, args: &PolicyLintArgs) -> Result<ExitCode> {
-    let chosen = Chosen::read(global, &args.paths, true)?;
+    let chosen = super::chosen(global, &args.paths, true)?;
     let mut findings = maestro_policy::lint(&chosen.all);
-    findings.retain(|finding| chosen.is_own(finding));
+    findings.retain(|finding| super::is_own(&chosen, finding));
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     match global.output {
         OutputFormat::Json => {

@@ -7,12 +7,12 @@ use anyhow::Result;
 use maestro_policy::{Coverage, TestOptions, TestOutcome, TestReport, TestResult};
 use serde_json::{Value, json};
 
-use super::{Chosen, failed};
 use crate::args::{Global, OutputFormat, PolicyTestArgs};
+use crate::policies::failed;
 
 /// Runs the command.
 pub fn test(global: &Global, args: &PolicyTestArgs) -> Result<ExitCode> {
-    let chosen = Chosen::read(global, &args.paths, true)?;
+    let chosen = super::chosen(global, &args.paths, true)?;
     let options = TestOptions { filter: args.filter.as_deref(), coverage: args.coverage };
     let mut report = maestro_policy::test(&chosen.all, options).map_err(failed)?;
     let own = |file: &str| chosen.own.modules.iter().any(|module| *module.name == *file);

@@ -83,7 +83,9 @@ fn refuse_flags_of_labels(args: &RunArgs) -> Result<()> {
 
 pub(super) async fn begin(state: &State, created: RunCreated) -> Result<RunState> {
     let now_ms = driver::Clock::now_ms(&SystemClock);
-    driver::begin(&*state.journal, created, now_ms).await.map_err(start::drive_failure)
+    let (created, ruling) = start::permitted(created, now_ms)?;
+    let begun = driver::begin(&*state.journal, created, vec![ruling], now_ms).await;
+    begun.map_err(start::drive_failure)
 }
 
 /// Has another process drive the run, which goes on when this one ends.
@@ -119,7 +121,7 @@ pub(super) async fn drive(
 ) -> Result<ExitCode> {
     let run = loaded.created.run.clone();
     // A run that just began is told from its beginning.
-    let seen = if loaded.sequence == 1 { 0 } else { loaded.sequence };
+    let seen = if loaded.owner.is_none() { 0 } else { loaded.sequence };
     if loaded.ended.is_some() {
         return show(global, &loaded);
     }

@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::digest::DigestFunction;
+use crate::policy::{DecisionPoint, Reason, Verdict};
 use crate::run::fixture::{effect, gate, person, plan, work};
 use crate::run::{FailureClass, FarSide, Guarded};
 
@@ -32,7 +34,20 @@ fn slow_down() -> Failure {
 
 /// One event of each sort with every field set.
 fn samples() -> Vec<Event> {
-    [samples_of_runs(), samples_of_tasks(), samples_of_effects(), samples_of_people()].concat()
+    let policy = vec![Event::PolicyDecided(Box::new(ruling()))];
+    [samples_of_runs(), samples_of_tasks(), samples_of_effects(), samples_of_people(), policy]
+        .concat()
+}
+
+fn ruling() -> Ruling {
+    let digest = |text: &str| DigestFunction::Sha256.digest(text.as_bytes());
+    let decision = Decision {
+        point: DecisionPoint::Approval,
+        verdict: Verdict::Deny { reasons: vec![Reason::new("missing_role", "no manager")] },
+        policy: digest("policy"),
+        input: digest("input"),
+    };
+    Ruling { task: Some(TASK), by: Some(bob()), decision }
 }
 
 fn samples_of_runs() -> Vec<Event> {
@@ -119,6 +134,7 @@ fn samples_of_people() -> Vec<Event> {
         Event::ApprovalGiven { task, approval },
         Event::ApprovalRevoked { task, by: bob(), reason: reason() },
         Event::ApprovalVoided { task, why: reason() },
+        Event::ApprovalsWanted { task, approvals: 2, why: reason() },
     ]
 }
 
@@ -136,7 +152,7 @@ fn version_1_is_written_and_read_as_ever() {
         json["type"].as_str().expect("a type").to_owned()
     };
     let kinds: std::collections::BTreeSet<String> = golden.iter().map(kinds).collect();
-    assert_eq!(kinds.len(), 19, "every sort of event has a line: {kinds:?}");
+    assert_eq!(kinds.len(), 21, "every sort of event has a line: {kinds:?}");
 }
 
 #[test]

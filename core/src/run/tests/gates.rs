@@ -1,6 +1,8 @@
 //! Approvals: who counts, for how long, and for what.
 
 use super::{Far, approve, drive};
+use crate::digest::DigestFunction;
+use crate::policy::{self, Decision, DecisionPoint};
 use crate::run::fixture::*;
 use crate::run::*;
 
@@ -56,13 +58,74 @@ fn approvals_are_taken_back_until_something_was_done_on_them() {
     run.must(revoke.clone());
     assert_eq!(run.steps(), "ok: open, pack: succeeded, deploy: open, after: waiting");
     assert_eq!(run.work(), []);
+    let revoked = |run: &Run| run.state.gates[&ok].revoked.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(revoked(&run), ["bob@local"]);
     approve(&mut run, "ok", "bob").expect("approved once more");
+    assert_eq!(revoked(&run), [] as [&str; 0]);
     let deploy = run.task("deploy");
     assert_eq!(run.work(), [Work::Send(deploy)]);
     let intend =
         Command::Intend { task: deploy, request: "x".into(), past: vec![], decision: None };
     run.must(intend);
     assert_eq!(run.act(revoke), Err(Refusal::TooLate("deploy".into())));
+}
+
+#[test]
+fn policy_can_ask_for_more_people_than_the_gate() {
+    let steps = vec![gate("ok", &[], 1), effect("deploy", &[0], FarSide::Idempotent)];
+    let mut run = Run::new(plan(steps));
+    drive(&mut run, &mut Far::default());
+    approve(&mut run, "ok", "bob").expect("approved");
+    let (ok, deploy) = (run.task("ok"), run.task("deploy"));
+    let want = |approvals| {
+        let failure = Failure::new(FailureClass::Policy, "two are needed");
+        Command::WantApprovals { task: deploy, approvals, failure }
+    };
+    run.must(want(2));
+    assert_eq!(run.steps(), "ok: open, deploy: open");
+    assert_eq!((run.work(), run.state.status()), (vec![], RunStatus::Waiting));
+    assert_eq!(run.state.gates[&ok].given.len(), 1, "what was approved stays");
+    assert_eq!(approve(&mut run, "ok", "bob"), Err(Refusal::ApprovedAlready("bob@local".into())));
+    approve(&mut run, "ok", "cy").expect("approved");
+    assert_eq!(run.work(), [Work::Send(deploy)]);
+    // Where policy does not count all who approved, one more is asked.
+    run.must(want(2));
+    assert_eq!(run.state.gates[&ok].wanted, 3);
+    approve(&mut run, "ok", "di").expect("approved");
+    assert_eq!(run.work(), [Work::Send(deploy)]);
+
+    let mut open = Run::new(plan(vec![effect("deploy", &[], FarSide::Idempotent)]));
+    let failure = Failure::new(FailureClass::Policy, "two are needed");
+    let task = open.task("deploy");
+    open.must(Command::WantApprovals { task, approvals: 2, failure });
+    assert_eq!(open.steps(), "deploy: failed", "nobody can approve");
+}
+
+#[test]
+fn what_policy_said_is_journalled_with_what_came_of_it_or_not_at_all() {
+    let decision = Decision {
+        point: DecisionPoint::Effect,
+        verdict: policy::Verdict::Allow,
+        policy: DigestFunction::Sha256.digest(b"policy"),
+        input: DigestFunction::Sha256.digest(b"input"),
+    };
+    let mut run = Run::new(plan(vec![effect("deploy", &[], FarSide::Idempotent)]));
+    let task = run.task("deploy");
+    let ruled = |then: Option<Command>| {
+        let rulings = vec![Ruling { task: Some(task), by: None, decision: decision.clone() }];
+        Command::Ruled { rulings, then: then.map(Box::new) }
+    };
+    let intend = Command::Intend { task, request: "x".into(), past: vec![], decision: None };
+    let events = run.must(ruled(Some(intend.clone())));
+    assert!(
+        matches!(events[..], [Event::PolicyDecided(_), Event::EffectIntended { .. }]),
+        "{events:?}"
+    );
+    let before = run.state.sequence;
+    assert!(matches!(run.act(ruled(Some(intend))), Err(Refusal::State { .. })));
+    assert_eq!(run.state.sequence, before);
+    let events = run.must(ruled(None));
+    assert!(matches!(events[..], [Event::PolicyDecided(_)]), "{events:?}");
 }
 
 #[test]
