@@ -3,6 +3,7 @@
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
 mod daemon;
+mod lock;
 mod lookback;
 mod output;
 mod policy;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::daemon::{DaemonArgs, DaemonChoice, DaemonCommand};
+pub use self::lock::{LockArgs, LockCommand};
 pub use self::lookback::{ExplainArgs, ProfileArgs};
 pub use self::output::OutputFormat;
 pub use self::policy::{
@@ -386,51 +388,6 @@ pub struct LintArgs {
     /// Prints SARIF 2.1.0, for code hosts.
     #[arg(long)]
     pub sarif: bool,
-}
-
-/// Arguments of `lock`.
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct LockArgs {
-    /// `lock accept`.
-    #[command(subcommand)]
-    pub command: Option<LockCommand>,
-    /// Makes the live calls of the named targets and writes what came back.
-    #[arg(long, conflicts_with_all = ["check", "prune"])]
-    pub update: bool,
-    /// Finds stale, orphaned and damaged entries; changes nothing. For CI.
-    #[arg(long, conflicts_with = "prune")]
-    pub check: bool,
-    /// Drops entries that no target uses.
-    #[arg(long)]
-    pub prune: bool,
-    /// Targets [default: all].
-    #[arg(value_name = "PATTERN")]
-    pub patterns: Vec<String>,
-    /// Where models answer: the base URL of an OpenAI-compatible API [env: MAESTRO_LLM_ENDPOINT].
-    #[arg(long, value_name = "URL")]
-    pub endpoint: Option<String>,
-    /// What tokens cost where the endpoint does not tell: micro-dollars per million of input and
-    /// of output.
-    #[arg(long, value_name = "IN,OUT")]
-    pub price: Option<String>,
-    /// No further call is made once so much is spent.
-    #[arg(long, value_name = "AMOUNTusd")]
-    pub budget: Option<String>,
-    /// How to build what recorded steps need.
-    #[command(flatten)]
-    pub options: BuildOptions,
-}
-
-/// Subcommands of `lock`.
-#[derive(Subcommand, Debug)]
-pub enum LockCommand {
-    /// Admits an answer that was edited by hand; it is marked as edited from then on.
-    Accept {
-        /// The target.
-        #[arg(value_name = "LABEL")]
-        label: String,
-    },
 }
 
 /// Arguments of `doctor`.

@@ -3,11 +3,12 @@
 //!
 //! A pipeline is a file `NAME.pipeline.yaml`, `.yml` or `.json`, wherever in the workspace.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use maestro_core::RelPath;
-use maestro_rules::pipeline::{self, Checked, Defaults, Value, default_names};
+use maestro_core::{Label, RelPath};
+use maestro_rules::pipeline::{self, Checked, Defaults, Step, Value, default_names};
 
 use crate::config::{Config, PROJECT_FILE};
 use crate::exit::Failure;
@@ -74,6 +75,23 @@ fn is_called(config: &Config, file: &FoundFile, name: &str) -> bool {
     let checked = load(config, file, &Defaults::new());
     let pipeline = checked.ok().and_then(|checked| checked.pipeline);
     pipeline.is_some_and(|pipeline| pipeline.template.name.value == name)
+}
+
+/// The labels of all steps of the pipelines of a workspace; `None` if one cannot be read.
+pub fn recorded_steps(config: &Config) -> Result<Option<BTreeSet<Label>>> {
+    let mut labels = BTreeSet::new();
+    for file in find(config, &[])? {
+        let Some(pipeline) = load(config, &file, &Defaults::new())?.pipeline else {
+            return Ok(None);
+        };
+        let template = &pipeline.template;
+        let step = |step: &Step| {
+            Label::parse(&format!("//:{}.{}", template.name.value, step.id.value), "", "").ok()
+        };
+        let all = template.steps.iter().chain(&template.on_failure).chain(&template.on_cancel);
+        labels.extend(all.filter_map(step));
+    }
+    Ok(Some(labels))
 }
 
 /// Reads and checks a pipeline.

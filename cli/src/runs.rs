@@ -8,6 +8,7 @@ pub mod build;
 pub mod checkpoints;
 pub mod command;
 pub mod identity;
+pub mod models;
 pub mod policy;
 pub mod secrets;
 pub mod start;

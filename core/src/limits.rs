@@ -73,6 +73,8 @@ pub const ARCHIVE_RATIO_MAX: u64 = 2_000;
 pub const LLM_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest prompt of a model with its context, in bytes.
 pub const LLM_PROMPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The longest answer of a step of a pipeline that names no bound, in tokens.
+pub const LLM_OUTPUT_TOKENS_DEFAULT: u64 = 4096;
 /// Longest time that one call of a model may take, in milliseconds.
 pub const LLM_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1000;
 /// Most files of a tree that one action maps.

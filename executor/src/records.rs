@@ -14,6 +14,7 @@
 //! | [`miss`] | why nothing was found, and what mends it |
 //! | [`memory`] | answers that the cache remembers beyond the lock |
 //! | [`update`] | live calls, staged and then written into the lock |
+//! | [`answers`] | the same for the steps of runs, which write no lock |
 //! | [`upkeep`] | check, prune, accept |
 //!
 //! Invariants. An answer is checked against its digest and the asking action's schema on *every*
@@ -21,6 +22,7 @@
 //! the clock. The format is fixed in `docs/design/lock.md`.
 
 pub mod answer;
+pub mod answers;
 pub mod disk;
 pub mod lock;
 pub mod memory;
@@ -44,6 +46,7 @@ use maestro_core::{ActionSpec, Digest, DigestFunction, Label, Prepared, TargetPa
 use serde::{Deserialize, Serialize};
 
 pub use answer::AnswerError;
+pub use answers::{Answers, Given, PromoteError, promote};
 pub use disk::LockError;
 pub use lock::{CONTENT_DIR, ContextFile, LOCK_FILE, Lock, ModelPin, Record, RecordKey, Sha256};
 pub use miss::{ContextChange, FindError, Miss, MissReason};

@@ -17,8 +17,14 @@ pub use tokio_util::sync::CancellationToken as Stop;
 /// Pure or recorded work.
 #[async_trait]
 pub trait Worker: Send + Sync {
-    /// The most that it can cost; `None` where it costs nothing.
-    fn bound(&self, _inputs: &Value) -> Result<Option<Amount>, Failure> {
+    /// Whether it may cost something, so that its [`bound`](Worker::bound) is asked for.
+    fn costs(&self) -> bool {
+        false
+    }
+
+    /// The most that it can cost; `None` where it costs nothing. May look at what is remembered
+    /// and ask for prices, but does nothing that costs.
+    async fn bound(&self, _inputs: &Value) -> Result<Option<Amount>, Failure> {
         Ok(None)
     }
 
@@ -31,13 +37,13 @@ pub trait Worker: Send + Sync {
 pub struct WorkFailure {
     /// Why.
     pub failure: Failure,
-    /// What it cost.
-    pub spent: Amount,
+    /// What it cost; `None` if nobody saw, which counts as all that was reserved.
+    pub spent: Option<Amount>,
 }
 
 impl From<Failure> for WorkFailure {
     fn from(failure: Failure) -> Self {
-        Self { failure, spent: Amount::ZERO }
+        Self { failure, spent: Some(Amount::ZERO) }
     }
 }
 

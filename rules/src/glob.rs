@@ -64,6 +64,13 @@ pub(crate) fn glob(
     Ok(found)
 }
 
+/// Tells which paths globs match, of files that somebody else lists.
+pub fn glob_matcher(patterns: &[String]) -> Result<impl Fn(&str) -> bool, String> {
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let set = compile(&patterns).map_err(|error| error.message)?;
+    Ok(move |path: &str| set.is_match(path))
+}
+
 fn compile(patterns: &[&str]) -> Result<GlobSet, RuleError> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {

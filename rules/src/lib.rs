@@ -65,6 +65,7 @@ pub use diagnostic::{Diagnostic, Location};
 pub use error::Code;
 pub use format::{FileKind, format};
 pub use generator::Generator;
+pub use glob::glob_matcher;
 pub use limits::EvaluationLimits;
 pub use lint::{LINTS, Lint, UnusedDep, fix, lint, lint_of, unused_deps, without_deps};
 pub use memo::{

@@ -73,6 +73,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
             println!("export MAESTRO_MODEL_PEER={}", peer.folder.display());
             println!("export MAESTRO_MODEL={}", peer.model.display());
             println!("export MAESTRO_CADDY={}", peer::caddy(&project)?.display());
+            println!("export MAESTRO_LITELLM={}", peer::litellm(&project)?.display());
             println!("export PATH={}", peer.path.to_string_lossy());
             Ok(ExitCode::SUCCESS)
         }

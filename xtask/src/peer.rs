@@ -1,5 +1,5 @@
-//! What tests talk to: a small real model, served by a program of third_party/model-peer, and a
-//! real proxy.
+//! What tests talk to: a small real model, served by a program of third_party/model-peer, a real
+//! gateway to models, and a real web proxy.
 //!
 //! Everything comes from the registries that npm and pip are configured with, is pinned by lock
 //! file or by SHA-256, and is kept outside the repository between runs.
@@ -83,6 +83,35 @@ pub(crate) fn caddy(project: &Project) -> Result<PathBuf> {
     let program = unpack(&CADDY, &project.peers.join("caddy"))?;
     process::run(Command::new("chmod").arg("755").arg(&program))?;
     Ok(program)
+}
+
+/// Makes sure that a litellm proxy lies ready, as a folder of Python modules: `MAESTRO_LITELLM`.
+pub(crate) fn litellm(project: &Project) -> Result<PathBuf> {
+    let folder = project.peers.join("litellm");
+    let modules = folder.join("modules");
+    let wanted = project.root.join("third_party/litellm-peer/requirements.txt");
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (new, installed) = (read(&wanted)?, folder.join("requirements.txt"));
+    if std::fs::read(&installed).is_ok_and(|old| old == new) {
+        return Ok(modules);
+    }
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    let mut pip = Command::new("pip3");
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary", ":all:", "--require-hashes", "--target"])
+        .arg(&modules)
+        .arg("--requirement")
+        .arg(&wanted);
+    process::run(&mut pip)?;
+    // Last, so that an installation that was cut off is made again.
+    std::fs::write(&installed, new)
+        .with_context(|| format!("cannot write {}", installed.display()))?;
+    Ok(modules)
 }
 
 fn node_is_new_enough() -> bool {

@@ -44,7 +44,7 @@ pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
     packages::download(project)?;
     let binary = project.build_tests()?;
     let peer = peer::prepare(project)?;
-    let caddy = peer::caddy(project)?;
+    let (caddy, litellm) = (peer::caddy(project)?, peer::litellm(project)?);
     let mut tally = Tally::default();
 
     let mut clippy = project.cargo();
@@ -58,6 +58,7 @@ pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
         .env("MAESTRO_MODEL_PEER", &peer.folder)
         .env("MAESTRO_MODEL", &peer.model)
         .env("MAESTRO_CADDY", &caddy)
+        .env("MAESTRO_LITELLM", &litellm)
         .env("PATH", &peer.path);
     for name in USER_SETTINGS {
         tests.env_remove(name);

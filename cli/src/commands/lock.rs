@@ -8,15 +8,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use maestro_core::{ActionClass, ActionGraph, ArtifactId, Label, TargetPattern};
-use maestro_executor::records::{CheckOptions, CheckReport, UpdateOptions, Updater, accept, prune};
+use maestro_cas::{Store, StoreOptions};
+use maestro_core::{
+    ActionClass, ActionGraph, ArtifactId, Digest, DigestFunction, Label, TargetPattern,
+};
+use maestro_executor::records::{
+    CheckOptions, CheckReport, Record, UpdateOptions, Updater, accept, promote, prune,
+};
+use maestro_llm::steps::RECORD;
 use maestro_llm::{LlmClient, LlmOptions, Price};
 
 use crate::args::{Global, LockArgs, LockCommand};
-use crate::config::{Config, non_empty};
+use crate::commands::runs;
+use crate::config::{Config, cache_dir, non_empty};
 use crate::exit::{Failure, chain};
 use crate::increment::Work;
 use crate::invocation::{Invocation, Request, Wanted};
+use crate::pipelines;
 
 /// Records older than this are reported by `--check`, in days.
 const AGE_DAYS_MAX: u32 = 365;
@@ -27,6 +35,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub fn lock(global: &Global, args: &LockArgs) -> Result<ExitCode> {
     match (&args.command, args.update, args.check, args.prune) {
         (Some(LockCommand::Accept { label }), ..) => accept_edit(global, label),
+        (None, true, ..) if args.from_run.is_some() => promote_run(global, args),
         (None, true, ..) => update(global, args),
         (None, _, true, _) => check(global, args),
         (None, _, _, true) => prune_orphans(global, args),
@@ -108,20 +117,47 @@ fn update(global: &Global, args: &LockArgs) -> Result<ExitCode> {
     // What succeeded is kept even where another step failed: live calls cost money.
     let report =
         updater.finish().map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
-    for record in &report.recorded {
-        eprintln!(
-            "recorded {} ({}): {} + {} tokens, {}",
-            record.label,
-            record.step,
-            record.prompt_tokens,
-            record.completion_tokens,
-            crate::console::dollars(record.cost_usd_micros)
-        );
-    }
+    report.recorded.iter().for_each(say_recorded);
     if report.recorded.is_empty() && built.report.success() {
         eprintln!("nothing to update: every recorded step has its record");
     }
     invocation.conclude(built)
+}
+
+/// Writes down what a run has asked, so that others need not.
+fn promote_run(global: &Global, args: &LockArgs) -> Result<ExitCode> {
+    let config = Config::load(global)?;
+    let name = args.from_run.as_deref().unwrap_or_default();
+    let run = runs::load(name)?;
+    let records: Vec<Digest> = run
+        .tasks
+        .values()
+        .filter_map(|task| task.success.as_ref()?.artifacts.get(RECORD))
+        .filter_map(|digest| digest.parse().ok())
+        .collect();
+    if records.is_empty() {
+        eprintln!("nothing to update: the run recorded nothing that the lock does not have");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = StoreOptions { root: cache_dir(global)?, function: DigestFunction::Blake3 };
+    let report = promote(&config.workspace, &Store::open(options)?, &records);
+    let report = report.map_err(|error| {
+        Failure::environment(chain(&error))
+            .hint(format!("`maestro replay {name}` asks again, in a new run"))
+    })?;
+    report.recorded.iter().for_each(say_recorded);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_recorded(record: &Record) {
+    eprintln!(
+        "recorded {} ({}): {} + {} tokens, {}",
+        record.label,
+        record.step,
+        record.prompt_tokens,
+        record.completion_tokens,
+        crate::console::dollars(record.cost_usd_micros)
+    );
 }
 
 fn parse_price(text: &str) -> Result<Price> {
@@ -176,8 +212,14 @@ fn look(invocation: &Invocation, args: &LockArgs) -> Result<CheckReport> {
     let complete = args.patterns.is_empty() || args.patterns.iter().any(|p| p == "//...");
     // A step that was not reached asked for nothing; then nothing may be called an orphan.
     let complete = complete && built.report.failed.iter().all(|f| f.error.is_record_miss());
+    let steps = pipelines::recorded_steps(&invocation.config)?;
+    let complete = complete && steps.is_some();
     let options = CheckOptions { today, age_days_max: Some(AGE_DAYS_MAX), complete };
-    Ok(invocation.records.check(options))
+    let mut report = invocation.records.check(options);
+    // What runs ask is not asked here.
+    let steps = steps.unwrap_or_default();
+    report.orphaned.retain(|record| !steps.contains(&record.label));
+    Ok(report)
 }
 
 fn prune_orphans(global: &Global, args: &LockArgs) -> Result<ExitCode> {

@@ -41,13 +41,23 @@ struct Follower<'a> {
     run: &'a RunId,
     seen: u64,
     step: Option<&'a str>,
-    /// Lines are what the command is for, rather than news beside it.
-    to_stdout: bool,
+    to: Lines,
+}
+
+/// Where lines go, and in which form.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// They are news beside what the command is for.
+    Stderr,
+    /// They are what the command is for.
+    Stdout,
+    /// The same as JSON, every event of the journal.
+    Json,
 }
 
 impl<'a> Follower<'a> {
     fn new(state: &'a State, run: &'a RunId, seen: u64) -> Self {
-        Self { state, run, seen, step: None, to_stdout: false }
+        Self { state, run, seen, step: None, to: Lines::Stderr }
     }
 
     async fn print(&mut self) -> Result<()> {
@@ -56,6 +66,10 @@ impl<'a> Follower<'a> {
             let entries = entries.map_err(failure)?;
             let Some(last) = entries.last() else { return Ok(()) };
             self.seen = last.sequence;
+            if self.to == Lines::Json {
+                entries.iter().for_each(|entry| println!("{}", view::entry_json(entry)));
+                continue;
+            }
             // Names of tasks need the fold as it is after them; it is read once per batch.
             let loaded = journal::load(&*self.state.journal, self.run).await;
             let fold = loaded.map_err(failure)?;
@@ -64,10 +78,10 @@ impl<'a> Follower<'a> {
                 let of_step = |step: &str| {
                     line.strip_prefix(step).is_some_and(|rest| rest.starts_with([':', '[', '#']))
                 };
-                match (self.step.is_none_or(of_step), self.to_stdout) {
-                    (true, true) => println!("{line}"),
-                    (true, false) => eprintln!("{line}"),
-                    (false, _) => {}
+                match self.to {
+                    _ if !self.step.is_none_or(of_step) => {}
+                    Lines::Stderr => eprintln!("{line}"),
+                    Lines::Stdout | Lines::Json => println!("{line}"),
                 }
             }
         }
@@ -97,11 +111,17 @@ pub fn status(global: &Global, args: &StatusArgs) -> Result<ExitCode> {
 pub fn logs(global: &Global, args: &LogsArgs, follow: bool) -> Result<ExitCode> {
     with_state(async |state| {
         let run = state.find(&args.run.run).await?;
-        let mut follower = Follower {
-            step: args.step.as_deref(),
-            to_stdout: true,
-            ..Follower::new(&state, &run, 0)
+        let to = match global.output {
+            OutputFormat::Json if args.step.is_some() => {
+                return Err(Failure::input("the journal as JSON has the events of all steps")
+                    .hint("leave `--step` out, and pick by `event.task`")
+                    .into());
+            }
+            OutputFormat::Json => Lines::Json,
+            _ => Lines::Stdout,
         };
+        let mut follower =
+            Follower { step: args.step.as_deref(), to, ..Follower::new(&state, &run, 0) };
         loop {
             follower.print().await?;
             let loaded = journal::load(&*state.journal, &run).await.map_err(failure)?;
@@ -353,6 +373,15 @@ fn say_who_drives(state: &State, run: &RunState) -> Result<()> {
     Ok(())
 }
 
+/// A run as it stands, by its name or the end of it.
+pub fn load(name: &str) -> Result<RunState> {
+    on_runtime(async {
+        let state = State::open(std::sync::Arc::new(maestro_runs::NoCheckpoints))?;
+        let run = state.find(name).await?;
+        journal::load(&*state.journal, &run).await.map_err(failure)
+    })
+}
+
 fn with_state<F: Future<Output = Result<ExitCode>>>(
     work: impl FnOnce(State) -> F,
 ) -> Result<ExitCode> {
@@ -360,7 +389,7 @@ fn with_state<F: Future<Output = Result<ExitCode>>>(
     on_runtime(async { work(State::open(points)?).await })
 }
 
-fn on_runtime(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

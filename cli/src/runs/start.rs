@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use maestro_core::event::Severity;
 use maestro_core::policy::{self, Policy as _};
 use maestro_core::run::{
-    Command, Owner, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
+    Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
 };
 use maestro_deliver::DeliverOptions;
 use maestro_executor::step::Registry;
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::policy::Asker;
 use super::state::{State, failure};
-use super::{SystemClock, build, command, identity, secrets};
+use super::{SystemClock, build, command, identity, models, secrets};
 use crate::config::{Config, PROJECT_FILE, non_empty};
 use crate::exit::Failure;
 use crate::pipelines;
@@ -272,7 +272,7 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
 }
 
 /// What this binary can do in a run.
-fn registry(workspace: &Path, cache: &Path) -> Result<Registry> {
+fn registry(plan: &Plan, workspace: &Path, cache: &Path) -> Result<Registry> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let build =
         build::BuildTarget { program, workspace: workspace.to_owned(), cache: cache.to_owned() };
@@ -288,7 +288,7 @@ fn registry(workspace: &Path, cache: &Path) -> Result<Registry> {
         author: "Maestro".to_owned(),
         email: format!("maestro@{}", identity::host()),
     };
-    let registry = Registry::default()
+    let registry = models::register(Registry::default(), plan, workspace, cache)?
         .worker("build", Arc::new(build.clone()))
         .worker("test", Arc::new(build))
         .effect("run.command", Arc::new(command));
@@ -324,7 +324,7 @@ pub async fn own(
     };
     let tools = Tools {
         journal: state.journal.clone(),
-        registry: registry(&asker.workspace, cache)?,
+        registry: registry(run.plan(), &asker.workspace, cache)?,
         policy: asker.policies,
         project: asker.project,
         clock: Arc::new(SystemClock),

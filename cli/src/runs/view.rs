@@ -232,6 +232,12 @@ fn refused(state: &RunState, ruling: &Ruling) -> Option<String> {
     Some(format!("{task}{by} was refused: {}", denial(&ruling.decision).message))
 }
 
+/// A line of a journal as JSON, one event under the name of its kind.
+pub fn entry_json(entry: &Entry) -> Value {
+    let Entry { sequence, epoch, at_ms, event } = entry;
+    json!({"sequence": sequence, "epoch": epoch, "at_ms": at_ms, "event": event})
+}
+
 /// A run for programs.
 pub fn json(state: &RunState) -> Value {
     let steps = state.plan().indexed().filter_map(|(index, plan)| {
@@ -245,6 +251,7 @@ pub fn json(state: &RunState) -> Value {
                     "attempt": task.attempt,
                     "began_ms": task.began_ms,
                     "ended_ms": task.ended_ms,
+                    "cached": task.success.as_ref().is_some_and(|success| success.cached),
                     "outputs": task.success.as_ref().map(|success| &success.outputs),
                     "failure": task.failure,
                     "approval": state.gates.get(&id),
@@ -266,6 +273,8 @@ pub fn json(state: &RunState) -> Value {
         "updated_ms": state.updated_ms,
         "sequence": state.sequence,
         "spent": state.ledger.run().settled,
+        "reserved": state.ledger.run().reserved,
+        "cap": state.plan().cap,
         "steps": steps.collect::<Vec<_>>(),
     })
 }

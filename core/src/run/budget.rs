@@ -174,6 +174,11 @@ impl Ledger {
         self.steps.get(&step).copied().unwrap_or_default()
     }
 
+    /// What the call under way of one task may cost.
+    pub fn reserved(&self, task: TaskId) -> Amount {
+        self.open.get(&task).copied().unwrap_or_default()
+    }
+
     /// Whether the caps leave room for `asked` on behalf of `step`.
     pub fn room(
         &self,

@@ -68,6 +68,15 @@ pub struct ModelPin {
 }
 
 impl ModelPin {
+    /// The pin that an [`identity`](Self::identity) tells.
+    pub fn of_identity(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("sha256", hash) => Some(Self { sha256: Some(hash.parse().ok()?), ..Self::default() }),
+            ("name", name) => Some(Self { name: Some(name.to_owned()), ..Self::default() }),
+            _ => None,
+        }
+    }
+
     /// The text that stands for the model in record keys; `None` if the pin says nothing.
     pub fn identity(&self) -> Option<String> {
         match (&self.sha256, &self.name) {

@@ -203,6 +203,38 @@ impl Question {
         })
     }
 
+    /// What a step of a run asks, with its context in memory: texts by the paths that the request
+    /// gives them.
+    pub fn asked(
+        request: &Value,
+        texts: HashMap<String, String>,
+        output: &str,
+    ) -> Result<Self, QuestionError> {
+        let malformed = |why: String| QuestionError::Malformed { kind: LLM_KIND.to_owned(), why };
+        let llm = LlmRequest::deserialize(request).map_err(|e| malformed(e.to_string()))?;
+        llm.check().map_err(malformed)?;
+        let mut context = Vec::new();
+        let mut bytes = llm.own_bytes();
+        for path in llm.context_paths() {
+            let missing = || malformed(format!("there is no context `{path}`"));
+            let text = texts.get(path).ok_or_else(missing)?;
+            bytes += text.len() as u64;
+            let sha256 = Sha256::of(text.as_bytes());
+            context.push(ContextFile { path: path.to_owned(), sha256 });
+        }
+        prompt_fits(bytes)?;
+        let keyed = keyed_request(request, &context);
+        Ok(Self {
+            request: llm,
+            kind: LLM_KIND.to_owned(),
+            semantics: LLM_SEMANTICS,
+            context,
+            output: output.to_owned(),
+            texts,
+            keyed,
+        })
+    }
+
     /// What is hashed into the record key of a model with this identity.
     pub fn record_request(&self, identity: &str) -> RecordRequest {
         let mut request = self.keyed.clone();
@@ -260,6 +292,16 @@ impl LlmRequest {
         Ok(())
     }
 
+    /// The length of what the build file itself says.
+    fn own_bytes(&self) -> u64 {
+        let parts = self.messages.iter().flat_map(|m| &m.content);
+        let length = |part: &Part| match part {
+            Part::Text(text) => text.len() as u64,
+            Part::Context(_) => 0,
+        };
+        parts.map(length).sum()
+    }
+
     /// The context paths in order, each once.
     fn context_paths(&self) -> Vec<&str> {
         let mut out: Vec<&str> = Vec::new();
@@ -271,6 +313,14 @@ impl LlmRequest {
             }
         }
         out
+    }
+}
+
+fn prompt_fits(bytes: u64) -> Result<(), QuestionError> {
+    let limit = limits::LLM_PROMPT_BYTES_MAX;
+    match bytes > limit as u64 {
+        true => Err(QuestionError::TooLong { bytes, limit }),
+        false => Ok(()),
     }
 }
 
@@ -296,14 +346,7 @@ fn read_context(
         bytes += digest.size;
         found.push((path, digest));
     }
-    let own = request.messages.iter().flat_map(|m| &m.content).map(|part| match part {
-        Part::Text(text) => text.len() as u64,
-        Part::Context(_) => 0,
-    });
-    bytes += own.sum::<u64>();
-    if bytes > limits::LLM_PROMPT_BYTES_MAX as u64 {
-        return Err(QuestionError::TooLong { bytes, limit: limits::LLM_PROMPT_BYTES_MAX });
-    }
+    prompt_fits(bytes + request.own_bytes())?;
     let mut context = Vec::new();
     let mut texts = HashMap::new();
     let mut lost = Vec::new();

@@ -6,6 +6,7 @@
 //! the action again. Nothing is staged that was not checked. What failed leaves no trace.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::civil::Date;
@@ -118,9 +119,10 @@ struct Answered {
     bytes: Vec<u8>,
 }
 
-struct Staged {
-    record: Record,
-    bytes: Vec<u8>,
+/// What is going to be written.
+pub(super) struct Staged {
+    pub(super) record: Record,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Updater {
@@ -142,49 +144,11 @@ impl Updater {
     pub fn finish(&self) -> Result<UpdateReport, LockError> {
         let staged = hold(&self.staged);
         let pins = hold(&self.pins);
-        let mut report = UpdateReport {
-            recorded: staged.iter().map(|s| s.record.clone()).collect(),
-            pinned: pins.iter().map(|(name, pin)| (name.clone(), pin.clone())).collect(),
-            cost_usd_micros: *hold(&self.spent_usd_micros),
-            changed: false,
+        let mut report = match staged.is_empty() {
+            true => UpdateReport::default(),
+            false => write(self.records.root(), &staged, &pins)?,
         };
-        if staged.is_empty() {
-            report.pinned.clear();
-            return Ok(report);
-        }
-        let contents: Vec<(String, Vec<u8>)> = staged
-            .iter()
-            .filter_map(|s| Some((s.record.content_file.clone()?, s.bytes.clone())))
-            .collect();
-        let writer = Writer::acquire(self.records.root())?;
-        let written = writer.change(&contents, |lock| {
-            for (name, pin) in pins.iter() {
-                lock.models.entry(name.clone()).or_insert_with(|| pin.clone());
-            }
-            for Staged { record, .. } in staged.iter() {
-                let same = |old: &Record| {
-                    old.key == record.key || old.is_of(&record.label, &record.step, record.sample)
-                };
-                // A refreshed answer is the answer of everyone who asks the same.
-                let others: Vec<Record> = lock
-                    .records
-                    .iter()
-                    .filter(|old| {
-                        old.key == record.key
-                            && !old.is_of(&record.label, &record.step, record.sample)
-                    })
-                    .map(|old| Record {
-                        label: old.label.clone(),
-                        step: old.step.clone(),
-                        ..record.clone()
-                    })
-                    .collect();
-                lock.records.retain(|old| !same(old));
-                lock.records.extend(others);
-                lock.records.push(record.clone());
-            }
-        })?;
-        report.changed = written.lock || !written.contents.is_empty();
+        report.cost_usd_micros = *hold(&self.spent_usd_micros);
         Ok(report)
     }
 
@@ -260,34 +224,6 @@ impl Updater {
         }
     }
 
-    fn record(&self, label: &Label, key: RecordKey, asked: &Asked<'_>) -> Record {
-        let Asked { question, identity, answered } = asked;
-        let content = maestro_core::DigestFunction::Sha256.digest(&answered.bytes);
-        let short = answered.bytes.len() <= limits::LOCK_TEXT_BYTES_MAX;
-        let extension = if question.request.schema.is_some() { "json" } else { "txt" };
-        Record {
-            label: label.clone(),
-            step: question.request.step.clone(),
-            sample: question.request.sample,
-            key,
-            kind: question.kind.clone(),
-            model: question.request.model.clone(),
-            identity: (*identity).to_owned(),
-            seed: question.request.sampling.seed,
-            prompt_tokens: answered.answer.prompt_tokens,
-            completion_tokens: answered.answer.completion_tokens,
-            finish_reason: answered.answer.finish_reason.clone(),
-            cost_usd_micros: answered.answer.cost_usd_micros,
-            date: self.options.date,
-            content,
-            content_file: short.then(|| format!("{}.{extension}", key.prefix())),
-            context: question.context.clone(),
-            recorder: UNSIGNED.to_owned(),
-            signature: None,
-            edited: false,
-        }
-    }
-
     fn stage(&self, record: Record, bytes: &[u8], store: &Store) -> Result<(), RunError> {
         let Record { label, step, sample, key, .. } = &record;
         let mut staged = hold(&self.staged);
@@ -354,8 +290,9 @@ impl Updater {
         }
         tracing::info!(%label, step = question.request.step, key = short(key), "asking");
         let answered = self.answered(key, &question, &pin, job.cancel)?;
-        let asked = Asked { question: &question, identity: &identity, answered: &answered };
-        let record = self.record(label, key, &asked);
+        let Answered { answer, bytes } = &*answered;
+        let asked = Asked { question: &question, identity: &identity, answer, bytes };
+        let record = asked.record(label, key, self.options.date);
         memory::remember(job.store, &question, &record, &answered.bytes)?;
         let cost_usd_micros = record.cost_usd_micros;
         self.stage(record, &answered.bytes, job.store)?;
@@ -364,11 +301,89 @@ impl Updater {
     }
 }
 
-/// A question with its answer.
-struct Asked<'a> {
-    question: &'a Question,
-    identity: &'a str,
-    answered: &'a Answered,
+/// Writes answers and the lock, answers first. What other processes wrote meanwhile stays.
+pub(super) fn write(
+    root: &Path,
+    staged: &[Staged],
+    pins: &BTreeMap<String, ModelPin>,
+) -> Result<UpdateReport, LockError> {
+    let contents: Vec<(String, Vec<u8>)> = staged
+        .iter()
+        .filter_map(|s| Some((s.record.content_file.clone()?, s.bytes.clone())))
+        .collect();
+    let writer = Writer::acquire(root)?;
+    let written = writer.change(&contents, |lock| {
+        for (name, pin) in pins.iter() {
+            lock.models.entry(name.clone()).or_insert_with(|| pin.clone());
+        }
+        for Staged { record, .. } in staged.iter() {
+            let same = |old: &Record| {
+                old.key == record.key || old.is_of(&record.label, &record.step, record.sample)
+            };
+            // A refreshed answer is the answer of everyone who asks the same.
+            let others: Vec<Record> = lock
+                .records
+                .iter()
+                .filter(|old| {
+                    old.key == record.key && !old.is_of(&record.label, &record.step, record.sample)
+                })
+                .map(|old| Record {
+                    label: old.label.clone(),
+                    step: old.step.clone(),
+                    ..record.clone()
+                })
+                .collect();
+            lock.records.retain(|old| !same(old));
+            lock.records.extend(others);
+            lock.records.push(record.clone());
+        }
+    })?;
+    Ok(UpdateReport {
+        recorded: staged.iter().map(|s| s.record.clone()).collect(),
+        pinned: pins.iter().map(|(name, pin)| (name.clone(), pin.clone())).collect(),
+        cost_usd_micros: 0,
+        changed: written.lock || !written.contents.is_empty(),
+    })
+}
+
+/// A question with its answer, which passed every check.
+pub(super) struct Asked<'a> {
+    pub(super) question: &'a Question,
+    pub(super) identity: &'a str,
+    pub(super) answer: &'a LiveAnswer,
+    /// The answer in the form in which it is stored.
+    pub(super) bytes: &'a [u8],
+}
+
+impl Asked<'_> {
+    /// The record of the answer.
+    pub(super) fn record(&self, label: &Label, key: RecordKey, date: Date) -> Record {
+        let Self { question, identity, answer, bytes } = *self;
+        let content = maestro_core::DigestFunction::Sha256.digest(bytes);
+        let short = bytes.len() <= limits::LOCK_TEXT_BYTES_MAX;
+        let extension = if question.request.schema.is_some() { "json" } else { "txt" };
+        Record {
+            label: label.clone(),
+            step: question.request.step.clone(),
+            sample: question.request.sample,
+            key,
+            kind: question.kind.clone(),
+            model: question.request.model.clone(),
+            identity: identity.to_owned(),
+            seed: question.request.sampling.seed,
+            prompt_tokens: answer.prompt_tokens,
+            completion_tokens: answer.completion_tokens,
+            finish_reason: answer.finish_reason.clone(),
+            cost_usd_micros: answer.cost_usd_micros,
+            date,
+            content,
+            content_file: short.then(|| format!("{}.{extension}", key.prefix())),
+            context: question.context.clone(),
+            recorder: UNSIGNED.to_owned(),
+            signature: None,
+            edited: false,
+        }
+    }
 }
 
 impl Runner for Updater {

@@ -5,6 +5,7 @@
 //! pin is thrown away. The key is sent only over TLS or to this machine, never to where a
 //! redirect points. Every wait ends: by the time limit or by the user.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,6 +20,7 @@ use tokio::runtime::Runtime;
 
 use crate::catalog::{Catalog, bare};
 use crate::chat::{self, Fold, SchemaStyle, message_of};
+use crate::endpoint::{base_url, is_loopback};
 use crate::error::{LlmError, excerpt};
 use crate::price::{Price, micros};
 use crate::sse::SseParser;
@@ -47,6 +49,8 @@ pub struct LlmOptions {
     pub timeout: Duration,
     /// The wait before the second attempt; it doubles from there.
     pub backoff: Duration,
+    /// How often it is tried, 1 or more.
+    pub attempts: u32,
 }
 
 impl LlmOptions {
@@ -58,6 +62,7 @@ impl LlmOptions {
             price: None,
             timeout: Duration::from_millis(limits::LLM_CALL_TIMEOUT_MS),
             backoff: Duration::from_secs(1),
+            attempts: ATTEMPTS_MAX,
         }
     }
 }
@@ -69,7 +74,23 @@ pub struct LlmClient {
     shown: String,
     options: LlmOptions,
     http: reqwest::Client,
-    runtime: Runtime,
+    /// For callers that are not asynchronous.
+    runtime: OnceLock<Runtime>,
+}
+
+/// A call that brought no answer.
+#[derive(Debug)]
+pub struct CallError {
+    /// Why.
+    pub error: LlmError,
+    /// The price at which the question was asked, if it was: the call may have cost something.
+    pub asked_at: Option<Price>,
+}
+
+impl From<LlmError> for CallError {
+    fn from(error: LlmError) -> Self {
+        Self { error, asked_at: None }
+    }
 }
 
 impl LlmClient {
@@ -83,44 +104,84 @@ impl LlmClient {
             .user_agent(concat!("maestro/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| LlmError::Endpoint { endpoint: shown.clone(), why: chain(&e) })?;
+        Ok(Self { base, shown, options, http, runtime: OnceLock::new() })
+    }
+
+    /// What a model's name stands for at the far side, if it tells.
+    pub async fn observe(&self, model: &str) -> Result<Option<ModelPin>, LlmError> {
+        self.in_time(model, async { Ok(self.catalog().await?.observe(model)) }).await
+    }
+
+    /// What a model costs that must be `pin`.
+    pub async fn price_of(&self, model: &str, pin: &ModelPin) -> Result<Price, LlmError> {
+        self.in_time(model, async { self.price(model, pin, &self.catalog().await?) }).await
+    }
+
+    /// Asks. See [`Live::ask`].
+    pub async fn answer(
+        &self,
+        question: &Question,
+        pin: &ModelPin,
+    ) -> Result<LiveAnswer, CallError> {
+        let model = &question.request.model;
+        let price = self.in_time(model, self.ready(model, pin)).await?;
+        let called = self.in_time(model, self.call(question, pin, price)).await;
+        called.map_err(|error| {
+            // A status instead of an answer is not charged.
+            let charged = !matches!(error, LlmError::Status { .. });
+            CallError { error, asked_at: charged.then_some(price) }
+        })
+    }
+
+    async fn in_time<T>(
+        &self,
+        model: &str,
+        work: impl Future<Output = Result<T, LlmError>>,
+    ) -> Result<T, LlmError> {
+        let late =
+            LlmError::Timeout { model: model.to_owned(), seconds: self.options.timeout.as_secs() };
+        tokio::time::timeout(self.options.timeout, work).await.unwrap_or(Err(late))
+    }
+
+    fn runtime(&self) -> Result<&Runtime, LlmError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("llm")
             .enable_all()
             .build()
             .map_err(LlmError::Runtime)?;
-        Ok(Self { base, shown, options, http, runtime })
+        Ok(self.runtime.get_or_init(|| runtime))
     }
 
-    /// Runs a future to its end, to the time limit, or to the user's.
-    fn block<T>(
+    /// Runs a future to its end or to the user's.
+    fn block<T, E: From<LlmError>>(
         &self,
-        model: &str,
         cancel: &Cancel,
-        work: impl Future<Output = Result<T, LlmError>>,
-    ) -> Result<T, LlmError> {
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let cancelled = async {
             while !cancel.is_cancelled() {
                 tokio::time::sleep(CANCEL_POLL).await;
             }
         };
-        self.runtime.block_on(async {
+        self.runtime()?.block_on(async {
             tokio::select! {
                 result = work => result,
-                () = cancelled => Err(LlmError::Cancelled),
-                () = tokio::time::sleep(self.options.timeout) => Err(LlmError::Timeout {
-                    model: model.to_owned(),
-                    seconds: self.options.timeout.as_secs(),
-                }),
+                () = cancelled => Err(LlmError::Cancelled.into()),
             }
         })
     }
 
-    async fn call(&self, question: &Question, pin: &ModelPin) -> Result<LiveAnswer, LlmError> {
+    async fn call(
+        &self,
+        question: &Question,
+        pin: &ModelPin,
+        price: Price,
+    ) -> Result<LiveAnswer, LlmError> {
         let model = &question.request.model;
-        let catalog = self.catalog().await?;
-        self.check_weights(model, pin, &catalog)?;
-        let price = self.price(model, pin, &catalog)?;
         let (completion, headers) = self.complete(question).await?;
         // Again: a server may have loaded another model while we waited.
         let after = self.catalog().await?;
@@ -142,6 +203,13 @@ impl LlmClient {
             completion_tokens: usage.completion_tokens,
             cost_usd_micros: told.unwrap_or(counted),
         })
+    }
+
+    /// The price of a model, which must be the one that the pin names.
+    async fn ready(&self, model: &str, pin: &ModelPin) -> Result<Price, LlmError> {
+        let catalog = self.catalog().await?;
+        self.check_weights(model, pin, &catalog)?;
+        self.price(model, pin, &catalog)
     }
 
     /// The pin's weights must be those that the endpoint shows, if it shows any.
@@ -316,7 +384,7 @@ impl LlmClient {
         loop {
             let error = match attempt().await {
                 Ok(value) => return Ok(value),
-                Err(error) if error.may_retry() && number < ATTEMPTS_MAX => error,
+                Err(error) if error.may_retry() && number < self.options.attempts => error,
                 Err(error) => return Err(error),
             };
             let backoff = self.options.backoff * 2u32.pow(number - 1);
@@ -381,8 +449,8 @@ impl Live for LlmClient {
     }
 
     fn identify(&self, model: &str, cancel: &Cancel) -> Result<Option<ObservedModel>, LiveError> {
-        let catalog = self.block(model, cancel, self.catalog())?;
-        Ok(catalog.observe(model).map(|pin| ObservedModel { pin }))
+        let pin = self.block(cancel, self.observe(model))?;
+        Ok(pin.map(|pin| ObservedModel { pin }))
     }
 
     fn ask(
@@ -391,48 +459,8 @@ impl Live for LlmClient {
         pin: &ModelPin,
         cancel: &Cancel,
     ) -> Result<LiveAnswer, LiveError> {
-        let work = self.call(question, pin);
-        Ok(self.block(&question.request.model, cancel, work)?)
-    }
-}
-
-/// Checks the endpoint; returns it with a trailing `/`, and as messages show it.
-fn base_url(options: &LlmOptions) -> Result<(Url, String), LlmError> {
-    let text = options.endpoint.trim().trim_end_matches('/');
-    let refuse = |why: &str| LlmError::Endpoint {
-        // What does not parse may hold a password anywhere, so only its beginning is shown.
-        endpoint: text.split('@').next_back().unwrap_or_default().chars().take(80).collect(),
-        why: why.to_owned(),
-    };
-    let mut url = Url::parse(text).map_err(|e| refuse(&e.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse("it is neither http nor https"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("it holds a user or password; pass the key by itself"));
-    }
-    if options.api_key.is_some() && url.scheme() == "http" && !is_loopback(&url) {
-        return Err(refuse("a key is never sent over plain http to another machine"));
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    let path = match url.path().trim_end_matches('/') {
-        "" => "/v1/".to_owned(),
-        path => format!("{path}/"),
-    };
-    url.set_path(&path);
-    let shown = url.as_str().trim_end_matches('/').to_owned();
-    Ok((url, shown))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-        None => false,
+        let answer = self.block(cancel, self.answer(question, pin));
+        Ok(answer.map_err(|failed: CallError| failed.error)?)
     }
 }
 
@@ -447,35 +475,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         deepest = source;
     }
     excerpt(&deepest.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_checked() {
-        let check = |endpoint: &str, key: bool, expect: Result<&str, &str>| {
-            let mut options = LlmOptions::new(endpoint);
-            options.api_key = key.then(|| "k".to_owned());
-            let got = base_url(&options);
-            match (got, expect) {
-                (Ok((url, _)), Ok(expect)) => assert_eq!(url.as_str(), expect, "{endpoint}"),
-                (Err(e), Err(part)) => assert!(e.to_string().contains(part), "{e}"),
-                (got, expect) => panic!("{endpoint}: {got:?} instead of {expect:?}"),
-            }
-        };
-        check("http://127.0.0.1:8080", true, Ok("http://127.0.0.1:8080/v1/"));
-        check("http://[::1]:8080/", true, Ok("http://[::1]:8080/v1/"));
-        check("https://models.example/api/v1/", true, Ok("https://models.example/api/v1/"));
-        check("http://models.example", false, Ok("http://models.example/v1/"));
-        check("http://models.example", true, Err("plain http"));
-        check("http://localhost.example", true, Err("plain http"));
-        check("ftp://x", false, Err("neither http"));
-        check("https://u:secret@x", false, Err("user or password"));
-        check("models.example", false, Err("cannot be used"));
-        let options = LlmOptions::new("https://u:secret@x");
-        let error = base_url(&options).expect_err("has a password");
-        assert!(!error.to_string().contains("secret"), "{error}");
-    }
 }

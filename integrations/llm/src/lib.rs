@@ -8,11 +8,13 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`client`] | one call from check to answer: identity, price, retries, time limit |
+//! | `endpoint` | which URLs are taken |
 //! | [`chat`] | the request body, and a stream of chunks folded into an answer |
 //! | [`sse`] | server-sent events from bytes in any cut |
 //! | [`catalog`] | what the endpoint tells about its models: weights, deployments, prices |
 //! | [`price`] | money: micro-dollars, rounded up |
 //! | [`error`] | what can go wrong, and whether another try may help |
+//! | [`steps`] | the steps of pipelines that ask: `llm.plan`, `llm.generate`, `llm.review` |
 //!
 //! Neither a seed nor temperature 0 makes a server deterministic; the record is what is
 //! reproducible, never the sampler.
@@ -20,9 +22,11 @@
 pub mod catalog;
 pub mod chat;
 pub mod client;
+mod endpoint;
 pub mod error;
 pub mod price;
 pub mod sse;
+pub mod steps;
 
 pub use client::{LlmClient, LlmOptions};
 pub use error::LlmError;

@@ -9,7 +9,7 @@ use maestro_core::run::{
     Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
     stale_approval,
 };
-use maestro_executor::step::{Effect, Reply, Stop, WorkFailure};
+use maestro_executor::step::{Effect, Reply, Stop, WorkFailure, Worker};
 
 use super::{DriveError, Driver};
 use crate::checkpoint::Point;
@@ -19,6 +19,8 @@ use crate::script::Expansion;
 
 /// What a task that was under way came to.
 pub enum Done {
+    /// It is known what work may cost, so that it can begin.
+    Bound(TaskId, Prepared, Result<Option<Amount>, Failure>),
     /// Pure or recorded work.
     Work(TaskId, Result<Success, WorkFailure>),
     /// An effect.
@@ -27,6 +29,12 @@ pub enum Done {
     Park(TaskId, String),
     /// The journal has a later epoch: nothing was sent.
     Fenced(JournalError),
+}
+
+/// Work with its inputs.
+pub struct Prepared {
+    worker: Arc<dyn Worker>,
+    inputs: serde_json::Value,
 }
 
 impl Driver {
@@ -62,16 +70,41 @@ impl Driver {
         self.act(Command::Fail { task, failure, spent: Amount::ZERO }).await
     }
 
+    /// Begins work, having found out what it may cost. Whoever knows the price may be far away, so
+    /// the driver goes on with other things meanwhile.
     pub(super) async fn execute(&mut self, task: TaskId) -> Result<(), DriveError> {
         let prepared = self.inputs(task).and_then(|inputs| {
             let worker = self.registry.find_worker(&self.plan_of(task)?.uses)?.clone();
-            let reserve = worker.bound(&inputs)?;
-            Ok((worker, inputs, reserve))
+            Ok(Prepared { worker, inputs })
         });
-        let (worker, inputs, reserve) = match prepared {
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return self.fail(task, failure).await,
         };
+        if !prepared.worker.costs() {
+            return self.begin(task, prepared, None).await;
+        }
+        // Not even the price is asked for on behalf of a step that may not start.
+        if self.may_start(task, &prepared.inputs, Reach::default()).await?.is_none() {
+            return Ok(());
+        }
+        let (cancel, times) = self.admit(task);
+        let handle = self.tasks.spawn(async move {
+            let bound = bounded(times, &cancel, prepared.worker.bound(&prepared.inputs)).await;
+            let bound = bound.unwrap_or_else(|late| Err(late.failure(times)));
+            Done::Bound(task, prepared, bound)
+        });
+        self.names.insert(handle.id(), task);
+        Ok(())
+    }
+
+    /// Begins work, if policy allows it and its budget has room.
+    async fn begin(
+        &mut self,
+        task: TaskId,
+        Prepared { worker, inputs }: Prepared,
+        reserve: Option<Amount>,
+    ) -> Result<(), DriveError> {
         let Some(ruling) = self.may_start(task, &inputs, Reach::default()).await? else {
             return Ok(());
         };
@@ -83,7 +116,8 @@ impl Driver {
         let (cancel, times) = self.admit(task);
         let handle = self.tasks.spawn(async move {
             let result = bounded(times, &cancel, worker.run(&inputs, &cancel)).await;
-            let result = result.unwrap_or_else(|late| Err(late.failure(times).into()));
+            let unseen = |late: Late| Err(unseen(late.failure(times)));
+            let result = result.unwrap_or_else(unseen);
             Done::Work(task, result)
         });
         self.names.insert(handle.id(), task);
@@ -199,13 +233,20 @@ impl Driver {
         let failure = Failure::new(FailureClass::Infrastructure, message);
         match self.state.far_side(task) {
             Some(_) => Done::Reply(task, Reply::Unclear(failure)),
-            None => Done::Work(task, Err(failure.into())),
+            None => Done::Work(task, Err(unseen(failure))),
         }
     }
 
     pub(super) async fn finish(&mut self, done: Done) -> Result<(), DriveError> {
         let (task, command) = match done {
             Done::Fenced(error) => return Err(error.into()),
+            Done::Bound(task, prepared, bound) => {
+                self.busy.remove(&task);
+                return match bound {
+                    Ok(reserve) => self.begin(task, prepared, reserve).await,
+                    Err(failure) => self.fail(task, failure).await,
+                };
+            }
             Done::Work(task, Ok(success)) | Done::Reply(task, Reply::Done(success)) => {
                 let spent = success.spent;
                 let command = match self.script.finish(&self.state, task, success) {
@@ -215,6 +256,7 @@ impl Driver {
                 (task, command)
             }
             Done::Work(task, Err(WorkFailure { failure, spent })) => {
+                let spent = spent.unwrap_or_else(|| self.state.ledger.reserved(task));
                 (task, Command::Fail { task, failure, spent })
             }
             Done::Reply(task, Reply::Refused(failure)) => {
@@ -228,6 +270,11 @@ impl Driver {
         self.busy.remove(&task);
         self.act(command).await
     }
+}
+
+/// Work whose end nobody saw.
+fn unseen(failure: Failure) -> WorkFailure {
+    WorkFailure { failure, spent: None }
 }
 
 /// How long something may take.

@@ -9,7 +9,8 @@ use maestro_core::run::{
     ApprovalRequest, Failure, FailureClass, Guarded, RunState, StepIndex, StepKind, TaskId,
     request_digest,
 };
-use maestro_rules::pipeline::expression::Type;
+use maestro_rules::pipeline::definitions::FieldKind;
+use maestro_rules::pipeline::expression::{ExprKind, Type};
 use maestro_rules::pipeline::template::{Output, Repeat, Step, Uses};
 use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
 use serde_json::{Map, Value, json};
@@ -123,7 +124,16 @@ impl Script for PipelineScript {
         let scope = self.task_scope(state, task, step);
         let mut inputs = Map::new();
         for (name, expr) in &step.with {
-            inputs.insert(name.value.clone(), self.eval(expr, &scope)?);
+            let value = self.eval(expr, &scope)?;
+            let value =
+                if takes_steps(step, &name.value) { with_names(expr, value) } else { value };
+            inputs.insert(name.value.clone(), value);
+        }
+        if matches!(&step.uses, Uses::Step(kind) if kind.name.starts_with("llm.")) {
+            let label = format!("//:{}.{}", state.plan().template, step.id.value);
+            inputs.insert("$label".into(), label.into());
+            inputs.insert("$task".into(), state.name(task).into());
+            inputs.insert("$run".into(), state.created.run.as_str().into());
         }
         if let Uses::Target(label) = &step.uses {
             inputs.insert("label".into(), label.to_string().into());
@@ -264,6 +274,26 @@ impl PipelineScript {
             })
             .collect()
     }
+}
+
+/// Whether a field takes steps, rather than values that they gave.
+fn takes_steps(step: &Step, field: &str) -> bool {
+    let Uses::Step(definition) = &step.uses else { return false };
+    definition.field(field).is_some_and(|field| field.kind == FieldKind::Steps)
+}
+
+/// Steps with their names beside their outputs.
+fn with_names(expr: &Expr, value: Value) -> Value {
+    let (ExprKind::List(items), Value::Array(steps)) = (&expr.kind, value) else {
+        return Value::Array(Vec::new());
+    };
+    let named = items.iter().zip(steps).map(|(item, mut step)| {
+        if let (Some(name), Value::Object(fields)) = (item.steps().first(), &mut step) {
+            fields.insert("step".into(), name.value.clone().into());
+        }
+        step
+    });
+    named.collect()
 }
 
 fn item(value: Value) -> Item {

@@ -1,5 +1,7 @@
 //! A chat server of a few dozen lines whose every byte a test decides.
 
+#![allow(dead_code)] // each test binary uses a part
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -30,7 +30,7 @@ const TOKENS: FieldDefinition = field(
     "max_output_tokens",
     Int(1, 10_000_000),
     ProjectIfAny("llm.max_output_tokens"),
-    "The longest answer, in tokens; the budget reserves as much.",
+    "The longest answer, in tokens; 4096 where nothing says it. The budget reserves as much.",
 );
 const BUDGET: FieldDefinition = field(
     "budget_tokens",
