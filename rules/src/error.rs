@@ -221,6 +221,10 @@ maestro_core::error_codes! {
     ///
     /// Fix: the message says what to write instead; nothing is left out silently.
     PipelineImport = "MAE0617",
+    /// A step is of a kind that this Maestro does not run yet.
+    ///
+    /// Fix: take the step out, or skip it with `if`, until it is there; all others run.
+    PipelineUnbuilt = "MAE0618",
     /// A bug in Maestro.
     ///
     /// Fix: report it with the lines that were printed.

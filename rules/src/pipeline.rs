@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 
 use maestro_core::event::Severity;
 
-pub use check::STATUSES;
+pub use check::{GIT_FIELDS, STATUSES};
 pub use definitions::default_names;
 pub use dialect::{Imported, import};
 pub use expression::{EvalError, Expr, ExprKind, Outcome, Scope, Type, Value, eval};
@@ -131,6 +131,11 @@ impl Pipeline {
         &self.template.steps
     }
 
+    /// The steps with their numbers.
+    pub fn indexed(&self) -> impl Iterator<Item = (StepId, &Step)> {
+        self.template.steps.iter().enumerate().map(|(at, step)| (StepId::new(at), step))
+    }
+
     /// A step by its number.
     pub fn step(&self, id: StepId) -> Option<&Step> {
         self.template.steps.get(id.index())
@@ -166,6 +171,19 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Notes the steps that whoever asks cannot run; `cannot` says why not.
+    pub fn note_steps(&mut self, cannot: &dyn Fn(&Step) -> Option<String>) {
+        let Some(pipeline) = &self.pipeline else { return };
+        let mut report = report::Report::default();
+        for step in pipeline.template.all_steps() {
+            if let Some(why) = cannot(step) {
+                let message = format!("step `{}`: {why}", step.id.value);
+                report.note(Code::PipelineUnbuilt, step.id.span, message);
+            }
+        }
+        self.findings.extend(report.finish(&self.sources));
+    }
+
     /// Whether something stands in the way of a run.
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|found| found.diagnostic.severity == Severity::Error)

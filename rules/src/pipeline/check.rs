@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use maestro_core::ActionClass;
 
-use super::definitions::{FieldDefinition, FieldKind, StepDefinition};
-use super::expression::{Environment, Expr, ExprKind, Loop, Root, Type, Value, type_of};
+use super::definitions::{FieldDefinition, FieldKind, GATE, StepDefinition};
+use super::expression::{Environment, Expr, ExprKind, Function, Loop, Root, Type, Value, type_of};
 use super::report::Report;
 use super::source::{Sources, Span, Spanned};
 use super::template::{Repeat, Step, Template, Uses};
@@ -17,6 +17,11 @@ use maestro_core::quantity;
 
 /// How a step can have ended, as expressions see it.
 pub const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
+/// What expressions see of the commit: texts, empty where there is no such thing.
+pub const GIT_FIELDS: &[&str] =
+    &["sha", "short_sha", "branch", "tag", "base", "message", "author", "repository"];
+/// What expressions see of the run: texts.
+const RUN_FIELDS: &[&str] = &["id", "template", "actor"];
 
 /// What is known of the world that a pipeline runs in.
 pub(crate) struct World {
@@ -30,13 +35,11 @@ impl World {
     pub(crate) fn of(template: &Template, report: &Report) -> Self {
         let params = template.params.iter();
         let params = params.map(|param| (param.name.value.as_str(), param.kind.value_type()));
-        let text = || Type::String;
-        let git = ["sha", "short_sha", "branch", "tag", "base", "message", "author", "repository"];
-        let run = ["id", "template", "actor", "url"].map(|name| (name, text()));
-        let run = run.into_iter().chain([("attempt", Type::Int)]);
+        let texts =
+            |names: &[&'static str]| Type::record(names.iter().map(|name| (*name, Type::String)));
         let roots = HashMap::from([
-            (Root::Git, Type::record(git.map(|name| (name, text())))),
-            (Root::Run, Type::record(run)),
+            (Root::Git, texts(GIT_FIELDS)),
+            (Root::Run, texts(RUN_FIELDS)),
             (Root::Event, Type::Any),
         ]);
         let unread = report.unread.iter().map(|name| (name.clone(), Type::Any));
@@ -73,6 +76,7 @@ pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report)
             return;
         }
         check.step(step);
+        check.in_flow(step);
         for handler in step.on_failure.iter().chain(&step.on_cancel) {
             check.step(handler);
         }
@@ -139,6 +143,14 @@ impl Check<'_> {
     }
 
     fn step(&mut self, step: &Step) {
+        if let (Uses::Step(definition), false) = (&step.uses, step.repeat == Repeat::Once)
+            && definition.name == GATE
+        {
+            self.report
+                .error(Code::PipelineField, step.id.span, "a gate asks once")
+                .hint("`approvals` is how many people must agree")
+                .hint("`approval` of a step that repeats asks once for all its instances");
+        }
         let repeated = self.repeated(step);
         self.arguments(step, &repeated);
         if let Some(condition) = &step.condition {
@@ -173,6 +185,23 @@ impl Check<'_> {
         self.class(step);
     }
 
+    /// What can never come about before everything has ended.
+    fn in_flow(&mut self, step: &Step) {
+        let Some(condition) = &step.condition else { return };
+        let mut asks = None;
+        condition.walk(&mut |part| {
+            if matches!(part.kind, ExprKind::Call(Function::Cancelled, _)) {
+                asks = asks.or(Some(part.span));
+            }
+        });
+        if let Some(span) = asks {
+            let message = "`cancelled()` never holds here: nothing begins once a run is cancelled";
+            self.report
+                .warning(Code::PipelineExpression, span, message)
+                .hint("put the step into `on_cancel`");
+        }
+    }
+
     /// What repeats a step, and whether that is what it should be.
     fn repeated(&mut self, step: &Step) -> Loop {
         match &step.repeat {
@@ -193,16 +222,36 @@ impl Check<'_> {
                     "the instances of a matrix are known before any step runs; \
                                   `foreach` goes over what a step made",
                 );
-                let mut types = Vec::new();
+                let mut types = BTreeMap::new();
                 for (name, values) in axes {
                     let found = self.type_of(values, &Loop::None, false, early);
                     let item = self.item(&found, values.span, "an axis");
-                    types.push((name.value.as_str(), item));
+                    types.insert(name.value.clone(), item);
                 }
-                for combination in exclude.iter().chain(include) {
+                for combination in exclude {
                     self.type_of(combination, &Loop::None, false, early);
                 }
-                Loop::Matrix(Type::record(types))
+                for combination in include {
+                    let found = self.type_of(combination, &Loop::None, false, early);
+                    self.joined(&mut types, &found, combination.span);
+                }
+                Loop::Matrix(Type::Record(Arc::new(types)))
+            }
+        }
+    }
+
+    /// A combination that is added has a value for each axis.
+    fn joined(&mut self, axes: &mut BTreeMap<String, Type>, found: &Type, span: Span) {
+        let Type::Record(values) = found else { return };
+        for (axis, known) in axes {
+            match values.get(axis) {
+                Some(value) => *known = Type::common([known.clone(), value.clone()]),
+                None => {
+                    let message = format!("a combination of `include` has no `{axis}`");
+                    self.report
+                        .error(Code::PipelineMissing, span, message)
+                        .hint("it is an instance of its own, with a value for each axis");
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! What is bound to another step is found by [`super::order`], since it depends on what stands
 //! above. Steps that run after a failure are bound to nothing: what they work on must be named.
 
-use super::definitions::{FieldDefinition, Presence};
+use super::definitions::{FieldDefinition, FieldRule, Presence};
 use super::expression::{Expr, Value};
 use super::report::Report;
 use super::source::Spanned;
@@ -48,13 +48,9 @@ fn fill(step: &mut Step, defaults: &Defaults, missing: &mut Vec<Missing>, report
     let mut unknown = Vec::new();
     for field in left_out(step) {
         match field.presence {
-            Presence::Project(key) | Presence::ProjectIfAny(key) => match defaults.get(key) {
+            Presence::Project(key) => match defaults.get(key) {
                 Some(value) => put(step, field.name, value.clone()),
-                None if matches!(field.presence, Presence::Project(_)) => {
-                    missing.push(Missing { step: step.id.value.clone(), field: field.name, key });
-                    unknown.push((field.name, key));
-                }
-                None => {}
+                None => unknown.push((field.name, key)),
             },
             Presence::Required => {
                 let message = format!("`{}` needs `{}`", step.uses.name(), field.name);
@@ -65,10 +61,69 @@ fn fill(step: &mut Step, defaults: &Defaults, missing: &mut Vec<Missing>, report
                 let value = serde_json::from_str(json).unwrap_or(Value::Null);
                 put(step, field.name, value);
             }
-            Presence::Optional | Presence::Bound(_) | Presence::BoundIfAny(_) => {}
+            Presence::Optional
+            | Presence::ProjectIfAny(_)
+            | Presence::Bound(_)
+            | Presence::BoundIfAny(_) => {}
         }
     }
+    let holding = holding(step);
+    for field in left_out(step) {
+        let excluded = || holding.iter().any(|rule| rule.excludes.contains(&field.name));
+        if let Presence::ProjectIfAny(key) = field.presence
+            && let Some(value) = defaults.get(key).filter(|_| !excluded())
+        {
+            put(step, field.name, value.clone());
+        }
+    }
+    ruled(step, &holding, &mut unknown, report);
     note_missing(step, &unknown, report);
+    let left = unknown.into_iter();
+    missing.extend(left.map(|(field, key)| Missing { step: step.id.value.clone(), field, key }));
+}
+
+/// The rules between its fields that hold for a step, as far as its values are known.
+fn holding(step: &Step) -> Vec<&'static FieldRule> {
+    let Uses::Step(definition) = &step.uses else { return Vec::new() };
+    let is = |field: &str, values: &[&str]| {
+        let known = step.argument(field).and_then(Expr::known);
+        known.is_some_and(|known| values.contains(&known.to_string().as_str()))
+    };
+    let holds = |rule: &&FieldRule| rule.when.iter().all(|(field, values)| is(field, values));
+    definition.rules.iter().filter(holds).collect()
+}
+
+/// Tells of fields that rules ask for and that are not there, and of those that mean nothing.
+fn ruled(
+    step: &Step,
+    holding: &[&'static FieldRule],
+    unknown: &mut Vec<(&'static str, &'static str)>,
+    report: &mut Report,
+) {
+    let uses = step.uses.name();
+    for rule in holding {
+        let when = rule.when.iter().map(|(field, _)| {
+            let value = step.argument(field).and_then(Expr::known).unwrap_or_default();
+            format!("`{field}` is `{}`", value.as_str().map_or(value.to_string(), str::to_owned))
+        });
+        let when = when.collect::<Vec<_>>().join(" and ");
+        for field in left_out(step).into_iter().filter(|field| rule.needs.contains(&field.name)) {
+            match field.presence {
+                Presence::ProjectIfAny(key) => unknown.push((field.name, key)),
+                _ => {
+                    let message = format!("`{uses}` needs `{}` where {when}", field.name);
+                    let hint = format!("`{}` is {}", field.name, field.kind.describe());
+                    report.error(Code::PipelineMissing, step.id.span, message).hint(hint);
+                }
+            }
+        }
+        for (name, _) in &step.with {
+            if rule.excludes.contains(&name.value.as_str()) {
+                let message = format!("`{}` of `{uses}` means nothing where {when}", name.value);
+                report.error(Code::PipelineField, name.span, message).hint("leave it out");
+            }
+        }
+    }
 }
 
 fn put(step: &mut Step, field: &str, value: Value) {

@@ -19,6 +19,9 @@ use maestro_core::ActionClass;
 
 use super::expression::{Type, named};
 
+/// The kind of step that waits for people.
+pub const GATE: &str = "gate.approval";
+
 /// A kind of step.
 #[derive(Debug)]
 pub struct StepDefinition {
@@ -32,8 +35,21 @@ pub struct StepDefinition {
     pub fields: &'static [FieldDefinition],
     /// What other steps can take from it.
     pub outputs: &'static [OutputDefinition],
+    /// What holds between its fields.
+    pub rules: &'static [FieldRule],
     /// For an effect: what the far side offers against doing it twice.
     pub far_side: Option<FarSide>,
+}
+
+/// What some values of fields mean for other fields.
+#[derive(Debug)]
+pub struct FieldRule {
+    /// Fields, each with the values of which it has one, as JSON.
+    pub when: &'static [(&'static str, &'static [&'static str])],
+    /// Fields that must be there then.
+    pub needs: &'static [&'static str],
+    /// Fields that mean nothing then.
+    pub excludes: &'static [&'static str],
 }
 
 impl StepDefinition {
@@ -276,6 +292,15 @@ mod tests {
             let name = step.name;
             assert_eq!(step.far_side.is_some(), step.is_effect(), "{name}: far side");
             assert!(step.about.ends_with('.'), "{name}");
+            for rule in step.rules {
+                let named = rule.when.iter().map(|(field, _)| field);
+                let mut named = named.chain(rule.needs).chain(rule.excludes);
+                assert!(named.all(|field| step.field(field).is_some()), "{name}: {rule:?}");
+                let values = rule.when.iter().flat_map(|(_, values)| *values);
+                for value in values {
+                    assert!(serde_json::from_str::<serde_json::Value>(value).is_ok(), "{value}");
+                }
+            }
             let mut fields: Vec<&str> = step.fields.iter().map(|field| field.name).collect();
             fields.sort_unstable();
             assert!(fields.windows(2).all(|pair| pair[0] != pair[1]), "{name}: {fields:?}");

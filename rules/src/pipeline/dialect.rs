@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 
 use super::document::{self, Kind, Node};
-use super::expression::{Place, bare};
+use super::expression::{Expr, ExprKind, Place, Root, Value, bare};
 use super::read::Reader;
 use super::report::{Finding, Report};
 use super::source::{Source, Sources, Spanned};
@@ -111,14 +111,7 @@ impl Import<'_> {
 
     fn triggers(&mut self, key: &Spanned<String>, node: &Node) {
         let texts = self.reader.texts(node, "a trigger");
-        let known = texts.iter().filter_map(|text| match text.value.as_str() {
-            "push" => Some("push"),
-            "pr" | "pull_request" | "merge_request" => Some("pr"),
-            "tag" => Some("tag"),
-            "release" => Some("release"),
-            "manual" | "workflow_dispatch" => Some("manual"),
-            _ => None,
-        });
+        let known = texts.iter().filter_map(|text| event_of(&text.value));
         let known: Vec<&str> = known.collect();
         if known.len() < texts.len() {
             self.untranslated("a trigger", key);
@@ -221,26 +214,78 @@ impl Import<'_> {
         }
     }
 
+    /// A condition that is not understood becomes one that never holds: a step must not run
+    /// because nobody could say when.
     fn condition(&mut self, node: &Node) {
-        let Some(text) = self.reader.text(node, "`when`") else { return };
-        let translated = translated(&text.value);
-        let offsets: Vec<u32> = vec![0; translated.len() + 1];
-        let place =
-            Place { file: node.span.file, base: node.span.start as usize, offsets: &offsets };
-        if bare(&translated, &place, &mut Report::default()).is_none() {
-            let message =
-                format!("the condition `{}` is not translated", text.value.escape_debug());
-            self.reader
-                .error(Code::PipelineImport, node.span, message)
-                .hint("write it in the language of expressions, and take care: without it the step always runs");
+        let found = match &node.kind {
+            Kind::Scalar(scalar) => match scalar.boolean() {
+                Some(known) => Some(known.to_string()),
+                None => translated(&scalar.text).map(|text| quoted(&text)),
+            },
+            Kind::Sequence(_) | Kind::Mapping(_) => None,
+        };
+        if let Some(condition) = found {
+            self.out.push_str(&format!("    if: {condition}\n"));
             return;
         }
-        self.out.push_str(&format!("    if: {}\n", quoted(&translated)));
+        let theirs = self.reader.sources.text(node.span).escape_debug().to_string();
+        let message = format!("the condition `{theirs}` is not translated");
+        self.reader.error(Code::PipelineImport, node.span, message).hint(
+            "it became `if: false`, so that the step never runs; write it in the language of \
+             expressions",
+        );
+        self.out.push_str(&format!("    # when: {theirs}\n    if: false\n"));
+    }
+}
+
+/// A condition in our words and with our names of events, where it means something here.
+fn translated(text: &str) -> Option<String> {
+    let mut text = reworded(text);
+    let offsets: Vec<u32> = (0..=u32::try_from(text.len()).ok()?).collect();
+    let place = Place { file: 0, base: 0, offsets: &offsets };
+    let condition = bare(&text, &place, &mut Report::default())?;
+    let mut events = Vec::new();
+    condition.walk(&mut |part| {
+        let ExprKind::Binary(_, left, right) = &part.kind else { return };
+        if is_event(left) || is_event(right) {
+            let mut names = |side: &Expr| {
+                if let ExprKind::Literal(Value::String(name)) = &side.kind
+                    && let Some(event) = event_of(name)
+                {
+                    events.push((side.span.range(), event));
+                }
+            };
+            left.walk(&mut |part| names(part));
+            right.walk(&mut |part| names(part));
+        }
+    });
+    events.sort_by_key(|(range, _)| range.start);
+    events.dedup();
+    for (range, event) in events.into_iter().rev() {
+        text.replace_range(range, &format!("'{event}'"));
+    }
+    Some(text)
+}
+
+fn is_event(expr: &Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Field(of, name)
+        if of.kind == ExprKind::Root(Root::Event) && name.value == "name")
+}
+
+/// What an event of other systems is called here.
+fn event_of(name: &str) -> Option<&'static str> {
+    match name {
+        "push" => Some("push"),
+        "pr" | "pull_request" | "merge_request" => Some("pr"),
+        "tag" => Some("tag"),
+        "release" => Some("release"),
+        "manual" | "workflow_dispatch" => Some("manual"),
+        _ => None,
     }
 }
 
 /// A condition in our words. Texts in quotes stay as they are.
-fn translated(text: &str) -> String {
+fn reworded(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -330,6 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn conditions_keep_their_meaning() {
+        let check = |when: &str, expect: &str| {
+            let text = format!("steps: [{{ id: a, run: b, when: {when} }}]");
+            let imported = import("p.yaml", &text, "ci");
+            let ours = imported.text.unwrap_or_default();
+            assert_eq!(ours.lines().last().unwrap_or_default().trim(), expect, "{text}");
+            assert!(imported.findings.is_empty(), "{text}");
+        };
+        check("true", "if: true");
+        check("false", "if: false");
+        check("'event == \"pull_request\"'", "if: \"event.name == 'pr'\"");
+        check("\"'merge_request' != event\"", "if: \"'pr' != event.name\"");
+        check("\"event in ['push', 'pull_request']\"", "if: \"event.name in ['push', 'pr']\"");
+        // What is no event stays as it is.
+        check("\"branch == 'pull_request'\"", "if: \"git.branch == 'pull_request'\"");
+    }
+
+    #[test]
     fn what_cannot_be_translated_is_told() {
         let check = |text: &str, expect: &str| {
             let imported = import("p.yaml", text, "ci");
@@ -338,10 +401,14 @@ mod tests {
             assert_eq!(told.join("; "), expect, "{text}");
         };
         check("a: b", "`a` is not translated; the file has no list of `steps`");
-        check(
-            "steps: [{ id: a, run: b, when: weekday() }]",
-            "the condition `weekday()` is not translated",
-        );
+        for when in ["weekday()", "[a]", "{ a: b }", "\"${{ x }}\"", "''", "5 5"] {
+            let text = format!("steps: [{{ id: a, run: b, when: {when} }}]");
+            check(&text, &format!("the condition `{}` is not translated", when.escape_debug()));
+            let ours = import("p.yaml", &text, "ci").text.expect("it has steps");
+            assert!(ours.ends_with("    if: false\n"), "{ours}");
+            let none = |path: &str| Err(format!("there is no file `{path}`"));
+            assert!(load("p.yaml", &ours, &none, &Defaults::new()).pipeline.is_some(), "{ours}");
+        }
         check("steps: [{ id: a, uses: b }]", "step `a` has no `run`; `a.uses` is not translated");
         check("steps: [", "this is not YAML: unclosed bracket '['");
     }

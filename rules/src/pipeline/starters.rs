@@ -27,10 +27,21 @@ pub struct Question {
 }
 
 const NAME: &str = "name";
+/// What stands on both sides of the key of a placeholder.
+const MARK: char = '@';
 
 const fn question(key: &'static str, ask: &'static str, default: &'static str) -> Question {
     Question { key, ask, default }
 }
+
+const REPOSITORY: Question =
+    question("repository", "Which repository describes the environments?", "./environments.git");
+const PATH: Question = question("path", "Which of its files names the version?", "apps/app.yaml");
+const TRAFFIC: Question = question(
+    "traffic",
+    "Which URL has the weight of the new version?",
+    "https://proxy.example.com/weight",
+);
 
 /// All of them.
 pub const STARTERS: &[Starter] = &[
@@ -49,6 +60,9 @@ pub const STARTERS: &[Starter] = &[
         questions: &[
             question("dockerfile", "Which Dockerfile?", "./Dockerfile"),
             question("image", "What is the image called?", "registry.example.com/team/app"),
+            REPOSITORY,
+            PATH,
+            TRAFFIC,
         ],
         text: include_str!("starters/container-release.pipeline.yaml"),
     },
@@ -57,17 +71,9 @@ pub const STARTERS: &[Starter] = &[
         about: "Builds, tests, asks two people, rolls out by a GitOps canary, and tells.",
         questions: &[
             question("target", "What is built?", "//:release"),
-            question(
-                "repository",
-                "Which repository describes the environments?",
-                "./environments.git",
-            ),
-            question("path", "Which of its files names the version?", "apps/app.yaml"),
-            question(
-                "traffic",
-                "Which URL has the weight of the new version?",
-                "https://proxy.example.com/weight",
-            ),
+            REPOSITORY,
+            PATH,
+            TRAFFIC,
             question("probe", "Which URL tells whether it is well?", "https://example.com/health"),
             question("role", "Who may approve?", "release-manager"),
             question("webhook", "Where is the outcome told?", "https://hooks.example.com/releases"),
@@ -91,20 +97,36 @@ impl Starter {
         STARTERS.iter().find(|starter| starter.name == name)
     }
 
-    /// The pipeline with a name, and with answers in place of its questions.
+    /// The pipeline with a name, and with answers in place of its questions. What an answer says
+    /// is never taken for a placeholder.
     pub fn filled(&self, name: &str, answer: &dyn Fn(&Question) -> String) -> String {
-        let mut text = self.text.replace(&placeholder(NAME), name);
-        for question in self.questions {
-            let quoted = serde_json::Value::from(answer(question)).to_string();
-            let inner = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
-            text = text.replace(&placeholder(question.key), inner);
+        let answer = |key: &str| match self.questions.iter().find(|question| question.key == key) {
+            Some(question) => Some(answer(question)),
+            None => (key == NAME).then(|| name.to_owned()),
+        };
+        let mut parts = self.text.split(MARK);
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        while let Some(key) = parts.next() {
+            match answer(key) {
+                Some(text) => {
+                    out.push_str(&escaped(&text));
+                    out.push_str(parts.next().unwrap_or_default());
+                }
+                None => {
+                    out.push(MARK);
+                    out.push_str(key);
+                }
+            }
         }
-        text
+        out
     }
 }
 
-fn placeholder(key: &str) -> String {
-    format!("@{key}@")
+/// A text as it stands within double quotes.
+fn escaped(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    let inner = quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inner.unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -130,5 +152,9 @@ mod tests {
         let starter = Starter::find("build-and-test").expect("it is there");
         let text = starter.filled("mine", &|_| "\" \\ # : {".to_owned());
         assert!(text.contains(r#""\" \\ # : {""#), "{text}");
+        // So do placeholders in answers.
+        let text = starter.filled("@tests@", &|question| format!("@{}@", question.key));
+        assert!(text.contains("name: @tests@\n") && text.contains("uses: \"@target@\""), "{text}");
+        assert!(text.contains("targets: [\"@tests@\"]"), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::definitions::{ALL, Artifact, FieldDefinition, Presence, StepDefinition};
+use super::definitions::{ALL, Artifact, FieldDefinition, FieldRule, Presence, StepDefinition};
 use super::show::class_name;
 
 /// The page, as Markdown.
@@ -35,6 +35,9 @@ fn section(step: &StepDefinition, out: &mut String) {
         let (value, absent) = (cell(&field.kind.describe()), cell(&absent(field)));
         let _ = writeln!(out, "| `{}` | {value} | {absent} | {} |", field.name, cell(field.about));
     }
+    for rule in step.rules {
+        let _ = write!(out, "\n{}\n", sentence(rule));
+    }
     out.push_str("\n| output | value | meaning |\n|---|---|---|\n");
     for output in step.outputs {
         let mut value = output.kind.describe();
@@ -43,6 +46,26 @@ fn section(step: &StepDefinition, out: &mut String) {
         }
         let _ = writeln!(out, "| `{}` | {} | {} |", output.name, cell(&value), cell(output.about));
     }
+}
+
+/// What a rule between fields says.
+fn sentence(rule: &FieldRule) -> String {
+    let names = |names: &[&str]| {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+    };
+    let when = rule.when.iter().map(|(field, values)| {
+        let values = values.iter().map(|value| format!("`{}`", value.trim_matches('"')));
+        format!("`{field}` is {}", values.collect::<Vec<_>>().join(" or "))
+    });
+    let when = when.collect::<Vec<_>>().join(" and ");
+    let mut says = Vec::new();
+    if !rule.needs.is_empty() {
+        says.push(format!("{} must be there", names(rule.needs)));
+    }
+    if !rule.excludes.is_empty() {
+        says.push(format!("{} must not", names(rule.excludes)));
+    }
+    format!("Where {when}, {}.", says.join(", and "))
 }
 
 /// What holds where a field is left out.

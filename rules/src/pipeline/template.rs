@@ -237,6 +237,16 @@ pub struct Step {
     pub span: Span,
 }
 
+impl Template {
+    /// Its steps, with those that are called after a failure or a cancellation.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        let steps = self.steps.iter();
+        let with_called = steps
+            .flat_map(|step| std::iter::once(step).chain(&step.on_failure).chain(&step.on_cancel));
+        with_called.chain(&self.on_failure).chain(&self.on_cancel)
+    }
+}
+
 impl Step {
     /// What it is given for a field.
     pub fn argument(&self, name: &str) -> Option<&Expr> {
@@ -271,7 +281,7 @@ impl Step {
 }
 
 /// How often a step runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Repeat {
     /// Once.
     Once,

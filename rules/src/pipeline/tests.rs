@@ -21,6 +21,7 @@ fn defaults() -> Defaults {
         ("llm.generate.prompt", "p"),
         ("llm.plan.prompt", "q"),
         ("cd.via", "gate"),
+        ("cd.gate", "https://gate.example.com/"),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
 }
@@ -236,6 +237,69 @@ fn pipelines_that_contradict_themselves_are_refused() {
             "6:14 MAE0604 the type of param `d` cannot be `strin` | did you mean `string`?",
             "7:6 MAE0604 param `e` would have the text `string` as default | a type is said by `{ type: string }`",
         ],
+    );
+}
+
+#[test]
+fn what_cannot_run_is_refused() {
+    let check = |step: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n- {{ id: a, {step} }}\n");
+        assert_eq!(told(&read(&text)).join("\n"), expect, "{text}");
+    };
+    let gate = "3:9 MAE0603 a gate asks once | `approvals` is how many people must agree | `approval` \
+                of a step that repeats asks once for all its instances";
+    check("uses: gate.approval, foreach: [1, 2]", gate);
+    check("uses: gate.approval, matrix: { os: [linux] }", gate);
+    check("uses: gate.approval, until: true, max: 3", gate);
+    let act = "uses: run.command, with: { command: [x] }";
+    check(&format!("{act}, approval: true, foreach: [1, 2]"), "");
+    check(
+        &format!(
+            "{act}, matrix: {{ os: [l], py: [3], include: [{{ os: m }}, {{ os: w, py: 4 }}] }}"
+        ),
+        "3:93 MAE0605 a combination of `include` has no `py` | it is an instance of its own, with a value for each axis",
+    );
+    check(
+        &format!("{act}, if: cancelled() || failure()"),
+        "3:59 MAE0608 `cancelled()` never holds here: nothing begins once a run is cancelled | put the step into `on_cancel`",
+    );
+    check(
+        "uses: run.command, with: { command: [\"${{ run.url }}\"] }",
+        "3:58 MAE0607 there is no `url` here | there is `actor`, `id`, `template`",
+    );
+    check("uses: test", "3:9 MAE0605 `test` needs `cmd` where `targets` is `[]` | `cmd` is a text");
+    // A rollout must be told all that its ways ask for.
+    let rollout = |with: &str| format!("uses: cd.rollout, with: {{ env: e, {with} }}");
+    let left = |fields: &str, hints: &str| {
+        format!(
+            "3:9 MAE0616 step `a` leaves {fields} to the project's defaults, which do not say it{hints}"
+        )
+    };
+    let hint = |name: &str| {
+        format!(" | `{name} = …` in `[defaults.cd]` of `maestro.toml` says it for all")
+    };
+    check(
+        &rollout("via: gitops, strategy: canary"),
+        &left(
+            "`repository`, `path`, `traffic`",
+            &[hint("repository"), hint("path"), hint("traffic")].concat(),
+        ),
+    );
+    check(
+        &rollout("via: gate, strategy: canary, path: x"),
+        "3:75 MAE0603 `path` of `cd.rollout` means nothing where `via` is `gate` | leave it out",
+    );
+    check(
+        &rollout("traffic: \"https://a/\""),
+        "3:46 MAE0603 `traffic` of `cd.rollout` means nothing where `strategy` is `all-at-once` | leave it out",
+    );
+    check(&rollout("via: gate, strategy: blue-green"), "");
+    // Files are no version; their digest is.
+    let text = "name: p\nsteps:\n- { id: b, uses: //x }\n- { id: a, uses: cd.rollout, with: { env: e, \
+                subject: \"${{ steps.b.outputs.WHAT }}\" } }\n";
+    assert_eq!(told(&read(&text.replace("WHAT", "digest"))), Vec::<String>::new());
+    assert!(
+        told(&read(&text.replace("WHAT", "files")))[0].contains("is a text, and this is a list")
     );
 }
 

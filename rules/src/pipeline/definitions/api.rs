@@ -36,6 +36,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("json", Any, "The answer."),
             output("status_code", Int(100, 599), "The status of the answer."),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -71,6 +72,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("json", Any, "The answer."),
             output("status_code", Int(100, 599), "The status of the answer."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Opaque),
     },
     StepDefinition {
@@ -104,6 +106,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("json", Any, "What it printed as a value, where that is JSON."),
             output("exit_code", Int(0, 255), "How it ended."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Opaque),
     },
 ];

@@ -4,7 +4,7 @@ use maestro_core::ActionClass;
 
 use super::FieldKind::{Any, Bool, Choice, Duration, Int, List, Map, Path, Text};
 use super::Presence::{Default, Optional, Required};
-use super::{Artifact, OutputDefinition, StepDefinition, artifact, field, output};
+use super::{Artifact, FieldRule, OutputDefinition, StepDefinition, artifact, field, output};
 
 const FILES: &[OutputDefinition] = &[
     artifact("files", List(&Path), Artifact::Files, "The files that it made."),
@@ -44,6 +44,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 "Its bill of materials, where one was asked for.",
             ),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -62,6 +63,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("tools", List(&Text), Default("[]"), "Labels of programs that it runs."),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -103,6 +105,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("failed", Int(0, i64::MAX), "How many tests failed."),
             output("summary", Any, "Each test with its result."),
         ],
+        rules: &[FieldRule { when: &[("targets", &["[]"])], needs: &["cmd"], excludes: &[] }],
         far_side: None,
     },
     StepDefinition {
@@ -111,6 +114,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "Gives files a name.",
         fields: &[field("srcs", List(&Text), Required, "Files, globs and labels.")],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -122,6 +126,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("out", Path, Required, "Where the copy lies."),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -140,6 +145,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             ),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
 ];

@@ -6,8 +6,8 @@ use super::Artifact::{Image, Published};
 use super::FieldKind::{
     self, Any, Choice, Duration, Int, List, Map, Number, Path, Secret, Text, Url,
 };
-use super::Presence::{Bound, Default, Optional, Project, ProjectIfAny, Required};
-use super::{FarSide, StepDefinition, artifact, field, output};
+use super::Presence::{Bound, BoundIfAny, Default, Optional, Project, ProjectIfAny, Required};
+use super::{FarSide, FieldRule, StepDefinition, artifact, field, output};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -24,6 +24,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             artifact("image", Text, Published, "The image in the registry, by digest."),
             output("digest", Text, "Its digest."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Idempotent),
     },
     StepDefinition {
@@ -39,6 +40,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             artifact("image", Text, Published, "The image under its new name, by digest."),
             output("digest", Text, "Its digest."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Idempotent),
     },
     StepDefinition {
@@ -48,9 +50,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         fields: &[
             field(
                 "subject",
-                FieldKind::Artifact,
-                Bound(&[Published, Image, super::Artifact::Files]),
-                "What is rolled out.",
+                Text,
+                BoundIfAny(&[Published, Image]),
+                "What is rolled out: an image, or a digest; it may be left out where `values` say it.",
             ),
             field("env", Text, Project("cd.env"), "The environment."),
             field(
@@ -72,7 +74,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 "The Git repository, for `gitops`.",
             ),
             field("branch", Text, Default("\"main\""), "Its branch."),
-            field("path", Path, Optional, "The file of the repository that names the version."),
+            field(
+                "path",
+                Path,
+                ProjectIfAny("cd.path"),
+                "The file of the repository that names the version, for `gitops`.",
+            ),
             field(
                 "gate",
                 Url,
@@ -130,6 +137,28 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("previous", Text, "The one before it."),
             output("result", Choice(&["deployed", "rolled-back"]), "How it ended."),
             output("weight", Int(0, 100), "Percent of the traffic at the end."),
+        ],
+        rules: &[
+            FieldRule {
+                when: &[("via", &["\"gitops\""])],
+                needs: &["repository", "path"],
+                excludes: &["gate"],
+            },
+            FieldRule {
+                when: &[("via", &["\"gate\""])],
+                needs: &["gate"],
+                excludes: &["repository", "path"],
+            },
+            FieldRule {
+                when: &[("via", &["\"gitops\""]), ("strategy", &["\"canary\"", "\"blue-green\""])],
+                needs: &["traffic"],
+                excludes: &[],
+            },
+            FieldRule {
+                when: &[("strategy", &["\"all-at-once\""])],
+                needs: &[],
+                excludes: &["traffic"],
+            },
         ],
         far_side: Some(FarSide::Conditional),
     },

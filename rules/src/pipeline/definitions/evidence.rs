@@ -5,7 +5,7 @@ use maestro_core::ActionClass;
 use super::Artifact::{Files, Image, Published, Report, Sbom};
 use super::FieldKind::{self, Any, Bool, Choice, Int, List, Path, Secret, Text};
 use super::Presence::{Bound, BoundIfAny, Default, Optional, Required};
-use super::{FarSide, FieldDefinition, StepDefinition, artifact, field, output};
+use super::{FarSide, FieldDefinition, FieldRule, StepDefinition, artifact, field, output};
 
 const SUBJECT: FieldDefinition =
     field("subject", FieldKind::Artifact, Bound(&[Image, Published, Files]), "What is looked at.");
@@ -35,6 +35,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             artifact("sbom", Path, Sbom, "The document."),
             output("packages", COUNT, "How many packages it lists."),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -69,6 +70,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("high", COUNT, "How many high ones."),
             output("total", COUNT, "How many in all."),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -94,6 +96,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             artifact("report", Path, Report, "Each package with its licences."),
             output("denied", COUNT, "How many packages are not allowed."),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -120,6 +123,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("bundle", Path, "The Sigstore bundle."),
             output("key_id", Text, "The key that signed."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Idempotent),
     },
     StepDefinition {
@@ -144,6 +148,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("bundle", Path, "The Sigstore bundle."),
             output("key_id", Text, "The key that signed."),
         ],
+        rules: &[FieldRule {
+            when: &[("predicate", &["\"custom\""])],
+            needs: &["predicate_type", "statement"],
+            excludes: &[],
+        }],
         far_side: Some(FarSide::Idempotent),
     },
     StepDefinition {
@@ -157,6 +166,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("source", Text, Optional, "The repository that the provenance must name."),
         ],
         outputs: &[output("verified", Bool, "Whether all holds; else the step fails.")],
+        rules: &[],
         far_side: None,
     },
 ];

@@ -4,11 +4,11 @@ use maestro_core::ActionClass;
 
 use super::FieldKind::{Any, Bool, Choice, Duration, Int, List, Map, Secret, Steps, Text, Url};
 use super::Presence::{Default, Optional, ProjectIfAny, Required};
-use super::{FarSide, StepDefinition, field, output};
+use super::{FarSide, GATE, StepDefinition, field, output};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
-        name: "gate.approval",
+        name: GATE,
         class: ActionClass::Effect,
         about: "Waits until people approve exactly what the steps behind it will do.",
         fields: &[
@@ -33,6 +33,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("approvers", List(&Text), "Who approved."),
             output("decision", Choice(&["approved", "rejected", "expired"]), "How it ended."),
         ],
+        rules: &[],
         far_side: Some(FarSide::Idempotent),
     },
     StepDefinition {
@@ -48,6 +49,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("timeout", Duration, Default("\"10s\""), "How long it may take."),
         ],
         outputs: &[output("status_code", Int(100, 599), "The status of the answer.")],
+        rules: &[],
         far_side: Some(FarSide::Idempotent),
     },
 ];

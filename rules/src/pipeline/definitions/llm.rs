@@ -68,6 +68,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             FALLBACKS,
         ],
         outputs: ANSWER,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -101,6 +102,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("tokens", Int(0, i64::MAX), "Tokens of prompt and answer."),
             artifact("file", Path, Artifact::Patch, "The file that was written."),
         ],
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -139,6 +141,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             output("model", Text, "The model that answered."),
             output("tokens", Int(0, i64::MAX), "Tokens of prompt and answer."),
         ],
+        rules: &[],
         far_side: None,
     },
 ];

@@ -26,6 +26,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("executable", Bool, Default("false"), "Whether it is a program."),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -43,6 +44,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             ),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -55,6 +57,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             field("paths", List(&Path), Optional, "The parts of the tree that are wanted."),
         ],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -63,6 +66,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "Brings the packages of a `package-lock.json`.",
         fields: &[field("lock", Path, Required, "The lock file.")],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
     StepDefinition {
@@ -71,6 +75,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "Brings the packages of a requirements file with hashes.",
         fields: &[field("lock", Path, Required, "The requirements, each with its hashes.")],
         outputs: FILES,
+        rules: &[],
         far_side: None,
     },
 ];

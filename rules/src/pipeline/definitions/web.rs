@@ -49,5 +49,6 @@ pub(super) const STEPS: &[StepDefinition] = &[StepDefinition {
         output("pages", Int(0, 10_000), "How many pages were read."),
         output("json", Any, "What the selectors found, by page."),
     ],
+    rules: &[],
     far_side: None,
 }];
