@@ -109,6 +109,14 @@ impl Registry {
         self
     }
 
+    /// The kinds that somebody does, sorted.
+    pub fn kinds(&self) -> Vec<&str> {
+        let kinds = self.workers.keys().chain(self.effects.keys()).map(String::as_str);
+        let mut kinds: Vec<&str> = kinds.collect();
+        kinds.sort_unstable();
+        kinds
+    }
+
     /// Who does this work.
     pub fn find_worker(&self, uses: &str) -> Result<&Arc<dyn Worker>, Failure> {
         self.workers.get(uses).ok_or_else(|| not_built(uses))
@@ -120,7 +128,8 @@ impl Registry {
     }
 }
 
-fn not_built(uses: &str) -> Failure {
+/// What is said of a kind of step that nobody does.
+pub fn not_built(uses: &str) -> Failure {
     let message = format!("this Maestro cannot run steps of `{uses}` yet");
     let hint = format!("take the step out, or skip it with `if:`, until `{uses}` is there");
     Failure { hints: vec![hint], ..Failure::new(FailureClass::User, message) }

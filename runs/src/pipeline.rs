@@ -18,13 +18,14 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use maestro_core::run::{Plan, PlanError, StepIndex};
 use maestro_rules::pipeline::template::Step;
-use maestro_rules::pipeline::{Pipeline, StepId};
-use serde_json::Value;
+use maestro_rules::pipeline::{GIT_FIELDS, Pipeline, StepId};
+use serde_json::{Map, Value};
 
+pub use plan::{BUILD, unkept};
 pub use script::{Group, PipelineScript};
 
 /// What a run knows of the world from its beginning to its end.
@@ -38,6 +39,16 @@ pub struct RunContext {
     pub run: Value,
     /// Files that the commit changes, below the workspace.
     pub changed_files: Vec<String>,
+}
+
+impl RunContext {
+    /// The commit as expressions see it: what there is none of is an empty text.
+    fn git(&self) -> Value {
+        let mut fields: Map<String, Value> =
+            GIT_FIELDS.iter().map(|name| ((*name).to_owned(), "".into())).collect();
+        fields.extend(self.git.as_object().cloned().unwrap_or_default());
+        Value::Object(fields)
+    }
 }
 
 /// A template that cannot be made a plan.
@@ -62,6 +73,8 @@ pub struct Compiled {
     /// What the run does.
     pub plan: Plan,
     pub(crate) origins: Vec<Origin>,
+    /// The steps by their names.
+    names: HashMap<String, StepIndex>,
 }
 
 /// Where a step of a plan comes from.
@@ -119,6 +132,15 @@ pub fn compile(
 }
 
 impl Compiled {
+    fn new(plan: Plan, origins: Vec<Origin>) -> Self {
+        let names = plan.indexed().map(|(index, step)| (step.id.clone(), index)).collect();
+        Self { plan, origins, names }
+    }
+
+    fn find(&self, name: &str) -> Option<StepIndex> {
+        self.names.get(name).copied()
+    }
+
     pub(crate) fn origin(&self, step: StepIndex) -> Option<&Origin> {
         self.origins.get(step.index())
     }

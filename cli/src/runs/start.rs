@@ -12,11 +12,13 @@ use maestro_core::run::{
     Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
 };
 use maestro_deliver::DeliverOptions;
-use maestro_executor::step::Registry;
+use maestro_executor::step::{Registry, not_built};
+use maestro_rules::pipeline::definitions::GATE;
+use maestro_rules::pipeline::template::{Step, Uses};
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
 use maestro_runs::driver::{self, Driver, DriverOptions, Tools};
 use maestro_runs::journal;
-use maestro_runs::pipeline::{Group, PipelineScript, RunContext, compile};
+use maestro_runs::pipeline::{BUILD, Group, PipelineScript, RunContext, compile, unkept};
 use maestro_runs::policy::denial;
 use maestro_runs::{Checkpoints, Lease, LeaseError, Seat};
 use serde::{Deserialize, Serialize};
@@ -271,6 +273,29 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     Ok((PipelineScript::new(Arc::new(pipeline), compiled, context), source.workspace))
 }
 
+/// The kinds of steps that [`registry`] knows how to do.
+const KINDS: &[&str] = &[
+    BUILD,
+    "cd.rollout",
+    "llm.generate",
+    "llm.plan",
+    "llm.review",
+    "notify.webhook",
+    "run.command",
+    "test",
+];
+
+/// Why a step cannot be run by this binary, where that is so.
+pub fn cannot_run(step: &Step) -> Option<String> {
+    let kind = match &step.uses {
+        Uses::Target(_) => BUILD,
+        Uses::Step(kind) => kind.name,
+    };
+    let unkept = || unkept(step).map(|key| format!("this Maestro does not see to `{key}` yet"));
+    let known = kind == GATE || KINDS.contains(&kind);
+    (!known).then(|| not_built(kind).message).or_else(unkept)
+}
+
 /// What this binary can do in a run.
 fn registry(plan: &Plan, workspace: &Path, cache: &Path) -> Result<Registry> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
@@ -289,7 +314,7 @@ fn registry(plan: &Plan, workspace: &Path, cache: &Path) -> Result<Registry> {
         email: format!("maestro@{}", identity::host()),
     };
     let registry = models::register(Registry::default(), plan, workspace, cache)?
-        .worker("build", Arc::new(build.clone()))
+        .worker(BUILD, Arc::new(build.clone()))
         .worker("test", Arc::new(build))
         .effect("run.command", Arc::new(command));
     maestro_deliver::register(registry, deliver, Arc::new(secrets::LocalSecrets))
@@ -393,5 +418,30 @@ pub fn drive_failure(error: maestro_runs::DriveError) -> anyhow::Error {
     match error {
         maestro_runs::DriveError::Journal(error) => failure(error),
         other => Failure::new(maestro_core::FailureKind::Internal, other.to_string()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use maestro_core::ActionClass;
+    use maestro_core::run::{Cap, StepKind, StepPlan};
+
+    use super::*;
+
+    #[test]
+    fn lint_knows_what_runs_can_do() {
+        let folder = std::env::temp_dir().join(format!("maestro-kinds-{}", std::process::id()));
+        let asks = StepPlan::new("ask", "llm.plan", StepKind::Work(ActionClass::Recorded));
+        let plan = Plan {
+            template: "t".to_owned(),
+            steps: vec![asks],
+            cap: Cap::default(),
+            keep_going: false,
+            timeout_ms: None,
+        };
+        let registry = registry(&plan, &folder, &folder).expect("it can be made");
+        let kinds = registry.kinds();
+        std::fs::remove_dir_all(&folder).expect("it was made");
+        assert_eq!(kinds, KINDS);
     }
 }

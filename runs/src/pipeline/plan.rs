@@ -7,8 +7,8 @@ use maestro_core::quantity::duration_ms;
 use maestro_core::run::{
     Cap, FailureClass, FarSide, Gate, Plan, Repeat, Retry, StepIndex, StepKind, StepPlan, Trigger,
 };
-use maestro_rules::pipeline::definitions::FarSide as Declared;
-use maestro_rules::pipeline::expression::{ExprKind, Function};
+use maestro_rules::pipeline::definitions::{FarSide as Declared, GATE};
+use maestro_rules::pipeline::expression::{ExprKind, Function, Operator};
 use maestro_rules::pipeline::template::{
     self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Resources, Step, Uses,
 };
@@ -20,7 +20,7 @@ use super::{CompileError, Compiled, List, Origin, RunContext};
 /// Steps whose verdict effects rely on.
 const EVIDENCE: &[&str] = &["security.scan", "supplychain.sign", "supplychain.attest"];
 /// What a step of `uses: //label` uses.
-pub(crate) const BUILD: &str = "build";
+pub const BUILD: &str = "build";
 /// How long people are waited for where nothing is said, in milliseconds.
 const EXPIRES_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1000;
 /// How long a query of a command can be trusted, in milliseconds: as long as the run's author lets
@@ -33,7 +33,7 @@ struct Compiler<'a> {
     steps: Vec<StepPlan>,
     origins: Vec<Origin>,
     /// Where each step of the template stands in the plan.
-    places: BTreeMap<usize, StepIndex>,
+    places: Vec<StepIndex>,
 }
 
 pub(super) fn compile(
@@ -43,13 +43,13 @@ pub(super) fn compile(
 ) -> Result<Compiled, CompileError> {
     let scope = Scope {
         params: Value::Object(params.clone().into_iter().collect()),
-        git: context.git.clone(),
+        git: context.git(),
         event: context.event.clone(),
         run: context.run.clone(),
         changed_files: context.changed_files.clone(),
         ..Scope::default()
     };
-    let (steps, origins, places) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (steps, origins, places) = (Vec::new(), Vec::new(), Vec::new());
     let mut compiler = Compiler { pipeline, scope, steps, origins, places };
     compiler.flow()?;
     compiler.called()?;
@@ -62,56 +62,53 @@ pub(super) fn compile(
         keep_going: false,
         timeout_ms: template.timeout_ms,
     };
-    Ok(Compiled { plan, origins })
+    Ok(Compiled::new(plan, origins))
 }
 
 impl Compiler<'_> {
     fn flow(&mut self) -> Result<(), CompileError> {
         let pipeline = self.pipeline;
-        for (place, step) in pipeline.steps().iter().enumerate() {
-            let id = pipeline.find(&step.id.value);
-            let id = id.ok_or_else(|| self.unknown(step, "it is not in its own list"))?;
+        for (id, step) in pipeline.indexed() {
             if let Some(approval) = &step.approval {
                 let gate = self.approval(step, approval);
                 self.push(gate, Origin::ApprovalOf(id));
             }
             let plan = self.step(step, Trigger::Flow)?;
             let index = self.push(plan, Origin::Step(id));
-            self.places.insert(place, index);
+            self.places.push(index);
         }
         for edge in &pipeline.edges {
-            let places = (self.place(edge.from), self.place(edge.to));
-            if let (Some(from), Some(to)) = places {
+            if let (Some(from), Some(to)) = (self.place(edge.from), self.place(edge.to)) {
                 self.after(to, from);
                 // The gate of a step waits for what the step waits for.
-                if self.origins.get(to.index().wrapping_sub(1))
-                    == Some(&Origin::ApprovalOf(edge.to))
-                {
-                    self.after(StepIndex(to.0 - 1), from);
+                if let Some(gate) = self.gate_of(to) {
+                    self.after(gate, from);
                 }
             }
         }
-        let gated: Vec<StepIndex> = self.places.values().copied().collect();
-        for step in gated {
-            let before = step.0.checked_sub(1).map(StepIndex);
-            if let Some(gate) = before
-                && matches!(self.origins.get(gate.index()), Some(Origin::ApprovalOf(_)))
-            {
+        for step in self.places.clone() {
+            if let Some(gate) = self.gate_of(step) {
                 self.after(step, gate);
             }
         }
         Ok(())
     }
 
+    /// The gate that stands before a step that asks for approval.
+    fn gate_of(&self, step: StepIndex) -> Option<StepIndex> {
+        let gate = step.0.checked_sub(1).map(StepIndex)?;
+        let is_gate = matches!(self.origins.get(gate.index()), Some(Origin::ApprovalOf(_)));
+        is_gate.then_some(gate)
+    }
+
     /// The steps of `on_failure` and `on_cancel`, each list in its order.
     fn called(&mut self) -> Result<(), CompileError> {
         let pipeline = self.pipeline;
-        for (place, step) in pipeline.steps().iter().enumerate() {
-            let Some(index) = self.places.get(&place).copied() else { continue };
-            let id = pipeline.find(&step.id.value);
+        for (id, step) in pipeline.indexed() {
+            let Some(index) = self.place(id) else { continue };
             let failed = Trigger::OnFailure(Some(index));
-            self.list(&step.on_failure, failed, (id, List::OnFailure))?;
-            self.list(&step.on_cancel, Trigger::OnCancel, (id, List::OnCancel))?;
+            self.list(&step.on_failure, failed, (Some(id), List::OnFailure))?;
+            self.list(&step.on_cancel, Trigger::OnCancel, (Some(id), List::OnCancel))?;
         }
         let template = &pipeline.template;
         let failed = Trigger::OnFailure(None);
@@ -141,32 +138,21 @@ impl Compiler<'_> {
     }
 
     fn place(&self, id: StepId) -> Option<StepIndex> {
-        self.places.get(&id.index()).copied()
+        self.places.get(id.index()).copied()
     }
 
+    /// Each pair comes once, since each edge of a pipeline does.
     fn after(&mut self, step: StepIndex, before: StepIndex) {
-        if let Some(plan) = self.steps.get_mut(step.index())
-            && !plan.after.contains(&before)
-        {
+        if let Some(plan) = self.steps.get_mut(step.index()) {
             plan.after.push(before);
         }
     }
 
-    /// What a step asks for and this Maestro would not see to is refused: a step that runs without
-    /// it is not the step that its author wrote.
-    fn can_be_kept(&self, step: &Step) -> Result<(), CompileError> {
-        let asked = [
-            ("concurrency", step.concurrency.is_some()),
-            ("secrets", !step.secrets.is_empty()),
-            ("egress", !step.egress.is_empty()),
-            ("resources", step.resources != Resources::default()),
-        ];
-        let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) else { return Ok(()) };
-        Err(self.unknown(step, &format!("this Maestro does not see to `{key}` of a step yet")))
-    }
-
     fn step(&self, step: &Step, trigger: Trigger) -> Result<StepPlan, CompileError> {
-        self.can_be_kept(step)?;
+        if let Some(key) = unkept(step) {
+            let what = format!("this Maestro does not see to `{key}` of a step yet");
+            return Err(self.unknown(step, &what));
+        }
         let uses = match &step.uses {
             Uses::Step(definition) => definition.name,
             Uses::Target(_) => BUILD,
@@ -188,7 +174,7 @@ impl Compiler<'_> {
         let Uses::Step(definition) = &step.uses else {
             return Ok(StepKind::Work(ActionClass::Pure));
         };
-        if definition.name == "gate.approval" {
+        if definition.name == GATE {
             return self.gate(step).map(StepKind::Gate);
         }
         let literal = |name| step.argument(name).and_then(Expr::known);
@@ -234,7 +220,7 @@ impl Compiler<'_> {
             expires_ms: approval.expires_ms,
         };
         let id = format!("{}.approval", step.id.value);
-        StepPlan::new(&id, "gate.approval", StepKind::Gate(gate))
+        StepPlan::new(&id, GATE, StepKind::Gate(gate))
     }
 
     fn repeat(&self, step: &Step) -> Result<(Repeat, u32), CompileError> {
@@ -262,6 +248,18 @@ impl Compiler<'_> {
     }
 }
 
+/// The first key of a step that this Maestro would not see to. A step that runs without what it
+/// asks for is not the step that its author wrote, so that it is refused.
+pub fn unkept(step: &Step) -> Option<&'static str> {
+    let asked = [
+        ("concurrency", step.concurrency.is_some()),
+        ("secrets", !step.secrets.is_empty()),
+        ("egress", !step.egress.is_empty()),
+        ("resources", step.resources != Resources::default()),
+    ];
+    asked.into_iter().find(|(_, asked)| *asked).map(|(key, _)| key)
+}
+
 fn far_side(declared: Declared) -> FarSide {
     match declared {
         Declared::Idempotent => FarSide::Idempotent,
@@ -272,13 +270,24 @@ fn far_side(declared: Declared) -> FarSide {
     }
 }
 
-/// Whether a condition asks how the steps before went, and so has to be looked at after a failure.
+/// Whether a condition can hold after a failure because it asks for one: `failure()`, `always()`,
+/// and `success()` where it is denied or compared.
 fn asks_for_failures(condition: &Expr) -> bool {
-    let mut found = false;
-    condition.walk(&mut |part| {
-        found |= matches!(part.kind, ExprKind::Call(Function::Failure | Function::Always, _));
-    });
-    found
+    match &condition.kind {
+        ExprKind::Binary(Operator::And | Operator::Or, left, right) => {
+            asks_for_failures(left) || asks_for_failures(right)
+        }
+        ExprKind::Call(Function::Success, _) => false,
+        _ => {
+            let mut found = false;
+            condition.walk(&mut |part| {
+                let ExprKind::Call(function, _) = part.kind else { return };
+                let asks = [Function::Success, Function::Failure, Function::Always];
+                found |= asks.contains(&function);
+            });
+            found
+        }
+    }
 }
 
 fn retry(retry: &template::Retry) -> Retry {

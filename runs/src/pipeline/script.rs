@@ -15,7 +15,8 @@ use maestro_rules::pipeline::template::{Output, Repeat, Step, Uses};
 use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
 use serde_json::{Map, Value, json};
 
-use super::{Compiled, Origin, RunContext, scope};
+use super::scope::{self, Known};
+use super::{Compiled, RunContext};
 use crate::script::{Expansion, Place, Script};
 
 /// Runs that share it run so many at a time.
@@ -45,7 +46,7 @@ impl PipelineScript {
     /// What the run must not run beside, if its template says so.
     pub fn concurrency(&self, state: &RunState) -> Result<Option<Group>, Failure> {
         let Some(declared) = &self.pipeline.template.concurrency else { return Ok(None) };
-        let scope = scope::of_step(state, &self.context, std::iter::once(&declared.group));
+        let scope = scope::of_step(state, &self.known(), std::iter::once(&declared.group));
         match self.eval(&declared.group, &scope)? {
             Value::String(name) => Ok(Some(Group {
                 name,
@@ -54,6 +55,11 @@ impl PipelineScript {
             })),
             other => Err(user(format!("the group of `concurrency` is {}", Type::of(&other)))),
         }
+    }
+
+    fn known(&self) -> Known<'_> {
+        let Self { pipeline, compiled, context } = self;
+        Known { pipeline, compiled, context }
     }
 
     fn step(&self, index: StepIndex) -> Result<&Step, Failure> {
@@ -65,7 +71,7 @@ impl PipelineScript {
     fn scope(&self, state: &RunState, step: &Step) -> Scope {
         let own = step.expressions().map(|(_, expr)| expr);
         let env = self.pipeline.template.env.iter().map(|(_, expr)| expr);
-        scope::of_step(state, &self.context, own.chain(env))
+        scope::of_step(state, &self.known(), own.chain(env))
     }
 
     fn task_scope(&self, state: &RunState, task: TaskId, step: &Step) -> Scope {
@@ -251,28 +257,29 @@ impl PipelineScript {
     /// What people are asked, in the template's words.
     fn message(&self, state: &RunState, task: TaskId) -> Vec<String> {
         let Ok(step) = self.step(task.step) else { return Vec::new() };
+        let Some(message) = step.argument("message") else { return Vec::new() };
         let scope = self.task_scope(state, task, step);
-        let message = step.argument("message").and_then(|expr| eval(expr, &scope).ok());
-        message.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
+        match self.eval(message, &scope) {
+            Ok(Value::String(text)) => vec![text],
+            Ok(other) => vec![other.to_string()],
+            Err(failure) => vec![format!("`message` came to nothing: {}", failure.message)],
+        }
     }
 
-    /// The digests of what the steps gave that the gate names as evidence.
+    /// The digests of how the steps ended that the gate stands behind or names, and of what they
+    /// gave: who approves has seen these, and approves nothing else.
     fn evidence(&self, state: &RunState, task: TaskId) -> BTreeMap<String, String> {
-        let Ok(step) = self.step(task.step) else { return BTreeMap::new() };
-        if matches!(self.compiled.origin(task.step), Some(Origin::ApprovalOf(_))) {
-            return BTreeMap::new();
-        }
-        let scope = self.task_scope(state, task, step);
-        let named = step.argument("evidence").and_then(|expr| eval(expr, &scope).ok());
-        let names = named.as_ref().and_then(Value::as_array).into_iter().flatten();
-        let names = names.filter_map(Value::as_str);
-        names
-            .filter_map(|name| {
-                let index = state.plan().find(name)?;
-                let given = json!(state.successes(index));
-                Some((name.to_owned(), request_digest(&given.to_string())))
-            })
-            .collect()
+        let plan = state.plan();
+        let before = plan.step(task.step).into_iter().flat_map(|step| step.after.iter().copied());
+        let named = self.step(task.step).ok().into_iter().flat_map(Step::expressions);
+        let named = named.flat_map(|(_, expr)| expr.steps());
+        let named = named.filter_map(|name| self.compiled.find(&name.value));
+        let seen = before.chain(named).filter_map(|index| {
+            let (plan, step) = state.step(index)?;
+            let seen = json!({"verdict": step.verdict(), "gave": state.successes(index)});
+            Some((plan.id.clone(), request_digest(&seen.to_string())))
+        });
+        seen.collect()
     }
 }
 

@@ -133,3 +133,117 @@ steps:
     }
     assert_eq!(Item::only().label, "");
 }
+
+/// The command of a step of a state, as its expressions come to it.
+fn command(script: &PipelineScript, state: &RunState, step: u32) -> Value {
+    let inputs = script.inputs(state, TaskId::first(StepIndex(step)));
+    inputs.map_or_else(|failure| failure.message.into(), |inputs| inputs["command"].clone())
+}
+
+#[test]
+fn outputs_of_instances_are_lists_for_lint_and_for_a_run() {
+    let text = r#"
+name: each
+steps:
+  - id: ask
+    uses: run.command
+    with: { command: ["ask", "${{ item }}"], repeatable: true }
+    foreach: [a, b, c]
+    outputs: { n: { type: int, path: $.json.n } }
+  - id: tell
+    uses: run.command
+    with:
+      command:
+        - ${{ steps.ask.outputs.stdout[1] }}
+        - ${{ join(steps.ask.outputs.n, '+') }}
+        - n=${{ length(steps.ask.outputs.n) }}
+"#;
+    let (script, plan) = compiled(text);
+    let mut state = begun(plan);
+    let Ok(Expansion::Items(items)) = script.expand(&state, StepIndex(0)) else {
+        panic!("it is listed");
+    };
+    act(&mut state, Command::Expand { step: StepIndex(0), items });
+    for (item, n) in [(0, 5), (2, 7), (1, 6)] {
+        let task = TaskId { item, ..TaskId::first(StepIndex(0)) };
+        let outputs =
+            [("stdout".to_owned(), json!(format!("s{item}"))), ("json".into(), json!({"n": n}))];
+        let success = Success { outputs: outputs.into(), ..Success::default() };
+        let (success, done) = script.finish(&state, task, success).expect("it is typed");
+        let request = "{}".to_owned();
+        act(&mut state, Command::Intend { task, request, past: Vec::new(), decision: None });
+        act(&mut state, Command::Succeed { task, success, done });
+    }
+    assert_eq!(command(&script, &state, 1), json!(["s1", "5+6+7", "n=3"]));
+}
+
+#[test]
+fn what_there_is_no_commit_of_is_an_empty_text() {
+    let text = "name: g\nconcurrency: \"g-${{ git.branch }}\"\nsteps:\n- { id: a, uses: run.command, with: { \
+                command: [\"v${{ git.sha }}\"] }, if: \"git.tag == '' && !(git.branch =~ '^main$')\" }\n";
+    let (script, plan) = compiled(text);
+    let state = begun(plan);
+    assert_eq!(command(&script, &state, 0), json!(["v"]));
+    assert!(matches!(script.expand(&state, StepIndex(0)), Ok(Expansion::Items(_))));
+    let group = script.concurrency(&state).expect("it has a value").expect("there is one");
+    assert_eq!(group.name, "g-");
+}
+
+#[test]
+fn conditions_that_hold_after_a_failure_only_are_looked_at_after_one() {
+    let check = |condition: &str, expect: bool| {
+        let text = format!(
+            "name: c\nsteps:\n- {{ id: a, uses: //:a }}\n- {{ id: b, uses: //:b, if: \"{condition}\" }}\n"
+        );
+        let (_, plan) = compiled(&text);
+        assert_eq!(plan.steps[1].even_after_failure, expect, "{condition}");
+    };
+    check("failure()", true);
+    check("!success()", true);
+    check("success() == false", true);
+    check("!(success() && git.tag == 'x')", true);
+    check("always() && git.branch == 'main'", true);
+    check("success()", false);
+    check("success() && git.branch == 'main'", false);
+    check("git.branch == 'main'", false);
+}
+
+#[test]
+fn an_approval_is_about_the_evidence_that_was_seen() {
+    let text = r#"
+name: gated
+steps:
+  - id: scan
+    uses: //:scan
+  - id: other
+    uses: //:other
+    needs: []
+  - id: gate
+    uses: gate.approval
+    with: { evidence: [scan], message: "found ${{ steps.scan.outputs.digest }}" }
+    needs: []
+  - id: ship
+    uses: run.command
+    with: { command: [ship] }
+    needs: [gate]
+"#;
+    let asked = |scan: &str, other: &str| {
+        let (script, plan) = compiled(text);
+        let mut state = begun(plan);
+        for (step, digest) in [(0, scan), (1, other)] {
+            let task = TaskId::first(StepIndex(step));
+            let outputs = [("digest".to_owned(), json!(digest))].into();
+            act(&mut state, Command::Begin { task, reserve: None });
+            let success = Success { outputs, ..Success::default() };
+            act(&mut state, Command::Succeed { task, success, done: true });
+        }
+        let requests = BTreeMap::from([(StepIndex(3), "ship it".to_owned())]);
+        script.approval(&state, TaskId::first(StepIndex(2)), &requests, 1)
+    };
+    let first = asked("d1", "o1");
+    assert_eq!(first.summary, ["found d1", "ship: ship it"]);
+    assert_eq!(first, asked("d1", "o1"));
+    assert_ne!(first.subject, asked("d2", "o1").subject);
+    // What the gate neither names nor waits for is none of its business.
+    assert_eq!(first.subject, asked("d1", "o2").subject);
+}
