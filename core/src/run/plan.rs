@@ -167,6 +167,8 @@ pub enum Trigger {
     OnFailure(Option<StepIndex>),
     /// When the flow has ended because somebody cancelled it.
     OnCancel,
+    /// The same, if this step had begun: what it began may have to be undone, however it ended.
+    OnCancelOf(StepIndex),
 }
 
 /// How often a step runs.
@@ -270,6 +272,7 @@ impl Plan {
     fn check_step(&self, step: &StepPlan) -> Result<(), PlanError> {
         let watched = match step.trigger {
             Trigger::OnFailure(of) => of,
+            Trigger::OnCancelOf(of) => Some(of),
             Trigger::Flow | Trigger::OnCancel => None,
         };
         for index in step.after.iter().copied().chain(watched) {

@@ -371,6 +371,11 @@ impl RunState {
         self.tasks.range(TaskId::first(step)..=end).map(|(id, task)| (*id, task))
     }
 
+    /// Whether anything of a step has begun.
+    pub fn has_begun(&self, step: StepIndex) -> bool {
+        self.tasks_of(step).any(|(_, task)| task.began_ms.is_some())
+    }
+
     /// What the last round of each item of a step gave, in order of the items.
     pub fn successes(&self, step: StepIndex) -> Vec<Option<&Success>> {
         let mut last: BTreeMap<u32, Option<&Success>> = BTreeMap::new();

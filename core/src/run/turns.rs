@@ -49,6 +49,7 @@ impl RunState {
                 self.steps.get(of.index()).and_then(StepState::verdict) == Some(Verdict::Failed)
             }
             Trigger::OnCancel => self.cancelled.is_some(),
+            Trigger::OnCancelOf(of) => self.cancelled.is_some() && self.has_begun(of),
         };
         match () {
             () if !called => self.end_step(step, Verdict::Skipped, turns),

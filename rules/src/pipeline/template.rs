@@ -231,7 +231,7 @@ pub struct Step {
     pub approval: Option<Approval>,
     /// Steps that run where it failed for good, in order.
     pub on_failure: Vec<Step>,
-    /// Steps that run where it was cancelled after it began, in order.
+    /// Steps that run where the run was cancelled after this step had begun, in order.
     pub on_cancel: Vec<Step>,
     /// All of it.
     pub span: Span,

@@ -108,7 +108,8 @@ impl Compiler<'_> {
             let Some(index) = self.place(id) else { continue };
             let failed = Trigger::OnFailure(Some(index));
             self.list(&step.on_failure, failed, (Some(id), List::OnFailure))?;
-            self.list(&step.on_cancel, Trigger::OnCancel, (Some(id), List::OnCancel))?;
+            let cancelled = Trigger::OnCancelOf(index);
+            self.list(&step.on_cancel, cancelled, (Some(id), List::OnCancel))?;
         }
         let template = &pipeline.template;
         let failed = Trigger::OnFailure(None);

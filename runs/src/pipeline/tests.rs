@@ -65,13 +65,17 @@ steps:
       - id: undo
         uses: run.command
         with: { command: [undo], repeatable: true }
+    on_cancel:
+      - id: withdraw
+        uses: run.command
+        with: { command: [withdraw], repeatable: true }
 "#;
 
 #[test]
 fn a_template_becomes_a_plan() {
     let (_, plan) = compiled(RELEASE);
     let ids: Vec<&str> = plan.steps.iter().map(|step| step.id.as_str()).collect();
-    assert_eq!(ids, ["build", "tests", "deploy.approval", "deploy", "undo"]);
+    assert_eq!(ids, ["build", "tests", "deploy.approval", "deploy", "undo", "withdraw"]);
     let after = |id: &str| -> Vec<&str> {
         let step = plan.find(id).and_then(|index| plan.step(index)).expect("a step");
         step.after.iter().map(|index| ids[index.index()]).collect()
@@ -86,6 +90,7 @@ fn a_template_becomes_a_plan() {
     assert_eq!(*kind("undo"), StepKind::Effect(FarSide::Repeatable));
     let undo = &plan.steps[4];
     assert_eq!(undo.trigger, Trigger::OnFailure(Some(StepIndex(3))));
+    assert_eq!(plan.steps[5].trigger, Trigger::OnCancelOf(StepIndex(3)));
 }
 
 #[test]

@@ -57,3 +57,33 @@ fn a_run_whose_time_is_up_is_cancelled_and_has_it_anew_when_it_goes_on() {
     run.must(Command::Reopen { from: None, inputs: BTreeMap::new(), by, reason });
     assert_eq!(run.work(), [Work::Ask(run.task("ok"))]);
 }
+
+#[test]
+fn what_undoes_a_step_is_called_if_the_step_had_begun() {
+    let steps = || {
+        let mut steps = vec![work("a", &[]), work("b", &[0]), work("c", &[1])];
+        for (id, of) in [("undo-a", 0), ("undo-b", 1), ("undo-c", 2)] {
+            let trigger = Trigger::OnCancelOf(StepIndex(of));
+            steps.push(StepPlan { trigger, ..work(id, &[]) });
+        }
+        steps
+    };
+    let mut run = Run::new(plan(steps()));
+    let a = run.task("a");
+    run.must(Command::Begin { task: a, reserve: None });
+    run.must(Command::Succeed { task: a, success: Success::default(), done: true });
+    run.must(Command::Begin { task: run.task("b"), reserve: None });
+    run.must(Command::Cancel { by: person("bob", &[]), reason: String::new() });
+    let failure = Failure::new(FailureClass::Cancelled, "stopped");
+    run.must(Command::Fail { task: run.task("b"), failure, spent: Amount::ZERO });
+    drive(&mut run, &mut Far::default());
+    assert_eq!(
+        run.steps(),
+        "a: succeeded, b: cancelled, c: cancelled, undo-a: succeeded, undo-b: succeeded, \
+         undo-c: skipped"
+    );
+    // Nobody cancelled this one.
+    let mut run = Run::new(plan(steps()));
+    drive(&mut run, &mut Far::default());
+    assert!(run.steps().ends_with("undo-a: skipped, undo-b: skipped, undo-c: skipped"));
+}
