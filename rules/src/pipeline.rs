@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 
 use maestro_core::event::Severity;
 
-pub use check::{GIT_FIELDS, STATUSES};
+pub use check::GIT_FIELDS;
 pub use definitions::default_names;
 pub use dialect::{Imported, import};
 pub use expression::{EvalError, Expr, ExprKind, Outcome, Scope, Type, Value, eval};

@@ -9,6 +9,7 @@ use maestro_core::ActionClass;
 
 use super::definitions::{FieldDefinition, FieldKind, GATE, StepDefinition};
 use super::expression::{Environment, Expr, ExprKind, Function, Loop, Root, Type, Value, type_of};
+use super::read::meant_boolean;
 use super::report::Report;
 use super::source::{Sources, Span, Spanned};
 use super::template::{Repeat, Step, Template, Uses};
@@ -16,7 +17,7 @@ use crate::error::Code;
 use maestro_core::quantity;
 
 /// How a step can have ended, as expressions see it.
-pub const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
+const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
 /// What expressions see of the commit: texts, empty where there is no such thing.
 pub const GIT_FIELDS: &[&str] =
     &["sha", "short_sha", "branch", "tag", "base", "message", "author", "repository"];
@@ -456,11 +457,7 @@ impl Check<'_> {
                 };
             }
             (FieldKind::Bool, Value::String(text)) => {
-                let mend = match text.to_ascii_lowercase().as_str() {
-                    "yes" | "on" | "y" | "true" => "true",
-                    "no" | "off" | "n" | "false" => "false",
-                    _ => return,
-                };
+                let Some(mend) = meant_boolean(text) else { return };
                 draft.fix(span, mend).hint(format!("write `{mend}`"));
             }
             (FieldKind::Int(..) | FieldKind::Number(..), Value::String(text))

@@ -6,7 +6,7 @@ mod params;
 mod settings;
 mod step;
 
-pub(crate) use fields::Reader;
+pub(crate) use fields::{Reader, meant_boolean};
 pub use include::Includes;
 pub(crate) use include::Loader;
 pub(crate) use settings::OUTPUT_TYPES;

@@ -83,8 +83,10 @@ impl PipelineScript {
     }
 
     fn failure(&self, error: &EvalError) -> Failure {
-        let place = self.pipeline.sources.location(error.span());
-        user(format!("{place}: {error}"))
+        let found = self.pipeline.diagnose(error);
+        let place = found.location.map(|place| format!("{place}: ")).unwrap_or_default();
+        let page = format!("`maestro docs {}` says what it means", found.code);
+        Failure { hints: vec![page], ..user(format!("{place}{}", found.message)) }
     }
 
     fn items(&self, step: &Step, scope: &Scope) -> Result<Vec<Item>, Failure> {

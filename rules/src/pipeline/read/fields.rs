@@ -61,6 +61,15 @@ const FOREIGN: &[(&str, Result<&str, &str>)] = &[
     ("stages", Err("there is one list of `steps`; `needs` orders them")),
 ];
 
+/// The bool that somebody meant by a text.
+pub(crate) fn meant_boolean(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "y" | "true" => Some("true"),
+        "no" | "off" | "n" | "false" => Some("false"),
+        _ => None,
+    }
+}
+
 /// Reads values of one file.
 pub(crate) struct Reader<'a> {
     pub(crate) sources: &'a Sources,
@@ -217,11 +226,7 @@ impl Reader<'_> {
             return Some(found);
         }
         let span = node.span;
-        let mend = match scalar.text.to_ascii_lowercase().as_str() {
-            "yes" | "on" | "y" | "true" => Some("true"),
-            "no" | "off" | "n" | "false" => Some("false"),
-            _ => None,
-        };
+        let mend = meant_boolean(&scalar.text);
         let message = format!("{what} is a bool, not {}", node.describe());
         let draft = self.error(Code::PipelineType, span, message);
         if let Some(mend) = mend {
