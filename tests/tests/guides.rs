@@ -35,6 +35,20 @@ fn pipelines_are_written_checked_and_mended() {
 }
 
 #[test]
+fn a_project_adds_a_step_of_its_own() {
+    let ws = Workspace::new();
+    let runs = follow(&ws, &steps("add-a-step.md"));
+    assert_eq!(runs.len(), 11, "commands");
+}
+
+#[test]
+fn a_failed_run_is_investigated_and_goes_on() {
+    let ws = Workspace::new();
+    let runs = follow(&ws, &steps("investigate-a-failed-run.md"));
+    assert_eq!(runs.len(), 14, "commands");
+}
+
+#[test]
 fn commands_of_the_documents_exist() {
     let ws = Workspace::new();
     let mut seen = 0;

@@ -332,9 +332,9 @@ impl Check<'_> {
             Uses::Target(label) => {
                 for (name, _) in &step.with {
                     let message = format!("a target takes no `{}` from a pipeline", name.value);
-                    self.report.error(Code::PipelineField, name.span, message).hint(format!(
-                        "`{label}` is what its build file says; params of the run reach it"
-                    ));
+                    self.report
+                        .error(Code::PipelineField, name.span, message)
+                        .hint(format!("`{label}` is what its build file says"));
                 }
                 return;
             }
