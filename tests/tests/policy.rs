@@ -22,7 +22,7 @@ fn golden(path: &Path, got: &str) {
 fn the_guide_does_what_it_says() {
     let ws = Workspace::new();
     let runs = follow(&ws, &steps("write-a-policy.md"));
-    assert_eq!(runs.len(), 12, "commands");
+    assert_eq!(runs.len(), 13, "commands");
 }
 
 #[test]

@@ -2,30 +2,51 @@
 //!
 //! Rego's statements have no order; the walk has one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::syntax::{
     AssignOp, Expr, ExprRef, Literal, LiteralStmt, Query, children, inner_query, variable,
 };
 
 /// The statements of a query, binders before readers where that is possible.
+///
+/// Each is taken once its names are bound, first the one that is written first. Every name is
+/// counted down once for each statement that binds it, so the time grows with the length of the
+/// text and not with a power of it.
 pub(super) fn ordered(query: &Query) -> Vec<&LiteralStmt> {
     let bound: Vec<BTreeSet<&str>> = query.stmts.iter().map(binds).collect();
-    let read: Vec<BTreeSet<&str>> = query.stmts.iter().map(reads).collect();
-    let mut left: Vec<usize> = (0..query.stmts.len()).collect();
-    let mut order = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let is_ready = |candidate: &usize| {
-            let needs = read.get(*candidate);
-            let others = left.iter().filter(|other| *other != candidate);
-            let waiting = others.filter_map(|other| bound.get(*other));
-            needs.is_none_or(|needs| waiting.flatten().all(|name| !needs.contains(name)))
-        };
-        // A circle of readers is left in the order in which it is written.
-        let next = left.iter().position(is_ready).unwrap_or(0);
-        order.push(left.remove(next));
+    let mut binders: HashMap<&str, usize> = HashMap::new();
+    for name in bound.iter().flatten() {
+        *binders.entry(name).or_default() += 1;
     }
-    order.into_iter().filter_map(|number| query.stmts.get(number)).collect()
+    let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut waits = Vec::with_capacity(query.stmts.len());
+    for (number, statement) in query.stmts.iter().enumerate() {
+        let names = reads(statement).into_iter().filter(|name| binders.contains_key(name));
+        let names: Vec<&str> = names.collect();
+        waits.push(names.len());
+        names.into_iter().for_each(|name| readers.entry(name).or_default().push(number));
+    }
+    let mut left: BTreeSet<usize> = (0..query.stmts.len()).collect();
+    let mut ready: BTreeSet<usize> = left.iter().copied().filter(|n| waits[*n] == 0).collect();
+    let mut order = Vec::with_capacity(left.len());
+    // A circle of readers is left in the order in which it is written.
+    while let Some(next) = ready.pop_first().or_else(|| left.first().copied()) {
+        left.remove(&next);
+        order.push(&query.stmts[next]);
+        for name in &bound[next] {
+            let count = binders.entry(name).or_default();
+            *count = count.saturating_sub(1);
+            let freed = if *count == 0 { readers.remove(name) } else { None };
+            for reader in freed.into_iter().flatten() {
+                waits[reader] -= 1;
+                if waits[reader] == 0 && left.contains(&reader) {
+                    ready.insert(reader);
+                }
+            }
+        }
+    }
+    order
 }
 
 /// The variables that a statement surely binds.

@@ -135,7 +135,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
         outputs: &[
             output("revision", Text, "The commit or deployment that was made."),
             output("previous", Text, "The one before it."),
-            output("result", Choice(&["deployed", "rolled-back"]), "How it ended."),
+            output(
+                "result",
+                Choice(&["deployed"]),
+                "How it ended; what is rolled back has failed.",
+            ),
             output("weight", Int(0, 100), "Percent of the traffic at the end."),
         ],
         rules: &[
