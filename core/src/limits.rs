@@ -89,6 +89,9 @@ pub const QUERY_DEPTH_MAX: usize = 100;
 pub const RUN_STEPS_MAX: usize = 20_000;
 /// Most gates, scans and signatures of a run's plan; every effect remembers those before it.
 pub const RUN_GUARDS_MAX: usize = 256;
+/// How long work may take to stop after it was cancelled, in milliseconds: a rollout has to get its
+/// traffic back in that time.
+pub const RUN_GRACE_MS: u64 = 30_000;
 /// Most people that one gate waits for.
 pub const RUN_APPROVALS_MAX: u32 = 100;
 /// Most items of one `foreach`, and most rounds of one `until`.

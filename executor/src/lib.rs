@@ -18,6 +18,7 @@ pub mod baselines;
 pub mod command;
 pub mod engine;
 pub mod native;
+pub mod process_group;
 pub mod provenance;
 pub mod records;
 pub mod runner;

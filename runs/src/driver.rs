@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maestro_core::limits::RUN_GRACE_MS;
 use maestro_core::policy::{DecisionPoint, Policy};
 use maestro_core::run::{
     Agenda, Command, Entry, Event, Owner, Principal, Refusal, Ruling, RunCreated, RunId, RunState,
@@ -62,7 +63,8 @@ pub struct DriverOptions {
 
 impl Default for DriverOptions {
     fn default() -> Self {
-        Self { parallel: 8, grace: Duration::from_secs(30), leave_when_waiting: false }
+        let grace = Duration::from_millis(RUN_GRACE_MS);
+        Self { parallel: 8, grace, leave_when_waiting: false }
     }
 }
 

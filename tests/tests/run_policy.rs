@@ -245,7 +245,7 @@ fn production_waits_for_as_many_people_as_policy_asks_for() {
 #[test]
 fn what_was_not_scanned_does_not_leave() {
     let shipped = Scene::new(DEPLOY).must(0, &["policy", "show", "vulnerability_threshold"]);
-    let data = "{\"vulnerabilities\": {\"max\": {\"critical\": 0, \"high\": 0}}}";
+    let data = "{\"vulnerabilities\": {\"max\": {\"critical\": 0, \"high\": 0, \"medium\": 9, \"low\": 9}}}";
     let policies = [("scan.rego", shipped.as_str()), ("data.json", data)];
     let scene = scene(DEPLOY, "", &policies);
     let told = begin(&scene, 12, &[]);

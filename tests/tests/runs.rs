@@ -112,6 +112,25 @@ fn mistakes_are_explained() {
     assert!(unbuilt.contains("cannot run steps of `web.scrape` yet"), "{unbuilt}");
 }
 
+#[test]
+fn urls_with_credentials_are_refused_before_they_are_written_down() {
+    let hook = "name: x\nsteps:\n  - id: tell\n    uses: notify.webhook\n    with: { url: URL }\n";
+    let scene = Scene::new(&hook.replace("URL", "\"https://t0ken@h.example/\""));
+    let told = scene.must(2, &["run", "--template", "release"]);
+    assert!(told.contains("release.pipeline.yaml:5:13: `url` is a URL with credentials"), "{told}");
+    assert!(told.contains("name a secret") && !told.contains("t0ken"), "{told}");
+    let param = "params:\n  to: { type: string }\nsteps:";
+    let hook = hook.replace("steps:", param).replace("URL", "\"${{ params.to }}\"");
+    let scene = Scene::new(&hook);
+    let to = "to=https://me:t0ken@h.example/";
+    let told = scene.must(2, &["run", "--template", "release", "--param", to]);
+    assert!(
+        told.contains("param `to` is a URL with credentials") && !told.contains("t0"),
+        "{told}"
+    );
+    assert!(scene.must(2, &["status"]).contains("there are no runs yet"));
+}
+
 /// What one process came to, with the points that it reached.
 enum End {
     Ended(Vec<String>),

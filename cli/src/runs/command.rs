@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use maestro_core::record::canonical_json;
 use maestro_core::run::{Failure, FailureClass, Success};
+use maestro_executor::process_group::ProcessGroup;
 use maestro_executor::step::{Effect, Found, Reply, Stop};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -150,11 +151,11 @@ impl RunCommand {
             Ok(child) => child,
             Err(error) => return Ran::NotStarted(error.to_string()),
         };
-        let mut group = Group(child.id());
+        let mut group = ProcessGroup::of(child.id());
         let text = request.stdin.clone().unwrap_or_default();
         tokio::select! {
             ran = finish(child, text) => {
-                group.0 = None;
+                group.release();
                 ran
             }
             () = stop.cancelled() => Ran::Lost("it was stopped before it ended".to_owned()),
@@ -189,17 +190,6 @@ async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
     kept
-}
-
-/// The processes of a command, which end with it where nobody waits for it any more.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.and_then(pid) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-    }
 }
 
 fn pid(id: u32) -> Option<rustix::process::Pid> {

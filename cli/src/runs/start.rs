@@ -11,7 +11,7 @@ use maestro_core::policy::{self, Policy as _};
 use maestro_core::run::{
     Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
 };
-use maestro_deliver::DeliverOptions;
+use maestro_deliver::{DeliverOptions, holds_credentials, without_credentials};
 use maestro_executor::step::{Registry, not_built};
 use maestro_rules::pipeline::definitions::GATE;
 use maestro_rules::pipeline::template::{Step, Uses};
@@ -89,6 +89,7 @@ pub fn create(
         Failure::input(format!("{} of the params cannot be used", errors.len()))
     })?;
     let params: BTreeMap<String, Value> = serde_json::from_value(params)?;
+    without_passwords(&pipeline, &params)?;
     let run = new_id(&pipeline.template.name.value)?;
     let context = context(config, &run, &pipeline, &initiator);
     let mut plan = compile(&pipeline, &params, &context)
@@ -113,6 +114,39 @@ pub fn create(
         policy: None,
         replay_of: None,
     })
+}
+
+/// Refuses URLs with credentials in them: template and params stand in the journal as they are.
+fn without_passwords(pipeline: &Pipeline, params: &BTreeMap<String, Value>) -> Result<()> {
+    let refuse = |what: String| {
+        Failure::input(format!("{what} is a URL with credentials in it"))
+            .hint("take them out, and name a secret in `auth` or `secret`")
+    };
+    if let Some((name, _)) = params.iter().find(|(_, value)| holds_credentials_at_all(value)) {
+        return Err(refuse(format!("param `{name}`")).into());
+    }
+    let template = &pipeline.template;
+    let flow = pipeline.steps().iter();
+    let called = flow.clone().flat_map(|step| step.on_failure.iter().chain(&step.on_cancel));
+    let last = template.on_failure.iter().chain(&template.on_cancel);
+    for step in flow.clone().chain(called).chain(last) {
+        for (name, value) in &step.with {
+            if value.known().is_some_and(|value| holds_credentials_at_all(&value)) {
+                let place = pipeline.sources.location(name.span);
+                return Err(refuse(format!("{place}: `{}`", name.value)).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn holds_credentials_at_all(value: &Value) -> bool {
+    match value {
+        Value::String(text) => holds_credentials(text),
+        Value::Array(items) => items.iter().any(holds_credentials_at_all),
+        Value::Object(fields) => fields.values().any(holds_credentials_at_all),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The same once more, as a new run of whoever types.
@@ -203,6 +237,8 @@ fn commit(workspace: &Path) -> (Value, Vec<String>) {
         ("repository", &["config", "--get", "remote.origin.url"]),
     ] {
         if let Some(found) = ask(arguments) {
+            // What the journal keeps holds no password, whatever the repository's URL does.
+            let found = if name == "repository" { without_credentials(&found) } else { found };
             git.insert(name.to_owned(), found.into());
         }
     }

@@ -72,7 +72,7 @@ pub(crate) fn restore<T: DeserializeOwned>(uses: &str, text: &str) -> Result<T, 
 
 /// A URL of HTTP that holds no password.
 pub(crate) fn http_url(field: &str, text: &str) -> Result<Url, Failure> {
-    let wrong = |why: &str| user(format!("`{field}` is `{}`, {why}", excerpt(text)));
+    let wrong = |why: &str| user(format!("`{field}` is `{}`, {why}", shown_url(text)));
     if text.len() > URL_BYTES_MAX {
         return Err(wrong("which is too long"));
     }
@@ -80,10 +80,51 @@ pub(crate) fn http_url(field: &str, text: &str) -> Result<Url, Failure> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("and only `http` and `https` are spoken"));
     }
-    if !url.username().is_empty() || url.password().is_some() {
+    if has_credentials(&url) {
         return Err(user(format!("`{field}` holds credentials; name a secret instead")));
     }
     Ok(url)
+}
+
+/// Whether a URL has a password, or a user name where that may be a token; the name at `ssh` is
+/// mostly `git`, and no secret.
+pub(crate) fn has_credentials(url: &Url) -> bool {
+    let names_user = !url.username().is_empty() && url.scheme() != "ssh";
+    names_user || url.password().is_some()
+}
+
+/// Whether a text is a URL with credentials in it, which may stand in no template and no journal.
+pub fn holds_credentials(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| has_credentials(&url))
+}
+
+/// A URL without its credentials. What is no URL stays as it is.
+pub fn without_credentials(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if has_credentials(&url) => {
+            // Whatever has credentials can be without.
+            let _ = (url.set_username(""), url.set_password(None));
+            url.into()
+        }
+        Err(_) if text.contains("://") => masked(text),
+        _ => text.to_owned(),
+    }
+}
+
+/// What may be shown of a text that was meant as a URL.
+pub(crate) fn shown_url(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) if url.has_host() => excerpt(&without_credentials(text)),
+        _ => excerpt(&masked(text)),
+    }
+}
+
+/// A text without what stands before its last `@`.
+fn masked(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Whether a key can stand in a URL, a header and a commit as it is.
@@ -141,5 +182,25 @@ mod tests {
         for bad in ["ftp://h/", "/a", "file:///etc", "http://me:pw@h/", "http://me@h/", "http://"] {
             assert!(http_url("url", bad).is_err(), "{bad}");
         }
+        let long = format!("http://me:pw@h/{}", "x".repeat(URL_BYTES_MAX));
+        for bad in ["ftp://me:pw@h/", "http://me:pw@h:x/", "me:pw@h/", "http://me:p/w@h", &long] {
+            let failure = http_url("url", bad).expect_err("refused");
+            assert!(!failure.message.contains("pw"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn credentials_are_taken_out_of_urls_and_out_of_nothing_else() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(without_credentials(text), expected);
+            assert_eq!(holds_credentials(text), text != expected, "{text}");
+        };
+        check("https://t0ken@h.example/a.git", "https://h.example/a.git");
+        check("https://me:pw@h.example/a@b", "https://h.example/a@b");
+        check("ssh://git@h.example/a", "ssh://git@h.example/a");
+        check("git@h.example:a/b", "git@h.example:a/b");
+        check("https://h.example/a@b?c=d@e", "https://h.example/a@b?c=d@e");
+        check("./a@b", "./a@b");
+        assert_eq!(without_credentials("https://me:pw@h:x/"), "…@h:x/");
     }
 }

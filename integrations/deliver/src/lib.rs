@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use maestro_executor::step::Registry;
 
+pub use inputs::{holds_credentials, without_credentials};
 pub use rollout::Rollout;
 pub use secrets::{Secret, SecretError, Secrets};
 pub use webhook::Webhook;

@@ -94,7 +94,8 @@ impl Rollout {
                 let auth = secrets::find(&*self.secrets, auth.as_deref())?;
                 let git = Git::open(&self.options, repository, branch, auth.as_ref(), stop).await?;
                 let (env, subject) = (&request.env, &request.subject);
-                Box::new(Repository { git, key, env, subject, change })
+                let goes_on = request.traffic.is_some() || request.watch.is_some();
+                Box::new(Repository { git, key, env, subject, change, goes_on })
             }
             Via::Gate { url, auth, .. } => Box::new(Gate {
                 http: &self.http,

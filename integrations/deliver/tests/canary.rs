@@ -201,6 +201,51 @@ async fn traffic_that_somebody_else_moves_is_a_matter_for_people() {
     assert_eq!(far.world().weights, [5]);
 }
 
+/// A rollout that stands at 5 % because its caller stopped there.
+async fn standing_at_5(far: &Far, rollout: &Rollout) -> String {
+    let request = rollout.render(&far.inputs(json!({"pause": "1h"}))).expect("a request");
+    let stop = Stop::new();
+    let cancel = async {
+        while far.world().asked_at.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (reply, ()) = tokio::join!(rollout.send(&request, KEY, &stop), cancel);
+    assert!(matches!(reply, Reply::Unclear(_)), "{reply:?}");
+    assert_eq!(far.world().weights, [5]);
+    request
+}
+
+#[tokio::test]
+async fn a_gate_that_takes_its_word_back_gets_the_traffic_back_first() {
+    for verdict in ["denied", "failed", "rolled-back"] {
+        let far = Far::start(World::default(), 101, Kill::Never);
+        let scratch = tempfile::tempdir().expect("a folder");
+        let rollout = rollout(scratch.path());
+        let request = standing_at_5(&far, &rollout).await;
+        far.world().verdict = verdict.into();
+        let reply = rollout.send(&request, KEY, &Stop::new()).await;
+        assert!(matches!(reply, Reply::Refused(_)), "{verdict}: {reply:?}");
+        assert_eq!(far.world().weights, [5, 0], "{verdict}");
+    }
+}
+
+#[tokio::test]
+async fn traffic_that_a_person_moved_is_not_called_rolled_back() {
+    for verdict in ["denied", "rolled-back"] {
+        let far = Far::start(World::default(), 101, Kill::Never);
+        let scratch = tempfile::tempdir().expect("a folder");
+        let rollout = rollout(scratch.path());
+        let request = standing_at_5(&far, &rollout).await;
+        (far.world().verdict, far.world().weight) = (verdict.into(), 37);
+        let reply = rollout.send(&request, KEY, &Stop::new()).await;
+        let Reply::Unclear(failure) = reply else { panic!("{verdict}: {reply:?}") };
+        assert!(failure.message.contains("the traffic is at 37 % by now"), "{}", failure.message);
+        assert_eq!(far.world().weights, [5], "{verdict}");
+    }
+}
+
 #[tokio::test]
 async fn probes_that_hang_or_talk_nonsense_are_bad() {
     let told = |body: &'static str| {

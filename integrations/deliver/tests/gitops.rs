@@ -173,6 +173,106 @@ async fn wherever_git_breaks_a_rollback_is_whole() {
     assert!(points > 15, "{points}");
 }
 
+fn canary(far: &Far, changes: Value) -> Value {
+    let url = &far.server.url;
+    let mut inputs = json!({
+        "strategy": "canary", "weights": [25, 100],
+        "traffic": format!("{url}/weight"), "probe": format!("{url}/probe"),
+    });
+    for (name, value) in changes.as_object().expect("an object") {
+        inputs[name] = value.clone();
+    }
+    inputs
+}
+
+#[tokio::test]
+async fn a_rollout_that_ended_well_is_not_climbed_again() {
+    let (hub, far) = (Hub::new(), Far::start(World::default(), 101, Kill::Never));
+    assert!(matches!(hub.send("00:ff", canary(&far, json!({}))).await, Reply::Done(_)));
+    let mark = hub.git(&["rev-parse", "refs/maestro/00-ff"]);
+    assert_eq!(mark, hub.git(&["rev-parse", "main"]));
+    // The version that came is the one that stays, and others go on from there.
+    far.world().weight = 0;
+    hub.commit("app.yaml", "100644", "image: app@sha256:77\nreplicas: 2\n");
+    let again = hub.send("00:ff", canary(&far, json!({}))).await;
+    assert!(matches!(again, Reply::Done(_)), "{again:?}");
+    assert_eq!(far.world().weights, [25, 100]);
+    // A commit that nothing follows says all by itself.
+    assert!(matches!(hub.send("01", json!({})).await, Reply::Done(_)));
+    assert_eq!(
+        hub.git(&["for-each-ref", "--format=%(refname)", "refs/maestro"]),
+        "refs/maestro/00-ff"
+    );
+    hub.commit("app.yaml", "100644", "image: app@sha256:78\nreplicas: 2\n");
+    assert!(matches!(hub.send("01", json!({})).await, Reply::Done(_)));
+    assert_eq!(hub.show("app.yaml"), "image: app@sha256:78\nreplicas: 2\n");
+}
+
+#[tokio::test]
+async fn a_version_that_others_took_away_gets_no_more_traffic() {
+    let (hub, far) = (Hub::new(), Far::start(World::default(), 101, Kill::Never));
+    let inputs = canary(&far, json!({"pause": "1h"}));
+    let rollout = hub.rollout(Path::new("git"));
+    let request = rollout.render(&hub.inputs(inputs)).expect("a request");
+    let stop = Stop::new();
+    let cancel = async {
+        while far.world().asked_at.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (reply, ()) = tokio::join!(rollout.send(&request, "00ff", &stop), cancel);
+    assert!(matches!(reply, Reply::Unclear(_)), "{reply:?}");
+    // What is beside the value may change.
+    hub.commit(
+        "app.yaml",
+        "100644",
+        &APP.replace("00", "0f").replace("replicas: 2", "replicas: 3"),
+    );
+    hub.commit("app.yaml", "100644", "image: app@sha256:77\n");
+    let reply = rollout.send(&request, "00ff", &Stop::new()).await;
+    let Reply::Unclear(failure) = reply else { panic!("{reply:?}") };
+    assert_eq!(failure.message, "`app.yaml` no longer says what this rollout set");
+    assert_eq!(far.world().weights, [25]);
+}
+
+#[tokio::test]
+async fn nothing_that_git_began_is_left_when_the_run_is_cancelled() {
+    let (hub, tools) = (Hub::new(), tempfile::tempdir().expect("a folder"));
+    let (program, pid) = (tools.path().join("git.sh"), tools.path().join("pid"));
+    let shown = pid.display();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in fetch) sleep 600 & echo $! > '{shown}.new'; \
+         mv '{shown}.new' '{shown}'; wait;; esac\nexec git \"$@\"\n"
+    );
+    std::fs::write(&program, script).expect("a script");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a program");
+    let rollout = hub.rollout(&program);
+    let request = rollout.render(&hub.inputs(json!({}))).expect("a request");
+    let stop = Stop::new();
+    let cancel = async {
+        while !pid.exists() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (reply, ()) = tokio::join!(rollout.send(&request, "00ff", &stop), cancel);
+    assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
+    let process = format!("/proc/{}/stat", std::fs::read_to_string(&pid).expect("a pid").trim());
+    // It is gone, or waits for whoever adopted it.
+    let is_gone = || {
+        let stat = std::fs::read_to_string(&process).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    for _ in 0..1_000_000 {
+        if is_gone() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("it still runs");
+}
+
 #[tokio::test]
 async fn a_bad_probe_reverts_the_commit_and_the_weights() {
     let (hub, far) = (Hub::new(), Far::start(World::default(), 25, Kill::Never));

@@ -91,7 +91,10 @@ impl Driver {
         let (cancel, times) = self.admit(task);
         let handle = self.tasks.spawn(async move {
             let bound = bounded(times, &cancel, prepared.worker.bound(&prepared.inputs)).await;
-            let bound = bound.unwrap_or_else(|late| Err(late.failure(times)));
+            let bound = match bound {
+                Ok((bound, late)) => bound.map_err(|failure| timed(failure, late, times)),
+                Err(late) => Err(late.failure(times)),
+            };
             Done::Bound(task, prepared, bound)
         });
         self.names.insert(handle.id(), task);
@@ -115,9 +118,12 @@ impl Driver {
         }
         let (cancel, times) = self.admit(task);
         let handle = self.tasks.spawn(async move {
-            let result = bounded(times, &cancel, worker.run(&inputs, &cancel)).await;
-            let unseen = |late: Late| Err(unseen(late.failure(times)));
-            let result = result.unwrap_or_else(unseen);
+            let result = match bounded(times, &cancel, worker.run(&inputs, &cancel)).await {
+                Ok((result, late)) => result.map_err(|WorkFailure { failure, spent }| {
+                    WorkFailure { failure: timed(failure, late, times), spent }
+                }),
+                Err(late) => Err(unseen(late.failure(times))),
+            };
             Done::Work(task, result)
         });
         self.names.insert(handle.id(), task);
@@ -219,8 +225,12 @@ impl Driver {
             }
             checkpoints.reached(Point::BeforeSend, &name);
             let sent = send(effect, *intent, cancel.clone());
-            let reply = bounded(times, &cancel, sent).await;
-            let reply = reply.unwrap_or_else(|late| Reply::Unclear(late.failure(times)));
+            let reply = match bounded(times, &cancel, sent).await {
+                Ok((Reply::Refused(failure), late)) => Reply::Refused(timed(failure, late, times)),
+                Ok((Reply::Unclear(failure), late)) => Reply::Unclear(timed(failure, late, times)),
+                Ok((done, _)) => done,
+                Err(late) => Reply::Unclear(late.failure(times)),
+            };
             checkpoints.reached(Point::AfterReceive, &name);
             Done::Reply(task, reply)
         });
@@ -284,21 +294,24 @@ pub struct Times {
     grace: Duration,
 }
 
-/// Something that did not end in time.
+/// Why something was stopped before it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Late {
     Timeout,
     Cancelled,
 }
 
 impl Late {
-    fn failure(&self, times: Times) -> Failure {
+    /// The failure of what did not stop either.
+    fn failure(self, times: Times) -> Failure {
+        let grace = times.grace.as_millis();
         match self {
             Self::Timeout => {
                 let limit = times.timeout.unwrap_or_default().as_millis();
-                Failure::new(FailureClass::Timeout, format!("it took longer than {limit} ms"))
+                let message = format!("it took longer than {limit} ms, and {grace} ms to stop");
+                Failure::new(FailureClass::Timeout, message)
             }
             Self::Cancelled => {
-                let grace = times.grace.as_millis();
                 let message = format!("it did not stop within {grace} ms of being cancelled");
                 Failure::new(FailureClass::Cancelled, message)
             }
@@ -306,24 +319,67 @@ impl Late {
     }
 }
 
-/// Waits for `work`, but not beyond its time, nor beyond the grace after a cancellation.
-async fn bounded<T>(times: Times, cancel: &Stop, work: impl Future<Output = T>) -> Result<T, Late> {
+/// Waits for `work`. When its time is over, or the run is cancelled, it is told to stop and has
+/// the grace to do so: a rollout that is being taken back is not left half way.
+async fn bounded<T>(
+    times: Times,
+    cancel: &Stop,
+    work: impl Future<Output = T>,
+) -> Result<(T, Option<Late>), Late> {
+    tokio::pin!(work);
     let timeout = async {
         match times.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
     };
-    let cancelled = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(times.grace).await;
+    let late = tokio::select! {
+        result = &mut work => return Ok((result, None)),
+        () = timeout => Late::Timeout,
+        () = cancel.cancelled() => Late::Cancelled,
     };
-    tokio::select! {
-        result = work => Ok(result),
-        () = timeout => {
-            cancel.cancel();
-            Err(Late::Timeout)
+    cancel.cancel();
+    match tokio::time::timeout(times.grace, work).await {
+        Ok(result) => Ok((result, Some(late))),
+        Err(_) => Err(late),
+    }
+}
+
+/// What something says that was stopped because its time was over: it knows of the stop alone.
+fn timed(failure: Failure, late: Option<Late>, times: Times) -> Failure {
+    match (failure.class, late) {
+        (FailureClass::Cancelled, Some(Late::Timeout)) => {
+            let limit = times.timeout.unwrap_or_default().as_millis();
+            let message = format!("it took longer than {limit} ms: {}", failure.message);
+            Failure { class: FailureClass::Timeout, message, ..failure }
         }
-        () = cancelled => Err(Late::Cancelled),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_stopped_has_time_to_stop() {
+        let ms = Duration::from_millis;
+        let times = Times { timeout: Some(ms(1)), grace: Duration::from_secs(60) };
+        let stop = Stop::new();
+        let orderly = async {
+            stop.cancelled().await;
+            tokio::task::yield_now().await;
+            7
+        };
+        assert!(matches!(bounded(times, &stop, orderly).await, Ok((7, Some(Late::Timeout)))));
+        let stop = Stop::new();
+        stop.cancel();
+        let times = Times { timeout: None, grace: ms(1) };
+        let deaf = std::future::pending::<()>();
+        assert!(matches!(bounded(times, &stop, deaf).await, Err(Late::Cancelled)));
+        let stop = Stop::new();
+        let ended = bounded(times, &stop, async { 7 }).await;
+        assert!(matches!(ended, Ok((7, None))));
+        assert!(!stop.is_cancelled());
     }
 }

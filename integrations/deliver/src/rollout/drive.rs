@@ -10,20 +10,26 @@
 //! | began | at a step | the step is watched, from its beginning; then to the next one |
 //! | began | at the last step | it is watched, and that is noted |
 //! | began | anywhere else | somebody else moved it: a person decides |
-//! | rolled back | at a step | back to what was before |
-//! | rolled back | anywhere else | nothing |
+//! | rolled back, denied or failed | at a step | back to what was before |
+//! | rolled back, denied or failed | as before | nothing |
+//! | rolled back, denied or failed | anywhere else | somebody else moved it: a person decides |
 //!
 //! No weight is set twice, none is set before the one below it was watched, and a kill costs at
 //! most the watch of one step. When a probe is bad the ledger hears of it before the traffic moves
-//! back, or else a rollout killed in between would look like one that is about to begin.
+//! back, or else a rollout killed in between would look like one that is about to begin. A ledger
+//! that does not answer within [`LEDGER_FIRST`] is told afterwards, at once and then every
+//! [`LEDGER_WAIT`]: in that window a kill makes the rollout climb again when it is taken up.
+//! All of a rollback fits into the grace that a cancelled step has ([`RUN_GRACE_MS`]).
 
 use std::time::Duration;
 
+use maestro_core::limits::RUN_GRACE_MS;
 use maestro_core::run::Failure;
 use maestro_core::run::event::Success;
 use maestro_executor::step::Stop;
 use reqwest::Client;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::ledger::{Begun, Entry, Ledger, RolledBack, Trouble};
 use super::probe::{Verdict, Watch};
@@ -31,10 +37,17 @@ use super::traffic::{Split, Traffic};
 use crate::DeliverOptions;
 use crate::failures::{cancelled, hinted, infrastructure, user};
 
-/// How long the ledger may take to hear of a rollback, before traffic moves back without it.
-const LEDGER_FIRST: Duration = Duration::from_secs(15);
-/// How often the ledger is told of a rollback.
-const LEDGER_TRIES_MAX: u32 = 5;
+/// How long the ledger may take to hear of a rollback, before traffic moves back without it: as
+/// long do users meet the bad version once that is known.
+const LEDGER_FIRST: Duration = Duration::from_secs(5);
+/// How long the traffic may take to move back.
+const TRAFFIC_BACK: Duration = Duration::from_secs(12);
+/// How long the ledger is told of a rollback after that.
+const LEDGER_LAST: Duration = Duration::from_secs(12);
+const _: () = assert!(
+    LEDGER_FIRST.as_millis() + TRAFFIC_BACK.as_millis() + LEDGER_LAST.as_millis()
+        < RUN_GRACE_MS as u128
+);
 /// How long to wait between two of these tries.
 const LEDGER_WAIT: Duration = Duration::from_secs(1);
 
@@ -89,9 +102,9 @@ impl Drive<'_> {
             Entry::Finished(begun) => Outcome::Done(self.success(&begun)),
             Entry::RolledBack(back) => self.complete_rollback(&back).await,
             Entry::Begun(begun) => {
-                let begun = match self.ledger.ready(begun, stop).await {
+                let begun = match self.ledger.ready(begun.clone(), stop).await {
                     Ok(begun) => begun,
-                    Err(Trouble::Refused(failure)) => return Outcome::Refused(failure),
+                    Err(Trouble::Refused(failure)) => return self.refused(&begun, failure).await,
                     Err(Trouble::Unclear(failure)) => return Outcome::Stands(failure),
                 };
                 match &self.traffic {
@@ -190,15 +203,16 @@ impl Drive<'_> {
     async fn roll_back(&self, begun: &Begun, why: &str) -> Outcome {
         let stop = Stop::new();
         let first = self.ledger.roll_back(begun, why, &stop);
-        let late = || Err(Trouble::Unclear(infrastructure("the ledger takes too long")));
-        let mut noted = tokio::time::timeout(LEDGER_FIRST, first).await.unwrap_or_else(|_| late());
+        let mut noted = within(LEDGER_FIRST, "the ledger", first).await;
         let moved = self.traffic_back(begun).await;
-        for _ in 1..LEDGER_TRIES_MAX {
-            if noted.is_ok() {
-                break;
+        let end = Instant::now() + LEDGER_LAST;
+        while noted.is_err() && Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now());
+            let again = self.ledger.roll_back(begun, why, &stop);
+            noted = within(left, "the ledger", again).await;
+            if noted.is_err() {
+                tokio::time::sleep(LEDGER_WAIT.min(left)).await;
             }
-            tokio::time::sleep(LEDGER_WAIT).await;
-            noted = self.ledger.roll_back(begun, why, &stop).await;
         }
         match (moved, noted) {
             (Ok(()), Ok(back)) => Outcome::Refused(rolled_back(&back)),
@@ -220,6 +234,18 @@ impl Drive<'_> {
         }
     }
 
+    /// Ends what the ledger will not let go on: what it has let pass before is taken back first.
+    async fn refused(&self, begun: &Begun, why: Failure) -> Outcome {
+        match self.traffic_back(begun).await {
+            Ok(()) => Outcome::Refused(why),
+            Err(trouble) => {
+                let (why, trouble) = (why.message, trouble.failure());
+                let failure = user(format!("{why}; the traffic is not back: {}", trouble.message));
+                Outcome::Stands(hinted(failure, "look at the weights by hand"))
+            }
+        }
+    }
+
     /// Puts the traffic back, if this rollout has moved it.
     async fn traffic_back(&self, begun: &Begun) -> Result<(), Trouble> {
         let (Some(traffic), Some(former)) = (&self.traffic, &begun.former) else {
@@ -227,10 +253,7 @@ impl Drive<'_> {
         };
         let stop = Stop::new();
         let ours = |now: &Split| self.weights.iter().any(|weight| now.is_at(*weight));
-        match traffic.read(&stop).await {
-            Ok(split) if !ours(&split) => Ok(()),
-            _ => traffic.restore(former, ours, &stop).await,
-        }
+        within(TRAFFIC_BACK, "the proxy", traffic.restore(former, ours, &stop)).await
     }
 
     async fn finish(&self, begun: &Begun, stop: &Stop) -> Outcome {
@@ -254,6 +277,16 @@ impl Drive<'_> {
         let outputs = outputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Success { outputs, ..Success::default() }
     }
+}
+
+/// Waits for something, but not longer than that.
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let late = |_| Err(Trouble::Unclear(infrastructure(format!("{what} takes too long"))));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
 }
 
 fn rolled_back(back: &RolledBack) -> Failure {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use maestro_core::run::Failure;
+use maestro_executor::process_group::ProcessGroup;
 use maestro_executor::step::Stop;
 use reqwest::Url;
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ use tokio::process::Command;
 
 use crate::DeliverOptions;
 use crate::failures::{cancelled, excerpt, hinted, infrastructure, user};
+use crate::inputs::{has_credentials, shown_url};
 use crate::secrets::Secret;
 
 /// Longest time of one call.
@@ -102,10 +104,14 @@ impl Git {
         self.line(&["rev-parse", "--verify", "--quiet", TIP], stop).await
     }
 
-    /// Pushes a commit; refused by the far side if the branch has moved away from its parent.
-    pub(super) async fn push(&self, commit: &str, stop: &Stop) -> Result<(), GitError> {
-        let spec = format!("{commit}:refs/heads/{}", self.branch);
-        let push = ["push", "--quiet", "--no-verify", "--recurse-submodules=no", "origin", &spec];
+    /// The refspec by which a commit becomes the newest of the branch.
+    pub(super) fn to_branch(&self, commit: &str) -> String {
+        format!("{commit}:refs/heads/{}", self.branch)
+    }
+
+    /// Pushes a refspec; refused if a branch has moved away from the commit's parent.
+    pub(super) async fn push(&self, spec: &str, stop: &Stop) -> Result<(), GitError> {
+        let push = ["push", "--quiet", "--no-verify", "--recurse-submodules=no", "origin", spec];
         self.call(&push, stop).await.map(drop)
     }
 
@@ -136,12 +142,15 @@ impl Git {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
                 let program = self.program.to_string_lossy();
                 GitError::Broken(format!("`{program}` does not start: {error}"))
             })?;
+        // Its transports end with it, however this function is left.
+        let mut group = ProcessGroup::of(child.id());
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(mut stderr)) = pipes else {
             return Err(GitError::Broken("git has no pipes".into()));
@@ -170,6 +179,7 @@ impl Git {
             })?,
             () = stop.cancelled() => return Err(GitError::Stopped),
         };
+        group.release();
         let output = output.map_err(broken)?;
         if output.len() as u64 > OUTPUT_BYTES_MAX {
             return Err(GitError::Broken("git wrote more than is read".into()));
@@ -236,7 +246,7 @@ fn authorization(url: &Url, secret: &Secret) -> Result<String, Failure> {
 /// The URL of a repository; paths are relative to `folder`.
 pub(super) fn remote(text: &str, folder: &Path) -> Result<Url, Failure> {
     let wrong = |why: &str| {
-        let failure = user(format!("`repository` is `{}`, {why}", excerpt(text)));
+        let failure = user(format!("`repository` is `{}`, {why}", shown_url(text)));
         hinted(failure, "write `https://HOST/PATH`, `ssh://USER@HOST/PATH`, or a path: `./PATH`")
     };
     if ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {
@@ -247,8 +257,11 @@ pub(super) fn remote(text: &str, folder: &Path) -> Result<Url, Failure> {
     if !PROTOCOLS.contains(&url.scheme()) {
         return Err(wrong("whose protocol is not spoken"));
     }
-    if url.password().is_some() {
-        return Err(wrong("which holds a password"));
+    if has_credentials(&url) {
+        return Err(hinted(
+            user("`repository` holds credentials"),
+            "name a secret instead, as `auth`: they would stand in the journal",
+        ));
     }
     // ssh takes a host that begins with a hyphen for an option; git refuses it as well.
     if url.host_str().is_some_and(|host| host.starts_with('-')) || url.username().starts_with('-') {
@@ -327,11 +340,17 @@ mod tests {
             "--upload-pack=evil",
             "ext::sh -c evil",
             "https://a:b@h/c",
+            "https://t0ken@h/c",
+            "ssh://git:t0ken@h/c",
+            "t0ken@h/c",
+            "ftp://a:t0ken@h/c",
+            "https://a:t0/ken@h:x/c",
             "ssh://-oProxy/x",
             "ssh://-a@h/x",
             "git@h:a",
         ] {
-            assert!(remote(bad, Path::new("/w")).is_err(), "{bad:?}");
+            let failure = remote(bad, Path::new("/w")).expect_err(bad);
+            assert!(!failure.message.contains("t0"), "{bad:?}: {}", failure.message);
         }
         let local = remote("./a b.git", Path::new("/w")).map(|url| url.to_string());
         assert_eq!(local, Ok("file:///w/a%20b.git".to_owned()));

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use maestro_core::run::Failure;
+use maestro_executor::process_group::ProcessGroup;
 use maestro_executor::step::Stop;
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -200,7 +201,7 @@ async fn run(
         .spawn()
         .map_err(|error| format!("`{}` does not start: {error}", excerpt(program)))?;
     // Ends what the command began as well, however this function is left.
-    let _group = Group(child.id());
+    let _group = ProcessGroup::of(child.id());
     match tokio::time::timeout(ANSWER_TIMEOUT, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("`{}` ended with {status}", excerpt(program))),
@@ -208,19 +209,6 @@ async fn run(
         Err(_) => {
             let limit = ANSWER_TIMEOUT.as_secs();
             Err(format!("`{}` took longer than {limit} s", excerpt(program)))
-        }
-    }
-}
-
-/// A process group that ends with its owner.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let id = self.0.and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
         }
     }
 }

@@ -3,6 +3,10 @@
 //! A push is the compare-and-swap: the far side refuses it if the branch has moved, and then the
 //! commit is made again on what is there. Whether a push that broke off was heard is read from the
 //! branch, never guessed from messages.
+//!
+//! That it ended well is a ref of its own, `refs/maestro/KEY`: the branch stays free of commits
+//! that change nothing. A rollout that neither moves traffic nor is watched has ended with its
+//! commit.
 
 use async_trait::async_trait;
 use maestro_core::run::Failure;
@@ -38,6 +42,8 @@ pub(super) struct Repository<'a> {
     pub(super) env: &'a str,
     pub(super) subject: &'a str,
     pub(super) change: &'a Change,
+    /// Whether more follows the commit: steps of traffic, or a watch.
+    pub(super) goes_on: bool,
 }
 
 /// A commit that a trailer names.
@@ -65,6 +71,11 @@ fn broken(error: GitError) -> Trouble {
     Trouble::Refused(error.failure("the commit cannot be made"))
 }
 
+/// What cannot be told of a rollout that began.
+fn uncertain(trouble: Trouble) -> Trouble {
+    Trouble::Unclear(trouble.failure())
+}
+
 #[async_trait]
 impl Ledger for Repository<'_> {
     async fn look(&self, stop: &Stop) -> Result<Entry, Trouble> {
@@ -74,13 +85,20 @@ impl Ledger for Repository<'_> {
 
     async fn begin(&self, former: Option<&Value>, stop: &Stop) -> Result<Begun, Trouble> {
         match self.publish(Note::Begin { former }, stop).await? {
-            Entry::Begun(begun) => Ok(begun),
+            Entry::Begun(begun) | Entry::Finished(begun) => Ok(begun),
             _ => Err(Trouble::Unclear(infrastructure("it was rolled back meanwhile"))),
         }
     }
 
-    async fn ready(&self, begun: Begun, _stop: &Stop) -> Result<Begun, Trouble> {
-        Ok(begun)
+    async fn ready(&self, begun: Begun, stop: &Stop) -> Result<Begun, Trouble> {
+        let (_, text) = self.file(TIP, stop).await.map_err(uncertain)?;
+        if text.is_some() && self.changed(text.clone()).map_err(uncertain)? == text {
+            return Ok(begun);
+        }
+        let path = excerpt(&self.change.path);
+        let failure = user(format!("`{path}` no longer says what this rollout set"));
+        let hint = "others changed it since; roll out again, or put it back";
+        Err(Trouble::Unclear(hinted(failure, hint)))
     }
 
     async fn roll_back(
@@ -95,9 +113,21 @@ impl Ledger for Repository<'_> {
         }
     }
 
-    async fn finish(&self, _begun: &Begun, _stop: &Stop) -> Result<(), Trouble> {
-        // The commit says it all.
-        Ok(())
+    async fn finish(&self, begun: &Begun, stop: &Stop) -> Result<(), Trouble> {
+        if !self.goes_on {
+            return Ok(());
+        }
+        let spec = format!("{}:{}", begun.revision, self.mark());
+        match self.git.push(&spec, stop).await {
+            Ok(()) => Ok(()),
+            // An answer that was lost is looked for.
+            Err(error) if !self.is_marked(stop).await.map_err(unclear)? => {
+                let failure = error.failure("it is deployed, and the repository does not note it");
+                let hint = format!("the credentials have to be able to push `{}`", self.mark());
+                Err(Trouble::Unclear(hinted(failure, hint)))
+            }
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -133,7 +163,7 @@ impl Repository<'_> {
             let make = ["commit-tree", &tree, "-p", &tip, "-F", "-"];
             let commit = self.git.feed(&make, message.as_bytes(), stop).await.map_err(broken)?;
             let commit = String::from_utf8_lossy(&commit).trim().to_owned();
-            match self.git.push(&commit, stop).await {
+            match self.git.push(&self.git.to_branch(&commit), stop).await {
                 Err(GitError::Stopped) => return Err(unclear(GitError::Stopped)),
                 Err(error) => refused = Some((tip, error)),
                 // It is read back, by the next fetch.
@@ -181,8 +211,21 @@ impl Repository<'_> {
                 why: back.reason.clone(),
                 revision: back.commit.clone(),
             }),
+            None if !self.goes_on || self.is_marked(stop).await? => Entry::Finished(begun),
             None => Entry::Begun(begun),
         })
+    }
+
+    /// The ref that says that the rollout ended well.
+    fn mark(&self) -> String {
+        // A key may hold colons, which end the name of a ref.
+        format!("refs/maestro/{}", self.key.replace(':', "-"))
+    }
+
+    async fn is_marked(&self, stop: &Stop) -> Result<bool, GitError> {
+        let mark = self.mark();
+        let found = self.git.line(&["ls-remote", "--refs", "origin", &mark], stop).await?;
+        Ok(found.split_whitespace().nth(1) == Some(&mark))
     }
 
     /// The commits of the branch whose messages name the key.
@@ -201,18 +244,9 @@ impl Repository<'_> {
 
     /// The tree of `tip` with the change in it.
     async fn edited(&self, tip: &str, stop: &Stop) -> Result<String, Trouble> {
-        let Change { path, values } = self.change;
+        let path = &self.change.path;
         let (mode, text) = self.file(tip, stop).await?;
-        let new = match text {
-            _ if values.is_empty() => format!("{}\n", self.subject),
-            None => return Err(Trouble::Refused(self.no_file())),
-            Some(mut text) => {
-                for (name, value) in values {
-                    text = edit::set(&text, path, name, value).map_err(Trouble::Refused)?;
-                }
-                text
-            }
-        };
+        let new = self.changed(text)?.ok_or_else(|| Trouble::Refused(self.no_file()))?;
         let hash = ["hash-object", "-w", "--stdin", "--no-filters"];
         let blob = self.git.feed(&hash, new.as_bytes(), stop).await.map_err(broken)?;
         let blob = String::from_utf8_lossy(&blob).trim().to_owned();
@@ -221,6 +255,19 @@ impl Repository<'_> {
         let update = ["update-index", "--add", "--cacheinfo", &entry];
         self.git.call(&update, stop).await.map_err(broken)?;
         self.git.line(&["write-tree", "--missing-ok"], stop).await.map_err(broken)
+    }
+
+    /// The text of the file with the change in it; `None` where there has to be a file and is none.
+    fn changed(&self, text: Option<String>) -> Result<Option<String>, Trouble> {
+        let Change { path, values } = self.change;
+        if values.is_empty() {
+            return Ok(Some(format!("{}\n", self.subject)));
+        }
+        let Some(mut text) = text else { return Ok(None) };
+        for (name, value) in values {
+            text = edit::set(&text, path, name, value).map_err(Trouble::Refused)?;
+        }
+        Ok(Some(text))
     }
 
     /// Mode and text of the file; text is `None` where there is no such file.
