@@ -11,6 +11,7 @@ pub mod identity;
 pub mod models;
 pub mod policy;
 pub mod secrets;
+pub mod source;
 pub mod start;
 pub mod state;
 pub mod view;

@@ -3,6 +3,13 @@
 //! The tests share one cache, so that the product is compiled once; each has a copy of the
 //! workspace of its own.
 
+#[path = "../../integrations/deliver/tests/support/caddy.rs"]
+mod caddy;
+#[path = "golden_product/pipeline.rs"]
+mod pipeline;
+#[path = "../../integrations/deliver/tests/support/server.rs"]
+mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Once, OnceLock};

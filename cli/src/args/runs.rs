@@ -30,6 +30,12 @@ pub struct PipelineArgs {
     /// Runs a pipeline: a file, or the name of one, `NAME.pipeline.yaml`, in the workspace.
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["target", "resume"])]
     pub template: Option<String>,
+    /// Takes the workspace out of a Git repository, rather than from here.
+    #[arg(long, value_name = "URL", requires = "template", conflicts_with = "workspace")]
+    pub source: Option<String>,
+    /// The branch, tag or commit of `--source` [default: its default branch].
+    #[arg(long, value_name = "REF", requires = "source")]
+    pub r#ref: Option<String>,
     /// Goes on with a run where it was.
     #[arg(long, value_name = "RUN", conflicts_with = "target")]
     pub resume: Option<String>,

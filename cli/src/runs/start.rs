@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use maestro_core::event::Severity;
 use maestro_core::policy::{self, Policy as _};
 use maestro_core::run::{
-    Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, request_digest,
+    Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, RunStatus, request_digest,
 };
 use maestro_deliver::{DeliverOptions, holds_credentials, without_credentials};
 use maestro_executor::step::{Registry, not_built};
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::Asker;
+use super::source::GitSource;
 use super::state::{State, failure};
 use super::{SystemClock, build, command, identity, models, secrets};
 use crate::config::{Config, PROJECT_FILE, non_empty};
@@ -49,6 +50,9 @@ struct Source {
     defaults: BTreeMap<String, Value>,
     /// The workspace.
     workspace: PathBuf,
+    /// What it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    git: Option<GitSource>,
 }
 
 /// What a user asked for beside the template.
@@ -59,6 +63,8 @@ pub struct Wishes<'a> {
     pub budget: Option<&'a str>,
     /// Steps that need nothing of a failed one start.
     pub keep_going: bool,
+    /// What the workspace is a copy of.
+    pub git: Option<GitSource>,
 }
 
 /// What the first event of a run says, for a template that a user names.
@@ -68,6 +74,12 @@ pub fn create(
     wishes: &Wishes<'_>,
     initiator: Principal,
 ) -> Result<RunCreated> {
+    // In a copy of a repository a path is one of that copy.
+    let inside = config.workspace.join(template);
+    let template = match inside.to_str() {
+        Some(inside) if wishes.git.is_some() && Path::new(inside).is_file() => inside,
+        _ => template,
+    };
     let found = pipelines::resolve(config, template)?;
     let mut source = Source {
         text: pipelines::read(&found.path, &found.name)?,
@@ -75,6 +87,7 @@ pub fn create(
         includes: BTreeMap::new(),
         defaults: pipelines::defaults(config)?,
         workspace: config.workspace.clone(),
+        git: wishes.git.clone(),
     };
     let pipeline = check(&mut source, &|path| pipelines::included(config, path))?;
     if let Some(missing) = pipeline.missing.first() {
@@ -158,7 +171,15 @@ pub fn replay(state: &RunState, initiator: Principal) -> Result<RunCreated> {
         "id": run.as_str(), "template": old.plan.template, "actor": initiator.name,
     });
     let context = serde_json::to_value(context)?;
-    Ok(RunCreated { run, initiator, context, replay_of: Some(old.run.clone()), ..old.clone() })
+    let mut source: Source = serde_json::from_value(old.source.clone())?;
+    if let Some(git) = &source.git {
+        // A copy of its own, since the other run may still be at work in its.
+        source.workspace = source.workspace.with_file_name(run.as_str());
+        git.restore(&source.workspace)?;
+    }
+    let source = serde_json::to_value(source)?;
+    let replay_of = Some(old.run.clone());
+    Ok(RunCreated { run, initiator, context, source, replay_of, ..old.clone() })
 }
 
 /// Loads a template, and keeps the files that it includes.
@@ -332,6 +353,22 @@ pub fn cannot_run(step: &Step) -> Option<String> {
     (!known).then(|| not_built(kind).message).or_else(unkept)
 }
 
+/// Makes sure that the workspace of a run is there, where it is a copy of a commit.
+fn restore(run: &RunState) -> Result<()> {
+    let source: Source = serde_json::from_value(run.created.source.clone())?;
+    source.git.map_or(Ok(()), |git| git.restore(&source.workspace))
+}
+
+/// Removes the workspace of a run that has succeeded, where it is a copy of a commit.
+pub fn discard(run: &RunState) -> Result<()> {
+    let source: Source = serde_json::from_value(run.created.source.clone())?;
+    if source.git.is_none() || run.status() != RunStatus::Succeeded {
+        return Ok(());
+    }
+    let folder = &source.workspace;
+    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
+}
+
 /// What this binary can do in a run.
 fn registry(plan: &Plan, workspace: &Path, cache: &Path) -> Result<Registry> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
@@ -371,6 +408,7 @@ pub async fn own(
     checkpoints: Arc<dyn Checkpoints>,
     (take_over, leave_when_waiting): (bool, bool),
 ) -> Result<(Driver, Locks)> {
+    restore(&run)?;
     let asker = Asker::of(&run)?;
     let principal = state.principal()?;
     let owner = Owner { host: identity::host(), pid: std::process::id(), principal };

@@ -1,5 +1,6 @@
 //! `maestro run --template` and `--resume`: this process, or one that it starts, drives a run.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,9 +11,11 @@ use maestro_runs::driver::{self, Driver};
 use maestro_runs::journal;
 
 use super::{Follower, PRINT, on_runtime, show};
+use crate::args::runs::PipelineArgs;
 use crate::args::{Global, RunArgs, SandboxChoice, StaleRecords};
 use crate::config::{Config, cache_dir};
 use crate::exit::Failure;
+use crate::runs::source::{self, GitSource};
 use crate::runs::start::{self, Wishes};
 use crate::runs::state::{State, failure};
 use crate::runs::{SystemClock, checkpoints};
@@ -27,9 +30,10 @@ pub fn run(global: &Global, all: &RunArgs) -> Result<ExitCode> {
         let state = State::open(points.clone())?;
         let loaded = match (&args.template, &args.resume) {
             (Some(template), _) => {
-                let wishes = Wishes { params, budget: args.budget.as_deref(), keep_going };
-                let created =
-                    start::create(&Config::load(global)?, template, &wishes, state.principal()?)?;
+                let (config, git) = workspace(global, &state, args)?;
+                let budget = args.budget.as_deref();
+                let wishes = Wishes { params, budget, keep_going, git };
+                let created = start::create(&config, template, &wishes, state.principal()?)?;
                 begin(&state, created).await?
             }
             (None, Some(name)) => {
@@ -47,6 +51,24 @@ pub fn run(global: &Global, all: &RunArgs) -> Result<ExitCode> {
         }
         drive(global, &state, loaded, points, (args.take_over, args.no_wait)).await
     })
+}
+
+/// The workspace of a new run, and what it is a copy of.
+fn workspace(
+    global: &Global,
+    state: &State,
+    args: &PipelineArgs,
+) -> Result<(Config, Option<GitSource>)> {
+    let Some(url) = &args.source else { return Ok((Config::load(global)?, None)) };
+    // A path of this machine stays the same wherever it is fetched from.
+    let url = match Path::new(url).is_dir() {
+        true => std::path::absolute(url)?.to_string_lossy().into_owned(),
+        false => url.clone(),
+    };
+    let (git, folder) = source::fetch(state, &url, args.r#ref.as_deref())?;
+    eprintln!("fetched {} at {}", git.url, git.commit);
+    let global = Global { workspace: Some(folder), ..global.clone() };
+    Ok((Config::load(&global)?, Some(git)))
 }
 
 /// Flags of `run LABEL` that say nothing about a pipeline; none is passed over in silence.
@@ -131,6 +153,7 @@ pub(super) async fn drive(
         ended = drive_with_lines(state, driver, &run, seen) => ended?,
         interrupted = interrupted(state, &run) => interrupted?,
     };
+    start::discard(&ended)?;
     show(global, &ended)
 }
 
