@@ -2,19 +2,21 @@
 //!
 //! Order and binding have been found already; this looks at what each step says.
 
+mod whole;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use maestro_core::ActionClass;
+use maestro_core::quantity;
 
 use super::definitions::{FieldDefinition, FieldKind, GATE, StepDefinition};
 use super::expression::{Environment, Expr, ExprKind, Function, Loop, Root, Type, Value, type_of};
 use super::read::meant_boolean;
 use super::report::Report;
-use super::source::{Sources, Span, Spanned};
+use super::source::{Sources, Span};
 use super::template::{Repeat, Step, Template, Uses};
 use crate::error::Code;
-use maestro_core::quantity;
 
 /// How a step can have ended, as expressions see it.
 const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
@@ -69,7 +71,8 @@ fn record_of(step: &Step) -> Type {
 /// Reports everything that is wrong with what steps say.
 pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report) {
     let world = World::of(template, report);
-    duplicates(template, report);
+    whole::duplicates(template, report);
+    whole::bounds(template, report);
     let mut check = Check { world: &world, sources, report };
     check.top(template);
     for step in &template.steps {
@@ -84,27 +87,6 @@ pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report)
     }
     for handler in template.on_failure.iter().chain(&template.on_cancel) {
         check.step(handler);
-    }
-}
-
-fn duplicates(template: &Template, report: &mut Report) {
-    let mut seen: HashMap<&str, Span> = HashMap::new();
-    let handlers = |step: &'_ Step| -> Vec<Spanned<String>> {
-        step.on_failure.iter().chain(&step.on_cancel).map(|handler| handler.id.clone()).collect()
-    };
-    let inner: Vec<Spanned<String>> = template.steps.iter().flat_map(handlers).collect();
-    let ends = template.on_failure.iter().chain(&template.on_cancel).map(|step| &step.id);
-    for id in template.steps.iter().map(|step| &step.id).chain(ends).chain(&inner) {
-        if let Some(first) = seen.insert(&id.value, id.span) {
-            report
-                .error(
-                    Code::PipelineDuplicate,
-                    id.span,
-                    format!("two steps are called `{}`", id.value),
-                )
-                .see(first, "the other stands here");
-            seen.insert(&id.value, first);
-        }
     }
 }
 

@@ -22,6 +22,9 @@ use super::expression::{Type, named};
 /// The kind of step that waits for people.
 pub const GATE: &str = "gate.approval";
 
+/// Kinds of steps on whose verdict the effects behind them rely.
+pub const EVIDENCE: &[&str] = &["security.scan", "supplychain.sign", "supplychain.attest"];
+
 /// A kind of step.
 #[derive(Debug)]
 pub struct StepDefinition {

@@ -16,6 +16,7 @@ use super::expression::{Expr, ExprKind, Place, Root, Value, bare};
 use super::read::Reader;
 use super::report::{Finding, Report};
 use super::source::{Source, Sources, Spanned};
+use super::template::Event;
 use crate::error::Code;
 
 /// What came of a file of the other dialect.
@@ -111,8 +112,10 @@ impl Import<'_> {
 
     fn triggers(&mut self, key: &Spanned<String>, node: &Node) {
         let texts = self.reader.texts(node, "a trigger");
+        // Theirs does not say when.
         let known = texts.iter().filter_map(|text| event_of(&text.value));
-        let known: Vec<&str> = known.collect();
+        let known = known.filter(|event| *event != Event::Schedule);
+        let known: Vec<&str> = known.map(Event::as_str).collect();
         if known.len() < texts.len() {
             self.untranslated("a trigger", key);
         }
@@ -262,7 +265,7 @@ fn translated(text: &str) -> Option<String> {
     events.sort_by_key(|(range, _)| range.start);
     events.dedup();
     for (range, event) in events.into_iter().rev() {
-        text.replace_range(range, &format!("'{event}'"));
+        text.replace_range(range, &format!("'{}'", event.as_str()));
     }
     Some(text)
 }
@@ -272,16 +275,8 @@ fn is_event(expr: &Expr) -> bool {
         if of.kind == ExprKind::Root(Root::Event) && name.value == "name")
 }
 
-/// What an event of other systems is called here.
-fn event_of(name: &str) -> Option<&'static str> {
-    match name {
-        "push" => Some("push"),
-        "pr" | "pull_request" | "merge_request" => Some("pr"),
-        "tag" => Some("tag"),
-        "release" => Some("release"),
-        "manual" | "workflow_dispatch" => Some("manual"),
-        _ => None,
-    }
+fn event_of(name: &str) -> Option<Event> {
+    Event::parse(name).or_else(|| Event::foreign(name))
 }
 
 /// A condition in our words. Texts in quotes stay as they are.

@@ -174,18 +174,15 @@ impl Reader<'_> {
     }
 
     fn event(&mut self, text: &Spanned<String>) -> Option<Event> {
-        let name = match text.value.as_str() {
-            "pull_request" | "merge_request" => "pr",
-            "workflow_dispatch" => "manual",
-            _ => "",
-        };
         let found = Event::parse(&text.value);
         if found.is_none() {
             let message = format!("there is no event `{}`", text.value.escape_debug());
             let draft = self.error(Code::PipelineReference, text.span, message);
-            match name {
-                "" => draft.suggest(&text.value, text.span, Event::ALL.iter().map(|e| e.as_str())),
-                own => draft.fix(text.span, own).hint(format!("it is called `{own}` here")),
+            match Event::foreign(&text.value).map(Event::as_str) {
+                None => {
+                    draft.suggest(&text.value, text.span, Event::ALL.iter().map(|e| e.as_str()))
+                }
+                Some(own) => draft.fix(text.span, own).hint(format!("it is called `{own}` here")),
             };
         }
         found

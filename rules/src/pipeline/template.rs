@@ -90,6 +90,17 @@ pub(crate) struct Included {
     pub(crate) needs: Option<Vec<Spanned<String>>>,
 }
 
+impl Event {
+    /// What other systems call by this name.
+    pub(crate) fn foreign(name: &str) -> Option<Self> {
+        match name {
+            "pull_request" | "merge_request" => Some(Self::Pr),
+            "workflow_dispatch" => Some(Self::Manual),
+            _ => None,
+        }
+    }
+}
+
 /// What a run can be given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {

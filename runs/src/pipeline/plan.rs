@@ -7,7 +7,7 @@ use maestro_core::quantity::duration_ms;
 use maestro_core::run::{
     Cap, FailureClass, FarSide, Gate, Plan, Repeat, Retry, StepIndex, StepKind, StepPlan, Trigger,
 };
-use maestro_rules::pipeline::definitions::{FarSide as Declared, GATE};
+use maestro_rules::pipeline::definitions::{EVIDENCE, FarSide as Declared, GATE};
 use maestro_rules::pipeline::expression::{ExprKind, Function, Operator};
 use maestro_rules::pipeline::template::{
     self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Resources, Step, Uses,
@@ -17,8 +17,6 @@ use serde_json::Value;
 
 use super::{CompileError, Compiled, List, Origin, RunContext};
 
-/// Steps whose verdict effects rely on.
-const EVIDENCE: &[&str] = &["security.scan", "supplychain.sign", "supplychain.attest"];
 /// What a step of `uses: //label` uses.
 pub const BUILD: &str = "build";
 /// How long people are waited for where nothing is said, in milliseconds.

@@ -69,13 +69,21 @@ impl PipelineScript {
     }
 
     fn scope(&self, state: &RunState, step: &Step) -> Scope {
-        let own = step.expressions().map(|(_, expr)| expr);
-        let env = self.pipeline.template.env.iter().map(|(_, expr)| expr);
-        scope::of_step(state, &self.known(), own.chain(env))
+        self.scope_of(state, step, |_| true)
     }
 
+    /// The scope of a task. The list that its item is from is not there: each task of a long list
+    /// would copy all of it.
     fn task_scope(&self, state: &RunState, task: TaskId, step: &Step) -> Scope {
-        scope::of_task(self.scope(state, step), state, task, step)
+        let until = matches!(step.repeat, Repeat::Until { .. });
+        let scope = self.scope_of(state, step, |key| key != "if" && (key != "repeat" || until));
+        scope::of_task(scope, state, task, step)
+    }
+
+    fn scope_of(&self, state: &RunState, step: &Step, keys: impl Fn(&str) -> bool) -> Scope {
+        let own = step.expressions().filter(|(key, _)| keys(key)).map(|(_, expr)| expr);
+        let env = self.pipeline.template.env.iter().map(|(_, expr)| expr);
+        scope::of_step(state, &self.known(), own.chain(env))
     }
 
     fn eval(&self, expr: &Expr, scope: &Scope) -> Result<Value, Failure> {

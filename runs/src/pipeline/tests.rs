@@ -252,3 +252,39 @@ steps:
     // What the gate neither names nor waits for is none of its business.
     assert_eq!(first.subject, asked("d1", "o2").subject);
 }
+
+#[test]
+fn each_task_of_a_long_list_costs_what_one_of_a_short_list_does() {
+    const ITEMS: u32 = 10_000;
+    let text = r#"
+name: many
+steps:
+  - id: list
+    uses: //:list
+    outputs: { all: { type: list, path: $.files } }
+  - id: each
+    uses: run.command
+    with: { command: ["do", "${{ item }}"], repeatable: true }
+    foreach: ${{ steps.list.outputs.all }}
+    max: 20000
+"#;
+    let (script, plan) = compiled(text);
+    let mut state = begun(plan);
+    let list = TaskId::first(StepIndex(0));
+    act(&mut state, Command::Begin { task: list, reserve: None });
+    let files: Vec<String> = (0..ITEMS).map(|at| at.to_string()).collect();
+    let outputs = [("files".to_owned(), json!(files))].into();
+    let success = Success { outputs, ..Success::default() };
+    let (success, done) = script.finish(&state, list, success).expect("it is typed");
+    act(&mut state, Command::Succeed { task: list, success, done });
+    let items = match script.expand(&state, StepIndex(1)) {
+        Ok(Expansion::Items(items)) => items,
+        other => panic!("it is listed: {other:?}"),
+    };
+    act(&mut state, Command::Expand { step: StepIndex(1), items });
+    for item in 0..ITEMS {
+        let task = TaskId { item, ..TaskId::first(StepIndex(1)) };
+        let inputs = script.inputs(&state, task).expect("it has a value");
+        assert_eq!(inputs["command"][1], json!(item.to_string()));
+    }
+}

@@ -150,7 +150,7 @@ impl<'a> Loader<'a> {
         self.unused(&inner, path.span);
         let values = self.arguments(&inner.params, with, &id);
         for step in &mut inner.steps {
-            step.put_env(&inner.env);
+            step.put_env(&inner.env, &mut |value| self.copy(value, value.span));
         }
         inner.each_expression(&mut |expr| self.seen_from_outside(expr, &id, &values));
         let given = values.into_values().filter(|value| matches!(value.kind, ExprKind::Given(..)));
@@ -158,7 +158,8 @@ impl<'a> Loader<'a> {
         for step in &mut inner.steps {
             step.each_name(&mut |name| *name = prefixed(&id, name));
             if let Some(outer) = &condition {
-                step.condition = Some(both(outer.clone(), step.condition.take()));
+                let outer = self.copy(outer, outer.span);
+                step.condition = Some(both(outer, step.condition.take()));
             }
         }
         for include in &mut inner.includes {
@@ -397,7 +398,9 @@ fn prefixed(id: &Spanned<String>, name: &str) -> String {
 impl Template {
     /// Visits the expressions of its steps and outputs, and what its includes are given.
     fn each_expression(&mut self, visit: &mut dyn FnMut(&mut Expr)) {
-        self.steps.iter_mut().for_each(|step| step.each_expression(visit));
+        let Self { steps, on_failure, on_cancel, .. } = self;
+        let steps = steps.iter_mut().chain(on_failure).chain(on_cancel);
+        steps.for_each(|step| step.each_expression(visit));
         self.given.iter_mut().for_each(&mut *visit);
         self.outputs.iter_mut().for_each(|(_, value)| visit(value));
     }
@@ -434,9 +437,10 @@ impl Step {
     }
 
     /// Puts an environment before its own, which wins, and before that of the steps that it calls.
-    fn put_env(&mut self, env: &[(Spanned<String>, Expr)]) {
-        self.env.splice(0..0, env.iter().cloned());
+    fn put_env(&mut self, env: &[(Spanned<String>, Expr)], copy: &mut dyn FnMut(&Expr) -> Expr) {
+        let copies = env.iter().map(|(name, value)| (name.clone(), copy(value)));
+        self.env.splice(0..0, copies.collect::<Vec<_>>());
         let called = self.on_failure.iter_mut().chain(&mut self.on_cancel);
-        called.for_each(|step| step.put_env(env));
+        called.for_each(|step| step.put_env(env, copy));
     }
 }

@@ -54,6 +54,49 @@ fn what_copies_itself_is_refused() {
 }
 
 #[test]
+fn what_each_step_of_an_include_gets_is_counted() {
+    let steps = (0..5_000)
+        .map(|at| format!("- {{ id: s{at}, uses: filegroup, with: {{ srcs: [a] }} }}\n"))
+        .collect::<String>();
+    let check = |env: &str, condition: &str, expect: bool| {
+        let includes = |_: &str| Ok(format!("name: many\n{env}steps:\n{steps}"));
+        let text =
+            format!("name: p\nsteps:\n- {{ id: a, include: m.yaml, if: \"{condition}\" }}\n");
+        let checked = load("p.yaml", &text, &includes, &defaults());
+        let refused = told(&checked).iter().any(|line| line.contains("MAE0601 values of params"));
+        assert_eq!((checked.pipeline.is_none(), refused), (expect, expect), "{condition}");
+    };
+    check("", "git.tag == 'x'", false);
+    check("", &["git.tag == 'x'"; 100].join(" || "), true);
+    let many = (0..100).map(|at| format!("  V{at}: x\n")).collect::<String>();
+    check(&format!("env:\n{many}"), "true", true);
+}
+
+#[test]
+fn a_plan_that_a_run_refuses_is_refused_before_it() {
+    let check = |steps: String, expect: &str| {
+        let checked = read(&format!("name: p\nsteps:\n{steps}"));
+        assert_eq!(told(&checked), [expect]);
+        assert!(checked.pipeline.is_none());
+    };
+    let gate = |at: usize| format!("- {{ id: g{at}, uses: gate.approval }}\n");
+    check(
+        (0..257).map(gate).collect(),
+        "259:9 MAE0601 a run has up to 256 gates, scans and signatures | one gate can guard many effects",
+    );
+    let undone = |at: usize| {
+        format!(
+            "- {{ id: s{at}, uses: test, with: {{ targets: [x] }}, on_failure: [{{ id: u{at}, uses: \
+             test, with: {{ targets: [x] }} }}] }}\n"
+        )
+    };
+    check(
+        (0..10_001).map(undone).collect(),
+        "10003:9 MAE0601 a run has up to 20000 steps, with their gates and the steps that they call | steps that differ in a value only are one, with `foreach`",
+    );
+}
+
+#[test]
 fn steps_beyond_the_bound_are_an_error() {
     let step = "- { id: ID, uses: filegroup, with: { srcs: [a] } }\n";
     let many = (0..15_000).map(|at| step.replace("ID", &format!("s{at}"))).collect::<String>();
@@ -115,7 +158,7 @@ fn long_runs_and_wide_flows_are_walked_once() {
     let mut text = "name: p\nsteps:\n".to_owned();
     for at in 0..3_000 {
         text.push_str(&format!(
-            "- {{ id: i{at}, uses: build.container }}\n- {{ id: w{at}, uses: test, with: {{ targets: [x] }}, needs: [] }}\n- {{ id: s{at}, uses: security.scan }}\n"
+            "- {{ id: i{at}, uses: build.container }}\n- {{ id: w{at}, uses: test, with: {{ targets: [x] }}, needs: [] }}\n- {{ id: s{at}, uses: security.sbom }}\n"
         ));
     }
     text.push_str("- { id: tell, uses: notify.webhook, with: { url: \"https://a/\" } }\n");

@@ -225,6 +225,10 @@ fn outputs_of_includes_are_handed_on() {
          - { id: z, uses: filegroup, with: { srcs: [\"${{ steps.y.outputs.v }}\"] }, needs: [] }\n",
         "x.b>y.b:d x.b>z:d",
     );
+    // Also to what is called when all has ended.
+    let text = "name: p\nsteps:\n- { id: x, include: i.yaml, with: { v: a } }\non_failure:\n- { id: \
+                undo, uses: run.command, with: { command: [\"${{ steps.x.outputs.d }}\"] } }\n";
+    assert_eq!(told(&with_files(&[("i.yaml", inner)], text)), Vec::<String>::new());
     let each_other = "- { id: x, include: i.yaml, with: { v: \"${{ steps.y.outputs.v }}\" } }\n\
                       - { id: y, include: i.yaml, with: { v: \"${{ steps.x.outputs.v }}\" } }\n";
     let checked = with_files(&[("i.yaml", inner)], &format!("name: p\nsteps:\n{each_other}"));
