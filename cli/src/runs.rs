@@ -10,6 +10,7 @@ pub mod command;
 pub mod identity;
 pub mod models;
 pub mod policy;
+pub mod registry;
 pub mod secrets;
 pub mod source;
 pub mod start;

@@ -9,26 +9,24 @@ use anyhow::{Context, Result};
 use maestro_core::event::Severity;
 use maestro_core::policy::{self, Policy as _};
 use maestro_core::run::{
-    Command, Owner, Plan, Principal, Ruling, RunCreated, RunId, RunState, RunStatus, request_digest,
+    Command, Owner, Principal, Ruling, RunCreated, RunId, RunState, RunStatus, request_digest,
 };
-use maestro_deliver::{DeliverOptions, holds_credentials, without_credentials};
-use maestro_executor::step::{Registry, not_built};
-use maestro_rules::pipeline::definitions::GATE;
-use maestro_rules::pipeline::template::{Step, Uses};
+use maestro_deliver::{holds_credentials, without_credentials};
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
 use maestro_runs::driver::{self, Driver, DriverOptions, Tools};
 use maestro_runs::journal;
-use maestro_runs::pipeline::{BUILD, Group, PipelineScript, RunContext, compile, unkept};
+use maestro_runs::pipeline::{Group, PipelineScript, RunContext, compile};
 use maestro_runs::policy::denial;
 use maestro_runs::{Checkpoints, Lease, LeaseError, Seat};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::policy::Asker;
+use super::registry::registry;
 use super::source::GitSource;
 use super::state::{State, failure};
-use super::{SystemClock, build, command, identity, models, secrets};
-use crate::config::{Config, PROJECT_FILE, non_empty};
+use super::{SystemClock, identity};
+use crate::config::{Config, PROJECT_FILE};
 use crate::exit::Failure;
 use crate::pipelines;
 
@@ -330,29 +328,6 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     Ok((PipelineScript::new(Arc::new(pipeline), compiled, context), source.workspace))
 }
 
-/// The kinds of steps that [`registry`] knows how to do.
-const KINDS: &[&str] = &[
-    BUILD,
-    "cd.rollout",
-    "llm.generate",
-    "llm.plan",
-    "llm.review",
-    "notify.webhook",
-    "run.command",
-    "test",
-];
-
-/// Why a step cannot be run by this binary, where that is so.
-pub fn cannot_run(step: &Step) -> Option<String> {
-    let kind = match &step.uses {
-        Uses::Target(_) => BUILD,
-        Uses::Step(kind) => kind.name,
-    };
-    let unkept = || unkept(step).map(|key| format!("this Maestro does not see to `{key}` yet"));
-    let known = kind == GATE || KINDS.contains(&kind);
-    (!known).then(|| not_built(kind).message).or_else(unkept)
-}
-
 /// Makes sure that the workspace of a run is there, where it is a copy of a commit.
 fn restore(run: &RunState) -> Result<()> {
     let source: Source = serde_json::from_value(run.created.source.clone())?;
@@ -367,31 +342,6 @@ pub fn discard(run: &RunState) -> Result<()> {
     }
     let folder = &source.workspace;
     std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
-}
-
-/// What this binary can do in a run.
-fn registry(plan: &Plan, workspace: &Path, cache: &Path) -> Result<Registry> {
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let build =
-        build::BuildTarget { program, workspace: workspace.to_owned(), cache: cache.to_owned() };
-    let named = |name: &&str| Some(((*name).to_owned(), non_empty(name)?));
-    let environment: BTreeMap<String, String> = ["PATH", "HOME"].iter().filter_map(named).collect();
-    let command = command::RunCommand { workspace: workspace.to_owned(), environment };
-    let variables = ["PATH", "HOME", "SSH_AUTH_SOCK"].iter().filter_map(named);
-    let deliver = DeliverOptions {
-        git: PathBuf::from("git"),
-        environment: variables.map(|(name, value)| (name.into(), value.into())).collect(),
-        folder: workspace.to_owned(),
-        scratch: cache.join("scratch"),
-        author: "Maestro".to_owned(),
-        email: format!("maestro@{}", identity::host()),
-    };
-    let registry = models::register(Registry::default(), plan, workspace, cache)?
-        .worker(BUILD, Arc::new(build.clone()))
-        .worker("test", Arc::new(build))
-        .effect("run.command", Arc::new(command));
-    maestro_deliver::register(registry, deliver, Arc::new(secrets::LocalSecrets))
-        .map_err(|error| Failure::environment(crate::exit::chain(&error)).into())
 }
 
 /// What a process holds while it drives a run.
@@ -492,30 +442,5 @@ pub fn drive_failure(error: maestro_runs::DriveError) -> anyhow::Error {
     match error {
         maestro_runs::DriveError::Journal(error) => failure(error),
         other => Failure::new(maestro_core::FailureKind::Internal, other.to_string()).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use maestro_core::ActionClass;
-    use maestro_core::run::{Cap, StepKind, StepPlan};
-
-    use super::*;
-
-    #[test]
-    fn lint_knows_what_runs_can_do() {
-        let folder = std::env::temp_dir().join(format!("maestro-kinds-{}", std::process::id()));
-        let asks = StepPlan::new("ask", "llm.plan", StepKind::Work(ActionClass::Recorded));
-        let plan = Plan {
-            template: "t".to_owned(),
-            steps: vec![asks],
-            cap: Cap::default(),
-            keep_going: false,
-            timeout_ms: None,
-        };
-        let registry = registry(&plan, &folder, &folder).expect("it can be made");
-        let kinds = registry.kinds();
-        std::fs::remove_dir_all(&folder).expect("it was made");
-        assert_eq!(kinds, KINDS);
     }
 }

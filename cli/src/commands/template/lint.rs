@@ -12,7 +12,7 @@ use crate::args::{Global, OutputFormat, TemplateLintArgs};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::pipelines;
-use crate::runs::start;
+use crate::runs::registry::cannot_run;
 use crate::sarif;
 use crate::star_files::{FoundFile, replace};
 
@@ -35,7 +35,7 @@ pub fn lint(global: &Global, args: &TemplateLintArgs) -> Result<ExitCode> {
         if args.fix && mend(&config, file, &defaults, &mut checked)? {
             fixed.push(file.name.clone());
         }
-        checked.note_steps(&start::cannot_run);
+        checked.note_steps(&cannot_run);
         findings.append(&mut checked.findings);
     }
     report(global, args, &files, &findings, &fixed)?;
