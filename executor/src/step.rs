@@ -4,7 +4,7 @@
 //! `integrations`. Implementations keep no journal, decide about no retry, and remember nothing
 //! between calls: all that is the driver's, so that a process can die at any line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +13,15 @@ use maestro_core::run::{Amount, Failure, FailureClass};
 use serde_json::Value;
 
 pub use tokio_util::sync::CancellationToken as Stop;
+
+/// The far sides and secrets that a step says it uses, before it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Hosts in lower case, with their TCP ports.
+    pub hosts: BTreeSet<(String, u16)>,
+    /// Names of secrets.
+    pub secrets: BTreeSet<String>,
+}
 
 /// Pure or recorded work.
 #[async_trait]
@@ -26,6 +35,11 @@ pub trait Worker: Send + Sync {
     /// and ask for prices, but does nothing that costs.
     async fn bound(&self, _inputs: &Value) -> Result<Option<Amount>, Failure> {
         Ok(None)
+    }
+
+    /// What it would use for these inputs. What cannot tell, such as a command, says nothing.
+    fn reach(&self, _inputs: &Value) -> Result<Reach, Failure> {
+        Ok(Reach::default())
     }
 
     /// Does it. May be called again with the same inputs, at any time.
@@ -53,6 +67,11 @@ pub trait Effect: Send + Sync {
     /// The exact request: a document that [`send`](Effect::send) understands, in this version of
     /// Maestro and in later ones, without anything else.
     fn render(&self, inputs: &Value) -> Result<String, Failure>;
+
+    /// What it would use for these inputs. What cannot tell, such as a command, says nothing.
+    fn reach(&self, _inputs: &Value) -> Result<Reach, Failure> {
+        Ok(Reach::default())
+    }
 
     /// Sends it, with `key` where the far side takes one.
     async fn send(&self, request: &str, key: &str, cancel: &Stop) -> Reply;

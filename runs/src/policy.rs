@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use maestro_core::policy::{self, Decision, EgressHost, Environment, Input};
 use maestro_core::run::{Failure, FailureClass, Principal, RunState, StepIndex, TaskId};
+use maestro_executor::step::Reach;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -97,15 +98,6 @@ pub struct AtGate<'a> {
     pub reason: &'a str,
 }
 
-/// What a step reaches, beside what it is given.
-#[derive(Clone, Debug, Default)]
-pub struct Reach {
-    /// The hosts that it declares.
-    pub egress: Vec<EgressHost>,
-    /// The references of its secrets.
-    pub secrets: Vec<String>,
-}
-
 /// The questions of one run at one time.
 #[derive(Clone, Copy)]
 pub struct Questions<'a> {
@@ -140,14 +132,15 @@ impl Questions<'_> {
         let created = &self.state.created;
         let cap = created.plan.step(task.step).map(|step| step.cap).unwrap_or_default();
         let cap = if cap == Default::default() { created.plan.cap } else { cap };
+        let egress = reach.hosts.into_iter().map(|(host, port)| EgressHost { host, port });
         Input::StepStart(policy::StepStartInput {
             now: facts::time(self.now_ms),
             run: self.run(),
             initiator: facts::principal(&created.initiator),
             step: facts::step(self.state, task),
             environment: self.environment(task.step, Some(inputs)),
-            egress: reach.egress,
-            secrets: reach.secrets,
+            egress: egress.collect(),
+            secrets: reach.secrets.into_iter().collect(),
             budget: facts::budget(&cap),
         })
     }

@@ -108,6 +108,19 @@ fn a_step_that_a_policy_denies_does_not_start() {
 }
 
 #[test]
+fn a_step_that_would_talk_to_a_host_that_is_not_listed_does_not_start() {
+    let hook = "name: release\nsteps:\n  - id: tell\n    uses: notify.webhook\n    \
+                with: { url: \"https://Hooks.Example/x\", secret: key }\n";
+    let shipped = Scene::new(hook).must(0, &["policy", "show", "egress_allowlist"]);
+    let data = "{\"egress\": {\"hosts\": [\"*.example.com\"], \"ports\": [443]}}";
+    let secrets = rule("step_start", "secret", "\"key\" in input.secrets");
+    let policies = [("a.rego", shipped.as_str()), ("b.rego", &secrets), ("data.json", data)];
+    let told = begin(&scene(hook, "", &policies), 12, &[]);
+    assert!(told.contains("`tell` may not talk to hooks.example"), "{told}");
+    assert!(told.contains("and: told by secret (secret)"), "{told}");
+}
+
+#[test]
 fn a_run_that_may_not_start_leaves_no_trace() {
     let deny = rule("run_start", "dirty", "input.source.state == \"dirty\"");
     let scene = scene(DEPLOY, "", &[("start.rego", &deny)]);

@@ -86,6 +86,15 @@ pub(crate) fn http_url(field: &str, text: &str) -> Result<Url, Failure> {
     Ok(url)
 }
 
+/// The host and port that a URL leads to; none for files.
+pub(crate) fn far_side(url: &Url) -> Option<(String, u16)> {
+    let port = match url.scheme() {
+        "ssh" => url.port().unwrap_or(22),
+        _ => url.port_or_known_default()?,
+    };
+    Some((url.host_str()?.to_ascii_lowercase(), port))
+}
+
 /// Whether a URL has a password, or a user name where that may be a token; the name at `ssh` is
 /// mostly `git`, and no secret.
 pub(crate) fn has_credentials(url: &Url) -> bool {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use maestro_core::run::Failure;
 use maestro_core::run::event::Success;
-use maestro_executor::step::{Effect, Found, Reply, Stop};
+use maestro_executor::step::{Effect, Found, Reach, Reply, Stop};
 use reqwest::Client;
 use serde_json::Value;
 
@@ -156,6 +156,10 @@ impl Rollout {
 impl Effect for Rollout {
     fn render(&self, inputs: &Value) -> Result<String, Failure> {
         store(USES, Request::of(inputs, &self.options.folder)?)
+    }
+
+    fn reach(&self, inputs: &Value) -> Result<Reach, Failure> {
+        Ok(Request::of(inputs, &self.options.folder)?.reach())
     }
 
     async fn send(&self, request: &str, key: &str, cancel: &Stop) -> Reply {

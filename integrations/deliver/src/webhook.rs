@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use maestro_core::limits::RUN_REQUEST_BYTES_MAX;
 use maestro_core::run::event::Success;
 use maestro_core::run::{Failure, FailureClass};
-use maestro_executor::step::{Effect, Reply, Stop};
+use maestro_executor::step::{Effect, Reach, Reply, Stop};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ use serde_json::Value;
 use crate::DeliverError;
 use crate::failures::{cancelled, excerpt, hinted, user};
 use crate::http::{Answer, Silence, call, client};
-use crate::inputs::{Millis, check_key, http_url, read, restore, store};
+use crate::inputs::{Millis, check_key, far_side, http_url, read, restore, store};
 use crate::secrets::{self, Secrets};
 use crate::signature::signature;
 
@@ -157,6 +157,13 @@ impl Effect for Webhook {
             return Err(user(format!("`body` makes a request of {} bytes", request.len())));
         }
         Ok(request)
+    }
+
+    fn reach(&self, inputs: &Value) -> Result<Reach, Failure> {
+        let inputs: Inputs = read(USES, inputs)?;
+        let url = http_url("url", &inputs.url)?;
+        let (hosts, secrets) = (far_side(&url).into_iter(), inputs.secret.into_iter());
+        Ok(Reach { hosts: hosts.collect(), secrets: secrets.collect() })
     }
 
     async fn send(&self, request: &str, key: &str, cancel: &Stop) -> Reply {

@@ -107,6 +107,11 @@ impl LlmClient {
         Ok(Self { base, shown, options, http, runtime: OnceLock::new() })
     }
 
+    /// The host and port of the endpoint.
+    pub fn far_side(&self) -> Option<(String, u16)> {
+        Some((self.base.host_str()?.to_ascii_lowercase(), self.base.port_or_known_default()?))
+    }
+
     /// What a model's name stands for at the far side, if it tells.
     pub async fn observe(&self, model: &str) -> Result<Option<ModelPin>, LlmError> {
         self.in_time(model, async { Ok(self.catalog().await?.observe(model)) }).await

@@ -18,7 +18,7 @@ use maestro_core::run::event::Success;
 use maestro_core::run::{Amount, Failure, FailureClass};
 use maestro_executor::records::answers::stored_form;
 use maestro_executor::records::{Answers, FoundIn, Given, LiveAnswer, ModelPin, Question};
-use maestro_executor::step::{Registry, Stop, WorkFailure, Worker};
+use maestro_executor::step::{Reach, Registry, Stop, WorkFailure, Worker};
 use serde_json::Value;
 
 use crate::client::{CallError, LlmClient};
@@ -79,6 +79,11 @@ struct Candidate {
 impl Worker for LlmStep {
     fn costs(&self) -> bool {
         true
+    }
+
+    fn reach(&self, _inputs: &Value) -> Result<Reach, Failure> {
+        let hosts = self.all.client.iter().filter_map(LlmClient::far_side);
+        Ok(Reach { hosts: hosts.collect(), ..Reach::default() })
     }
 
     async fn bound(&self, inputs: &Value) -> Result<Option<Amount>, Failure> {

@@ -9,12 +9,11 @@ use maestro_core::run::{
     Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
     stale_approval,
 };
-use maestro_executor::step::{Effect, Reply, Stop, WorkFailure, Worker};
+use maestro_executor::step::{Effect, Reach, Reply, Stop, WorkFailure, Worker};
 
 use super::{DriveError, Driver};
 use crate::checkpoint::Point;
 use crate::journal::JournalError;
-use crate::policy::Reach;
 use crate::script::Expansion;
 
 /// What a task that was under way came to.
@@ -35,6 +34,7 @@ pub enum Done {
 pub struct Prepared {
     worker: Arc<dyn Worker>,
     inputs: serde_json::Value,
+    reach: Reach,
 }
 
 impl Driver {
@@ -75,7 +75,8 @@ impl Driver {
     pub(super) async fn execute(&mut self, task: TaskId) -> Result<(), DriveError> {
         let prepared = self.inputs(task).and_then(|inputs| {
             let worker = self.registry.find_worker(&self.plan_of(task)?.uses)?.clone();
-            Ok(Prepared { worker, inputs })
+            let reach = worker.reach(&inputs)?;
+            Ok(Prepared { worker, inputs, reach })
         });
         let prepared = match prepared {
             Ok(prepared) => prepared,
@@ -85,7 +86,7 @@ impl Driver {
             return self.begin(task, prepared, None).await;
         }
         // Not even the price is asked for on behalf of a step that may not start.
-        if self.may_start(task, &prepared.inputs, Reach::default()).await?.is_none() {
+        if self.may_start(task, &prepared.inputs, prepared.reach.clone()).await?.is_none() {
             return Ok(());
         }
         let (cancel, times) = self.admit(task);
@@ -105,10 +106,10 @@ impl Driver {
     async fn begin(
         &mut self,
         task: TaskId,
-        Prepared { worker, inputs }: Prepared,
+        Prepared { worker, inputs, reach }: Prepared,
         reserve: Option<Amount>,
     ) -> Result<(), DriveError> {
-        let Some(ruling) = self.may_start(task, &inputs, Reach::default()).await? else {
+        let Some(ruling) = self.may_start(task, &inputs, reach).await? else {
             return Ok(());
         };
         let begin = Some(Box::new(Command::Begin { task, reserve }));
@@ -133,13 +134,14 @@ impl Driver {
     pub(super) async fn send(&mut self, task: TaskId) -> Result<(), DriveError> {
         let prepared = self.inputs(task).and_then(|inputs| {
             let effect = self.registry.find_effect(&self.plan_of(task)?.uses)?.clone();
-            Ok((inputs, effect))
+            let reach = effect.reach(&inputs)?;
+            Ok((inputs, effect, reach))
         });
-        let (inputs, effect) = match prepared {
+        let (inputs, effect, reach) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return self.fail(task, failure).await,
         };
-        let Some(start) = self.may_start(task, &inputs, Reach::default()).await? else {
+        let Some(start) = self.may_start(task, &inputs, reach).await? else {
             return Ok(());
         };
         let request = match effect.render(&inputs) {

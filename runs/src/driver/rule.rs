@@ -8,11 +8,12 @@
 
 use maestro_core::policy::{Decision, Input};
 use maestro_core::run::{Amount, Command, Ruling, StepIndex, TaskId};
+use maestro_executor::step::Reach;
 use serde_json::Value;
 
 use super::{DriveError, Driver};
 use crate::journal::JournalError;
-use crate::policy::{Questions, Reach, Sending, denial};
+use crate::policy::{Questions, Sending, denial};
 
 impl Driver {
     fn questions(&self) -> Questions<'_> {

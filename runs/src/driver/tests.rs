@@ -11,7 +11,7 @@ use maestro_core::policy::{self as rules, Decision, Input, Policy, Reason};
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
 use maestro_core::{ActionClass, DigestFunction};
-use maestro_executor::step::{Effect, Found, Reply, Stop, WorkFailure, Worker};
+use maestro_executor::step::{Effect, Found, Reach, Reply, Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -141,6 +141,10 @@ impl Worker for World {
 impl Effect for World {
     fn render(&self, inputs: &Value) -> Result<String, Failure> {
         Ok(inputs.to_string())
+    }
+    fn reach(&self, inputs: &Value) -> Result<Reach, Failure> {
+        let hosts = [(format!("{}.example", name(inputs)), 443)];
+        Ok(Reach { hosts: hosts.into(), secrets: ["token".to_owned()].into() })
     }
     async fn send(&self, request: &str, key: &str, _: &Stop) -> Reply {
         let request: Value = serde_json::from_str(request).expect("as rendered");

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use maestro_core::limits::RUN_REQUEST_BYTES_MAX;
 use maestro_core::run::Failure;
+use maestro_executor::step::Reach;
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ use super::probe::{Question, Watch};
 use super::repository::{Change, EDITS_MAX};
 use super::traffic::Proxy;
 use crate::failures::{hinted, user};
-use crate::inputs::{Millis, http_url, read};
+use crate::inputs::{Millis, far_side, http_url, read};
 
 /// Most steps of a canary.
 const WEIGHTS_MAX: usize = 100;
@@ -124,6 +126,22 @@ impl Request {
             return Err(user(format!("`values` make a request of {bytes} bytes")));
         }
         Ok(request)
+    }
+
+    /// The ledger, the proxy and the probe; what a command of a probe talks to is not known.
+    pub(super) fn reach(&self) -> Reach {
+        let (ledger, auth) = match &self.via {
+            Via::Gitops { repository, auth, .. } => (repository, auth),
+            Via::Gate { url, auth, .. } => (url, auth),
+        };
+        let probe = match self.watch.as_ref().and_then(|watch| watch.question.as_ref()) {
+            Some(Question::Url(url)) => Some(url),
+            Some(Question::Command(_)) | None => None,
+        };
+        let traffic = self.traffic.as_ref().map(|target| &target.url);
+        let urls = [Some(ledger), traffic, probe].into_iter().flatten();
+        let hosts = urls.filter_map(|url| far_side(&Url::parse(url).ok()?));
+        Reach { hosts: hosts.collect(), secrets: auth.iter().cloned().collect() }
     }
 
     /// What a gate is told.
@@ -275,6 +293,30 @@ mod tests {
         check(json!({}), json!([["image", "app@sha256:0f"]]));
         check(json!({"values": {"a.tag": 1}}), json!([["a.tag", 1]]));
         check(json!({"path": "VERSION"}), json!([]));
+    }
+
+    #[test]
+    fn all_far_sides_are_told() {
+        let check = |changes: Value, hosts: &[(&str, u16)], secrets: &[&str]| {
+            let request = Request::of(&inputs(changes), Path::new("/work")).expect("a request");
+            let reach = request.reach();
+            let told: Vec<(&str, u16)> =
+                reach.hosts.iter().map(|(h, p)| (h.as_str(), *p)).collect();
+            assert_eq!(told, hosts);
+            assert_eq!(reach.secrets.iter().map(String::as_str).collect::<Vec<_>>(), secrets);
+        };
+        check(json!({}), &[("127.0.0.1", 1), ("h.example", 443)], &[]);
+        check(
+            json!({"repository": "ssh://git@Git.Example/a", "probe": "http://p.example/", "auth": "t"}),
+            &[("127.0.0.1", 1), ("git.example", 22), ("p.example", 80)],
+            &["t"],
+        );
+        check(json!({"repository": "./a.git"}), &[("127.0.0.1", 1)], &[]);
+        check(
+            json!({"via": "gate", "gate": "https://g.example:8443/", "probe_command": ["x"]}),
+            &[("127.0.0.1", 1), ("g.example", 8443)],
+            &[],
+        );
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl Rules {
     }
 }
 
+/// What a step says that it uses.
+fn reach_of(input: &Input) -> String {
+    let Input::StepStart(input) = input else { return String::new() };
+    let hosts = input.egress.iter().map(|far| format!("{}:{}", far.host, far.port));
+    hosts.chain(input.secrets.iter().cloned()).collect::<Vec<_>>().join(" ")
+}
+
 fn send(after: &[u32]) -> StepPlan {
     step("send", after, StepKind::Effect(FarSide::Idempotent))
 }
@@ -46,6 +53,8 @@ async fn each_step_is_asked_about_and_the_answers_are_journalled() {
     let end = bench.drive(bench.begin(vec![work("make", &[]), send(&[0])]).await).await;
     assert_eq!(end.status(), RunStatus::Succeeded);
     assert_eq!(rules.points(), ["step_start", "step_start", "effect"]);
+    let reach: Vec<String> = rules.asked.lock().expect("unpoisoned").iter().map(reach_of).collect();
+    assert_eq!(reach, ["", "send.example:443 token", ""]);
     let events = bench.events().await;
     let ruled = events.iter().filter(|event| matches!(event, Event::PolicyDecided(_))).count();
     assert_eq!(ruled, 2, "the decision about an effect stands in its intent");
