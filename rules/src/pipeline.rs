@@ -131,6 +131,12 @@ impl Pipeline {
         &self.template.steps
     }
 
+    /// What includes give to params, as far as it needs nothing of a step: it can be checked
+    /// before a run.
+    pub fn given_early(&self) -> impl Iterator<Item = &Expr> {
+        self.template.given.iter().filter(|value| value.steps().is_empty())
+    }
+
     /// The steps with their numbers.
     pub fn indexed(&self) -> impl Iterator<Item = (StepId, &Step)> {
         self.template.steps.iter().enumerate().map(|(at, step)| (StepId::new(at), step))

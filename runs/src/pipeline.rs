@@ -54,7 +54,7 @@ impl RunContext {
 /// A template that cannot be made a plan.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// Something must be known before the run, and is not.
+    /// Something must be known before the run and is not, or it is not allowed.
     #[error("{place}: {what}")]
     Unknown {
         /// Where, as `file:line:column`.

@@ -304,32 +304,46 @@ impl Function {
 
 /// A regular expression, matched in time linear in the text.
 #[derive(Clone, Debug)]
-pub struct Pattern(Regex);
+pub struct Pattern {
+    /// As it is written.
+    text: String,
+    built: Regex,
+}
 
 impl Pattern {
+    /// A pattern that fits a part of a text.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
         let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
         // The last line says what is wrong; those before it draw it.
-        built.map(Self).map_err(|error| {
+        let built = built.map_err(|error| {
             let text = error.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-        })
+        })?;
+        Ok(Self { text: text.to_owned(), built })
     }
 
-    /// Whether a part of the text fits.
+    /// A pattern that fits a text as a whole.
+    pub(crate) fn whole(text: &str) -> Result<Self, String> {
+        // By itself it must be one: `a)|(b` would close the group that is put around it.
+        Self::new(text)?;
+        let built = Self::new(&format!("^(?:{text})$"))?.built;
+        Ok(Self { text: text.to_owned(), built })
+    }
+
+    /// Whether a text fits.
     pub fn is_match(&self, text: &str) -> bool {
-        self.0.is_match(text)
+        self.built.is_match(text)
     }
 
     /// The pattern as it is written.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.text
     }
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.built.as_str() == other.built.as_str()
     }
 }
 

@@ -12,7 +12,7 @@ use maestro_rules::pipeline::expression::{ExprKind, Function, Operator};
 use maestro_rules::pipeline::template::{
     self, Approval, Budget, FailureClass as Named, Repeat as Repeated, Resources, Step, Uses,
 };
-use maestro_rules::pipeline::{Expr, Pipeline, Scope, StepId, eval};
+use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, StepId, eval};
 use serde_json::Value;
 
 use super::{CompileError, Compiled, List, Origin, RunContext};
@@ -47,6 +47,12 @@ pub(super) fn compile(
         changed_files: context.changed_files.clone(),
         ..Scope::default()
     };
+    for given in pipeline.given_early() {
+        if let Err(error @ EvalError::Param { .. }) = eval(given, &scope) {
+            let place = pipeline.sources.location(error.span()).to_string();
+            return Err(CompileError::Unknown { place, what: error.to_string() });
+        }
+    }
     let (steps, origins, places) = (Vec::new(), Vec::new(), Vec::new());
     let mut compiler = Compiler { pipeline, scope, steps, origins, places };
     compiler.flow()?;

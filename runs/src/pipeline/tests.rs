@@ -288,3 +288,24 @@ steps:
         assert_eq!(inputs["command"][1], json!(item.to_string()));
     }
 }
+
+#[test]
+fn what_an_include_is_given_is_checked_before_the_run_where_it_is_known() {
+    let includes = |_: &str| {
+        Ok("name: i\nparams: { t: { type: string, pattern: \"[a-z]+\" } }\nsteps:\n- { id: b, uses: \
+            run.command, with: { command: [\"${{ params.t }}\"] } }\n"
+            .to_owned())
+    };
+    let text = "name: p\nparams: { env: x }\nsteps:\n- { id: a, include: i.yaml, with: { t: \"${{ \
+                params.env }}\" } }\n";
+    let checked = load("p.yaml", text, &includes, &Defaults::new());
+    let pipeline = checked.pipeline.expect("no errors");
+    let compiled = |env: &str| {
+        let params = [("env".to_owned(), json!(env))].into();
+        compile(&pipeline, &params, &RunContext::default())
+            .map(|compiled| compiled.plan.steps.len())
+    };
+    assert_eq!(compiled("prod").map_err(|error| error.to_string()), Ok(1));
+    let refused = compiled("${{ 1 }}").expect_err("it does not fit").to_string();
+    assert_eq!(refused, "p.yaml:4:45: param `t` does not fit `[a-z]+`");
+}

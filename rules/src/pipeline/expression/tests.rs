@@ -177,3 +177,18 @@ fn expressions_have_types() {
         "1 a secret cannot become part of another value: hand it on as a whole: in `secrets`, or in a field that takes a secret",
     );
 }
+
+#[test]
+fn patterns_of_params_fit_whole_texts() {
+    let check = |pattern: &str, text: &str, expect: Option<bool>| {
+        let found = Pattern::whole(pattern).ok().map(|pattern| pattern.is_match(text));
+        assert_eq!(found, expect, "{pattern} {text}");
+    };
+    check("[a-z]+", "abc", Some(true));
+    check("[a-z]+", "abc\n", Some(false));
+    check("a|b", "ab", Some(false));
+    check("", "", Some(true));
+    // It closes no group but its own.
+    check("a)|(?:b", "axx", None);
+    check("(?x) a # remark", "a", None);
+}

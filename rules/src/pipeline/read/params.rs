@@ -165,8 +165,7 @@ impl Reader<'_> {
 
     pub(crate) fn pattern(&mut self, node: &Node) -> Option<Pattern> {
         let text = self.text(node, "`pattern`")?;
-        // It fits the whole text, as everywhere where params are checked by patterns.
-        match Pattern::new(&format!("^(?:{})$", text.value)) {
+        match Pattern::whole(&text.value) {
             Ok(pattern) => Some(pattern),
             Err(why) => {
                 let message = format!("this is no regular expression: {why}");
