@@ -251,6 +251,29 @@ fn starters_run_as_far_as_their_steps_can() {
 }
 
 #[test]
+fn lint_notes_what_this_maestro_does_not_do() {
+    let ws = workspace(&[]);
+    let check = |step: &str, expect: &str| {
+        let text = format!("name: p\nsteps:\n- {{ id: a, uses: run.command, {step} }}\n");
+        ws.write("p.pipeline.yaml", text);
+        let run = ws.run(&["template", "lint", "--output", "json"]);
+        assert_eq!((run.code, messages(&json(&run)).join("; ").as_str()), (0, expect), "{step}");
+    };
+    let command = "with: { command: [x] }";
+    check(command, "");
+    let note =
+        |what: &str| format!("3:9 MAE0618 step `a`: this Maestro does not see to `{what}` yet");
+    check(&format!("{command}, resources: {{ cpu: 2 }}"), &note("resources"));
+    check(&format!("{command}, concurrency: one"), &note("concurrency"));
+    check(
+        &format!(
+            "{command}, on_failure: [{{ id: s, uses: supplychain.verify, with: {{ subject: x }} }}]"
+        ),
+        "3:74 MAE0618 step `s`: this Maestro cannot run steps of `supplychain.verify` yet",
+    );
+}
+
+#[test]
 fn the_older_dialect_is_imported() {
     let theirs = "steps:\n  - id: unit\n    run: npm test\n  - id: ship\n    run: make ship\n    when: step_succeeded(\"unit\") && branch == \"main\"\nbudgets: { hard_cap_usd: 5 }\nfreeze_windows: [fri]\n";
     let ws = workspace(&[(".maestro/pipeline.yaml", theirs)]);

@@ -126,13 +126,8 @@ impl Check<'_> {
     }
 
     fn step(&mut self, step: &Step) {
-        if let (Uses::Step(definition), false) = (&step.uses, step.repeat == Repeat::Once)
-            && definition.name == GATE
-        {
-            self.report
-                .error(Code::PipelineField, step.id.span, "a gate asks once")
-                .hint("`approvals` is how many people must agree")
-                .hint("`approval` of a step that repeats asks once for all its instances");
+        if matches!(&step.uses, Uses::Step(definition) if definition.name == GATE) {
+            self.gate(step);
         }
         let repeated = self.repeated(step);
         self.arguments(step, &repeated);
@@ -166,6 +161,28 @@ impl Check<'_> {
         }
         self.outputs(step);
         self.class(step);
+    }
+
+    /// Who must agree is part of the plan, and the plan is made when the run begins.
+    fn gate(&mut self, step: &Step) {
+        if step.repeat != Repeat::Once {
+            self.report
+                .error(Code::PipelineField, step.id.span, "a gate asks once")
+                .hint("`approvals` is how many people must agree")
+                .hint("`approval` of a step that repeats asks once for all its instances");
+        }
+        for field in ["approvals", "roles", "expires"] {
+            let named = step.argument(field).map(Expr::steps).unwrap_or_default();
+            if let Some(name) = named.first() {
+                let message = format!(
+                    "`{field}` of a gate is known when the run begins, and `{}` has not run then",
+                    name.value
+                );
+                self.report
+                    .error(Code::PipelineReference, name.span, message)
+                    .hint("two gates with an `if` each can ask for different people");
+            }
+        }
     }
 
     /// What can never come about before everything has ended.

@@ -251,6 +251,11 @@ fn what_cannot_run_is_refused() {
     check("uses: gate.approval, foreach: [1, 2]", gate);
     check("uses: gate.approval, matrix: { os: [linux] }", gate);
     check("uses: gate.approval, until: true, max: 3", gate);
+    check(
+        "uses: gate.approval, with: { approvals: \"${{ length(steps.a.status) }}\" }, needs: []",
+        "3:70 MAE0607 `approvals` of a gate is known when the run begins, and `a` has not run then | two gates with an `if` each can ask for different people\n\
+         3:70 MAE0609 step `a` takes something from itself | only `until` looks at what its own step made",
+    );
     let act = "uses: run.command, with: { command: [x] }";
     check(&format!("{act}, approval: true, foreach: [1, 2]"), "");
     check(
