@@ -151,6 +151,10 @@ impl Script for PipelineScript {
             inputs.insert("$task".into(), state.name(task).into());
             inputs.insert("$run".into(), state.created.run.as_str().into());
         }
+        let tells = matches!(&step.uses, Uses::Step(kind) if kind.name == "notify.webhook");
+        if tells && inputs.get("body").is_none_or(Value::is_null) {
+            inputs.insert("body".into(), summary(state, step));
+        }
         if let Uses::Target(label) = &step.uses {
             inputs.insert("label".into(), label.to_string().into());
         }
@@ -311,6 +315,21 @@ fn with_names(expr: &Expr, value: Value) -> Value {
         step
     });
     named.collect()
+}
+
+/// What a message says of a run where its author says nothing.
+fn summary(state: &RunState, step: &Step) -> Value {
+    let status = match (&state.cancelled, state.has_failed()) {
+        (Some(_), _) => "cancelled",
+        (None, true) => "failed",
+        (None, false) => "running",
+    };
+    json!({
+        "run": state.created.run.as_str(),
+        "template": state.plan().template,
+        "step": step.id.value,
+        "status": status,
+    })
 }
 
 fn item(value: Value) -> Item {

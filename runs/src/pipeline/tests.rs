@@ -309,3 +309,34 @@ fn what_an_include_is_given_is_checked_before_the_run_where_it_is_known() {
     let refused = compiled("${{ 1 }}").expect_err("it does not fit").to_string();
     assert_eq!(refused, "p.yaml:4:45: param `t` does not fit `[a-z]+`");
 }
+
+#[test]
+fn a_message_without_a_body_says_how_the_run_stands() {
+    let text = r#"
+name: release
+steps:
+  - id: build
+    uses: //:app
+    on_failure:
+      - id: tell
+        uses: notify.webhook
+        with: { url: "https://h.example/" }
+  - id: own
+    uses: notify.webhook
+    with: { url: "https://h.example/", body: { text: hi } }
+"#;
+    let (script, plan) = compiled(text);
+    let mut state = begun(plan);
+    let task = |state: &RunState, id: &str| TaskId::first(state.plan().find(id).expect("a step"));
+    let body = |state: &RunState, id: &str| {
+        script.inputs(state, task(state, id)).expect("inputs")["body"].clone()
+    };
+    let told = |status: &str| json!({"run": "r1", "template": "release", "step": "tell", "status": status});
+    assert_eq!(body(&state, "own"), json!({"text": "hi"}));
+    assert_eq!(body(&state, "tell"), told("running"));
+    let build = task(&state, "build");
+    act(&mut state, Command::Begin { task: build, reserve: None });
+    let failure = Failure::new(FailureClass::User, "it broke");
+    act(&mut state, Command::Fail { task: build, failure, spent: Amount::ZERO });
+    assert_eq!(body(&state, "tell"), told("failed"));
+}

@@ -43,7 +43,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
         fields: &[
             field("url", Url, Required, "Where it goes."),
             field("secret", Secret, ProjectIfAny("notify.secret"), "The key of the signature."),
-            field("body", Any, Optional, "The message; a summary of the run else."),
+            field(
+                "body",
+                Any,
+                Optional,
+                "The message; else JSON with `run`, `template`, `step` and `status`: `running`, `failed` or `cancelled`.",
+            ),
             field("headers", Map(&Text), Optional, "Further headers."),
             field("method", Choice(&["POST", "PUT"]), Default("\"POST\""), "The method."),
             field("timeout", Duration, Default("\"10s\""), "How long it may take."),
