@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use maestro_core::FailureKind;
+pub use maestro_core::failure::chain;
 
 /// An error whose origin is known, with advice.
 #[derive(Debug)]
@@ -63,20 +64,6 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
-
-/// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(&format!(": {cause_text}"));
-        }
-        source = cause.source();
-    }
-    text
-}
 
 /// Prints the chain of an error once and says how the process ends.
 pub fn report(error: &anyhow::Error) -> ExitCode {

@@ -1,5 +1,5 @@
 //! Whose fault a failure is, which decides the exit code and whether a bug report is asked for;
-//! and how stable codes of errors are declared.
+//! how errors are told with their causes, and how stable codes of errors are declared.
 
 /// The origin of an error, as every error enum of Maestro reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,6 +25,20 @@ impl FailureKind {
             Self::Internal => 70,
         }
     }
+}
+
+/// An error with its causes in one line. A cause that the error quotes itself is not said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Declares `Code`, the stable codes of one crate's errors, each with its documentation.

@@ -87,7 +87,7 @@ pub fn create(
         workspace: config.workspace.clone(),
         git: wishes.git.clone(),
     };
-    let pipeline = check(&mut source, &|path| pipelines::included(config, path))?;
+    let pipeline = check(&mut source, true, &|path| pipelines::included(config, path))?;
     if let Some(missing) = pipeline.missing.first() {
         let (step, field, key) = (&missing.step, missing.field, missing.key);
         return Err(Failure::input(format!("step `{step}` does not say its `{field}`"))
@@ -180,8 +180,13 @@ pub fn replay(state: &RunState, initiator: Principal) -> Result<RunCreated> {
     Ok(RunCreated { run, initiator, context, source, replay_of, ..old.clone() })
 }
 
-/// Loads a template, and keeps the files that it includes.
-fn check(source: &mut Source, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Pipeline> {
+/// Loads a template, and keeps the files that it includes. Warnings are told once, when a run
+/// begins.
+fn check(
+    source: &mut Source,
+    warn: bool,
+    read: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Pipeline> {
     let seen = std::cell::RefCell::new(BTreeMap::new());
     let includes = |path: &str| {
         let text = read(path)?;
@@ -192,7 +197,8 @@ fn check(source: &mut Source, read: &dyn Fn(&str) -> Result<String, String>) -> 
     let checked = pipeline::load(&source.file, &source.text, &includes, &defaults);
     source.includes = seen.into_inner();
     for finding in &checked.findings {
-        if matches!(finding.diagnostic.severity, Severity::Error | Severity::Warning) {
+        let severity = finding.diagnostic.severity;
+        if severity == Severity::Error || (warn && severity == Severity::Warning) {
             eprintln!("{}\n", finding.diagnostic);
         }
     }
@@ -311,7 +317,7 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     let source: Source = serde_json::from_value(state.created.source.clone())?;
     let (mut again, stored) = (source.clone(), source.includes);
     let read = |path: &str| stored.get(path).cloned().ok_or_else(|| "it was not stored".to_owned());
-    let pipeline = check(&mut again, &read)?;
+    let pipeline = check(&mut again, false, &read)?;
     let context: RunContext = serde_json::from_value(state.created.context.clone())?;
     let compiled = compile(&pipeline, &state.created.params, &context)
         .map_err(|error| Failure::input(error.to_string()))?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use maestro_cas::StoreError;
+use maestro_core::failure::chain;
 use maestro_core::{Digest, FailureKind};
 
 use crate::runner::RunError;
@@ -141,16 +142,4 @@ pub fn store_error(error: StoreError) -> RunError {
             RunError::Machine { message, hints: Vec::new() }
         }
     }
-}
-
-/// The messages of an error and of all that caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use maestro_cas::{Store, StoreError};
+use maestro_core::failure::chain;
 use maestro_core::{Digest, DigestFunction};
 
 use super::{NativeError, error};
@@ -113,7 +114,7 @@ impl From<ScratchError> for RunError {
         match failure {
             ScratchError::Store(store) => error::store_error(store),
             ScratchError::Io { .. } => {
-                Self::Machine { message: error::chain(&failure), hints: Vec::new() }
+                Self::Machine { message: chain(&failure), hints: Vec::new() }
             }
         }
     }

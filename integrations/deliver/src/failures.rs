@@ -1,5 +1,6 @@
 //! Failures by class, and texts of others made fit to print.
 
+use maestro_core::failure;
 use maestro_core::run::{Failure, FailureClass};
 
 /// The longest part of another's text that a message shows, in characters.
@@ -39,16 +40,7 @@ pub(crate) fn excerpt(text: &str) -> String {
 
 /// An error and its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    excerpt(&text)
+    excerpt(&failure::chain(error))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use maestro_core::FailureKind;
-use maestro_executor::native::{ScratchError, error::chain};
+use maestro_core::failure::chain;
+use maestro_executor::native::ScratchError;
 use maestro_executor::runner::RunError;
 
 use crate::pin::Mismatch;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use maestro_core::failure::chain;
 use maestro_core::run::event::Success;
 use maestro_core::run::{Amount, Failure, FailureClass};
 use maestro_executor::records::answers::stored_form;
@@ -272,14 +273,4 @@ fn user(message: impl Into<String>) -> Failure {
 
 fn infrastructure(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Infrastructure, message)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        message.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    message
 }
