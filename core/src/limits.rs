@@ -102,6 +102,8 @@ pub const RUN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 pub const RUN_OUTPUTS_BYTES_MAX: usize = 256 * 1024;
 /// Most times that a person has one run go on after its end; more is a run that poisons.
 pub const RUN_REOPENS_MAX: u32 = 20;
+/// How often a run may have gone on after its end and still be replayed with others by a filter.
+pub const RUN_BULK_REOPENS_MAX: u32 = 3;
 /// Largest policy file, in bytes.
 pub const POLICY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest document of data beside policies, in bytes.

@@ -78,7 +78,7 @@ fn a_rejected_run_says_so_and_can_be_retried() {
         out.contains("root@local rejected it: not today") || out.contains("not today"),
         "{out}"
     );
-    let letters = scene.must(0, &["runs", "dlq"]);
+    let letters = scene.must(0, &["runs", "dlq", "list"]);
     assert!(letters.contains(" ok failed: "), "{letters}");
     scene.must(10, &["retry", &run, "--no-wait"]);
     assert_eq!(scene.lines("deployed").len(), 0);
@@ -338,4 +338,56 @@ fn what_would_be_passed_over_in_silence_is_refused() {
     assert!(egress.contains("release.pipeline.yaml:3:"), "{egress}");
     let jobs = scene.must(2, &["run", "--template", "release", "--jobs", "3"]);
     assert!(jobs.contains("`--jobs` has no meaning with `--template`"), "{jobs}");
+}
+
+#[test]
+fn dead_letters_are_shown_replayed_and_dropped() {
+    let scene = Scene::new(
+        r#"
+name: release
+steps:
+  - id: build
+    uses: run.command
+    with: { command: [sh, -c, "echo x >> tried; test -e ok"], repeatable: true }
+"#,
+    );
+    scene.must(1, &["run", "--template", "release"]);
+    let run = scene.json()["run"].as_str().expect("a name").to_owned();
+    let list = || scene.must(0, &["runs", "dlq", "list"]);
+    assert!(list().starts_with(&format!("{run} build failed: ")), "{}", list());
+    for (flags, found) in [
+        (["--class", "user"], true),
+        (["--class", "infrastructure"], false),
+        (["--template", "release"], true),
+        (["--template", "other"], false),
+        (["--step", "build"], true),
+        (["--step", "other"], false),
+    ] {
+        let told = scene.must(0, &[&["runs", "dlq", "list"], &flags[..]].concat());
+        assert_eq!(!told.is_empty(), found, "{flags:?}: {told}");
+    }
+    let told = scene.must(2, &["runs", "dlq", "list", "--class", "bad"]);
+    assert!(told.contains("`bad` is no class of failures"), "{told}");
+    let shown = scene.must(0, &["runs", "dlq", "show", &run]);
+    assert!(shown.contains("class: user") && shown.contains("go on: maestro retry"), "{shown}");
+
+    // By a filter it is replayed three times, then only by its name.
+    let tries = || scene.lines("tried").len();
+    for count in 2..=4 {
+        scene.must(1, &["runs", "dlq", "replay", "--all"]);
+        assert_eq!(tries(), count);
+    }
+    let told = scene.must(0, &["runs", "dlq", "replay", "--all"]);
+    assert!(told.starts_with(&format!("left out {run}: it was replayed 3 times")), "{told}");
+    assert_eq!(tries(), 4);
+
+    scene.must(2, &["runs", "dlq", "drop", &run]);
+    scene.must(0, &["runs", "dlq", "drop", &run, "--reason", "no matter"]);
+    assert_eq!(list(), "");
+    assert_eq!(scene.status(), "failed", "dropping changes nothing else");
+    std::fs::write(scene.path("ok"), "").expect("written");
+    scene.must(0, &["runs", "dlq", "replay", &run]);
+    assert_eq!(scene.status(), "succeeded");
+    let told = scene.must(2, &["runs", "dlq", "drop", &run, "--reason", "too late"]);
+    assert!(told.contains("the run did not fail"), "{told}");
 }

@@ -178,10 +178,68 @@ pub enum RunsCommand {
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// Lists steps that failed for good or wait for a person: the dead-letter queue.
-    Dlq {
-        /// Most runs that are looked at.
-        #[arg(long, value_name = "N", default_value_t = 1000)]
-        limit: usize,
+    /// Looks after steps that failed for good or wait for a person: the dead-letter queue.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+}
+
+/// `runs dlq …`.
+#[derive(Subcommand, Debug)]
+pub enum DlqCommand {
+    /// Lists them, those of the newest run first.
+    List(DlqFilter),
+    /// Shows those of a run: causes, attempts, and what can be done.
+    Show(RunName),
+    /// Has their runs go on with what did not succeed.
+    Replay {
+        /// Which.
+        #[command(flatten)]
+        choice: DlqChoice,
+        /// Inputs that replace those of the template, as a JSON object; may be given again.
+        #[arg(long = "with", value_name = "STEP=JSON")]
+        inputs: Vec<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
     },
+    /// Takes runs that failed off the queue; they stay failed, and stay readable.
+    Drop {
+        /// Which.
+        #[command(flatten)]
+        choice: DlqChoice,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// Which runs of the queue.
+#[derive(Args, Debug)]
+pub struct DlqChoice {
+    /// These, by their names.
+    #[arg(value_name = "RUN", required_unless_present_any = ["all", "class", "template", "step"])]
+    pub runs: Vec<String>,
+    /// All that the other flags leave.
+    #[arg(long, conflicts_with = "runs")]
+    pub all: bool,
+    /// Those that fit.
+    #[command(flatten)]
+    pub filter: DlqFilter,
+}
+
+/// What letters have to be like.
+#[derive(Args, Debug)]
+pub struct DlqFilter {
+    /// Failed in this way: `user`, `infrastructure`, `rate-limit`, `budget`, `policy`, `timeout`.
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Of runs of this pipeline.
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
+    /// Of this step.
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// Most runs that are looked at, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
 }

@@ -3,6 +3,7 @@
 //! All but those that drive a run only read its journal or append one wish to it, so they work
 //! from any terminal, while the run lives or after its process died.
 
+mod dead_letters;
 mod drive;
 
 pub use drive::run;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use maestro_core::run::{
-    Command, Principal, Refusal, Resolution, RunId, RunState, RunStatus, TaskId, TaskStatus,
+    Command, Principal, Refusal, Resolution, RunId, RunState, TaskId, TaskStatus,
 };
 use maestro_runs::driver;
 use maestro_runs::journal;
@@ -222,11 +223,10 @@ fn gate_command(
     })
 }
 
-/// `maestro retry`.
-pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
-    let points = checkpoints::from_environment()?;
+/// Reads `STEP={…}`.
+fn replaced_inputs(texts: &[String]) -> Result<BTreeMap<String, serde_json::Value>> {
     let mut inputs = BTreeMap::new();
-    for text in &args.inputs {
+    for text in texts {
         let (step, json) = text.split_once('=').ok_or_else(|| {
             Failure::input(format!("`{text}` replaces no inputs")).hint("write `STEP={…}`")
         })?;
@@ -235,6 +235,13 @@ pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
         })?;
         inputs.insert(step.to_owned(), value);
     }
+    Ok(inputs)
+}
+
+/// `maestro retry`.
+pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
+    let points = checkpoints::from_environment()?;
+    let inputs = replaced_inputs(&args.inputs)?;
     on_runtime(async {
         let state = State::open(points.clone())?;
         let run = state.find(&args.run.run).await?;
@@ -265,8 +272,22 @@ pub fn replay(global: &Global, args: &ReplayArgs) -> Result<ExitCode> {
 
 /// `maestro runs …`.
 pub fn runs(global: &Global, command: &RunsCommand) -> Result<ExitCode> {
-    with_state(async |state| match command {
-        RunsCommand::List { limit } => list(global, &state, *limit).await,
+    let points = checkpoints::from_environment()?;
+    on_runtime(async {
+        let state = State::open(points.clone())?;
+        act(global, &state, command, points).await
+    })
+}
+
+async fn act(
+    global: &Global,
+    state: &State,
+    command: &RunsCommand,
+    points: std::sync::Arc<dyn maestro_runs::Checkpoints>,
+) -> Result<ExitCode> {
+    match command {
+        RunsCommand::Dlq(command) => dead_letters::dlq(global, state, command, points).await,
+        RunsCommand::List { limit } => list(global, state, *limit).await,
         RunsCommand::Show(RunName { run }) => {
             let run = state.find(run).await?;
             show(global, &journal::load(&*state.journal, &run).await.map_err(failure)?)
@@ -291,12 +312,11 @@ pub fn runs(global: &Global, command: &RunsCommand) -> Result<ExitCode> {
                 let (resolution, by) = (resolution.clone(), by.clone());
                 Ok(Command::Resolve { task, resolution, by, reason: reason.clone() })
             };
-            let after = wish_for(&state, &run, wish).await?;
-            say_who_drives(&state, &after)?;
+            let after = wish_for(state, &run, wish).await?;
+            say_who_drives(state, &after)?;
             Ok(ExitCode::SUCCESS)
         }
-        RunsCommand::Dlq { limit } => dead_letters(global, &state, *limit).await,
-    })
+    }
 }
 
 async fn list(global: &Global, state: &State, limit: usize) -> Result<ExitCode> {
@@ -311,36 +331,6 @@ async fn list(global: &Global, state: &State, limit: usize) -> Result<ExitCode> 
                 })
             ),
             _ => println!("{:<48} {:<11} {}", run.run, run.status.name(), run.initiator),
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Tasks that failed for good or are parked, of runs that did not succeed.
-async fn dead_letters(global: &Global, state: &State, limit: usize) -> Result<ExitCode> {
-    let runs = state.journal.list(limit).await.map_err(failure)?;
-    let stuck = |status| matches!(status, RunStatus::Failed | RunStatus::Parked);
-    for summary in runs.into_iter().filter(|run| stuck(run.status)) {
-        let run = journal::load(&*state.journal, &summary.run).await.map_err(failure)?;
-        for (id, task) in &run.tasks {
-            let why = match (&task.status, &task.failure) {
-                (TaskStatus::Parked { why, .. }, _) => why.clone(),
-                (TaskStatus::Ended(maestro_core::run::Verdict::Failed), Some(failure)) => {
-                    failure.message.clone()
-                }
-                _ => continue,
-            };
-            let (name, status) = (run.name(*id), task.status.name());
-            match global.output {
-                OutputFormat::Json => println!(
-                    "{}",
-                    serde_json::json!({
-                        "run": summary.run.as_str(), "step": name, "status": status, "cause": why,
-                        "failure": task.failure, "attempts": task.attempt,
-                    })
-                ),
-                _ => println!("{} {name} {status}: {why}", summary.run),
-            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -221,6 +221,7 @@ pub fn line(state: &RunState, entry: &Entry) -> Option<String> {
         Event::PolicyDecided(ruling) => return refused(state, ruling),
         Event::CancelAsked { by, reason } => format!("cancelled by {by}{}", because(reason)),
         Event::RunEnded { status } => format!("run {}", status.name()),
+        Event::RunDismissed { by, reason } => format!("dismissed, by {by}{}", because(reason)),
         Event::RunReopened { by, reason, .. } => format!("goes on, by {by}{}", because(reason)),
     })
 }

@@ -54,6 +54,7 @@ impl RunState {
             cancelled: None,
             ended: None,
             reopened: 0,
+            dismissed: false,
             generations: Default::default(),
             failed: false,
             flow_open: 0,
@@ -144,8 +145,10 @@ impl RunState {
                 }
                 self.inputs.extend(inputs.clone());
                 self.started_ms = at_ms;
+                self.dismissed = false;
                 self.reopen(*from, turns);
             }
+            Event::RunDismissed { .. } => self.dismissed = true,
         }
         Ok(())
     }

@@ -186,6 +186,13 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Takes a run that failed off the dead-letter queue.
+    Dismiss {
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a command is refused. Nothing has changed.

@@ -8,7 +8,7 @@ use super::command::{Command, Refusal};
 use super::event::{Event, Ruling, Success};
 use super::failure::{Failure, FailureClass};
 use super::plan::{FarSide, Gate, Repeat, StepIndex, StepKind, StepPlan};
-use super::state::{Phase, RunState, TaskState, TaskStatus};
+use super::state::{Phase, RunState, RunStatus, TaskState, TaskStatus};
 use super::task::{TaskId, idempotency_key};
 use super::{Amount, RunCreated};
 use crate::digest::DigestFunction;
@@ -30,6 +30,7 @@ pub fn decide(state: &RunState, command: Command, now_ms: u64) -> Decision {
             may_reopen(state, from, inputs.keys())?;
             Ok(vec![Event::RunReopened { from, inputs, by, reason }])
         }
+        Command::Dismiss { by, reason } => dismiss(state, by, reason),
         _ if state.ended.is_some() => Err(Refusal::Ended),
         Command::Ruled { rulings, then } => ruled(state, rulings, then, now_ms),
         Command::Expand { step, items } => {
@@ -380,6 +381,15 @@ fn has_role(gate: &Gate, by: &Principal) -> Result<(), Refusal> {
 }
 
 // ---- what commands are about
+
+fn dismiss(state: &RunState, by: Principal, reason: String) -> Decision {
+    match state.ended {
+        None => Err(Refusal::NotEnded),
+        Some(RunStatus::Failed) if state.dismissed => Ok(Vec::new()),
+        Some(RunStatus::Failed) => Ok(vec![Event::RunDismissed { by, reason }]),
+        Some(_) => Err(Refusal::Run("the run did not fail".to_owned())),
+    }
+}
 
 fn may_reopen<'a>(
     state: &RunState,

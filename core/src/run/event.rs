@@ -293,6 +293,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A person took a run that failed off the dead-letter queue; it stays failed.
+    RunDismissed {
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A stored event that cannot be read.
@@ -336,7 +343,8 @@ impl Event {
             | Self::ApprovalsWanted { .. }
             | Self::CancelAsked { .. }
             | Self::RunEnded { .. }
-            | Self::RunReopened { .. } => true,
+            | Self::RunReopened { .. }
+            | Self::RunDismissed { .. } => true,
         }
     }
 

@@ -283,6 +283,9 @@ pub struct RunState {
     pub ended: Option<RunStatus>,
     /// How often a person has had it go on after its end.
     pub reopened: u32,
+    /// Somebody took it off the dead-letter queue since it failed.
+    #[serde(default)]
+    pub dismissed: bool,
     pub(super) generations: BTreeMap<TaskId, u32>,
     pub(super) failed: bool,
     pub(super) flow_open: u32,
