@@ -2,7 +2,7 @@
 //!
 //! What binding adds to it is found later; see [`super`] for the rules.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::{EdgeKind, Edges};
@@ -22,7 +22,7 @@ enum Named {
 }
 
 /// Steps that stand together: those of an include, or all.
-struct Scope {
+struct Section {
     /// The include; none for all.
     include: Option<usize>,
     steps: Range<usize>,
@@ -41,7 +41,7 @@ pub(super) struct Flow<'a> {
     includes: &'a [Included],
     names: HashMap<&'a str, Named>,
     /// The file, and the includes that the present step belongs to, outermost first.
-    scopes: Vec<Scope>,
+    sections: Vec<Section>,
     /// For each include that has ended: its steps that no other of it follows.
     ends: Vec<Option<Vec<StepId>>>,
     /// The include that begins next.
@@ -56,12 +56,12 @@ impl<'a> Flow<'a> {
         let steps_named = steps.iter().enumerate().rev();
         let steps_named =
             steps_named.map(|(at, step)| (step.id.value.as_str(), Named::Step(StepId::new(at))));
-        let all = Scope::new(None, 0..steps.len());
+        let all = Section::new(None, 0..steps.len());
         Self {
             steps,
             includes,
             names: includes_named.chain(steps_named).collect(),
-            scopes: vec![all],
+            sections: vec![all],
             ends: vec![None; includes.len()],
             next: 0,
         }
@@ -100,7 +100,7 @@ impl<'a> Flow<'a> {
                 }
             }
         }
-        for name in step.needs.iter().flatten() {
+        for name in once(step.needs.as_deref().unwrap_or_default()) {
             let needed = self.needed(name, report);
             if needed.contains(&own) {
                 let message = format!("step `{}` needs itself", step.id.value);
@@ -108,23 +108,23 @@ impl<'a> Flow<'a> {
             }
             found.extend(needed.into_iter().map(|id| (id, EdgeKind::Needs)));
         }
-        let Some(scope) = self.scopes.last() else { return found };
+        let Some(section) = self.sections.last() else { return found };
         match (&step.needs, step.acts()) {
             (Some(_), _) => {}
-            (None, true) => found.extend(scope.last.iter().map(|id| (*id, EdgeKind::Effect))),
+            (None, true) => found.extend(section.last.iter().map(|id| (*id, EdgeKind::Effect))),
             (None, false) if found.is_empty() => {
-                found.extend(scope.above.iter().map(|id| (*id, EdgeKind::Sequence)));
+                found.extend(section.above.iter().map(|id| (*id, EdgeKind::Sequence)));
             }
             (None, false) => {}
         }
         // What follows another of its include follows what the include follows.
-        if !found.iter().any(|(id, _)| scope.steps.contains(&id.index())) {
-            let kind = match (scope.needed, step.acts()) {
+        if !found.iter().any(|(id, _)| section.steps.contains(&id.index())) {
+            let kind = match (section.needed, step.acts()) {
                 (true, _) => EdgeKind::Needs,
                 (false, true) => EdgeKind::Effect,
                 (false, false) => EdgeKind::Sequence,
             };
-            found.extend(scope.entry.iter().map(|id| (*id, kind)));
+            found.extend(section.entry.iter().map(|id| (*id, kind)));
         }
         found
     }
@@ -161,60 +161,66 @@ impl<'a> Flow<'a> {
             if include.steps.start != at {
                 return;
             }
-            let mut scope = Scope::new(Some(self.next), include.steps.clone());
+            let mut section = Section::new(Some(self.next), include.steps.clone());
             let acts = self.steps.get(include.steps.clone());
             let acts = acts.is_some_and(|steps| steps.iter().any(Step::acts));
-            scope.needed = include.needs.is_some();
+            section.needed = include.needs.is_some();
             if let Some(needs) = &include.needs {
-                scope.entry = needs.iter().flat_map(|name| self.needed(name, report)).collect();
+                section.entry = once(needs).flat_map(|name| self.needed(name, report)).collect();
             }
-            if let Some(outer) = self.scopes.last() {
+            if let Some(outer) = self.sections.last() {
                 match &include.needs {
                     Some(_) => {}
-                    None if acts => scope.entry.extend(&outer.last),
-                    None => scope.entry.extend(&outer.above),
+                    None if acts => section.entry.extend(&outer.last),
+                    None => section.entry.extend(&outer.above),
                 }
-                if scope.entry.is_empty() {
-                    scope.entry.extend(&outer.entry);
-                    scope.needed = outer.needed;
+                if section.entry.is_empty() {
+                    section.entry.extend(&outer.entry);
+                    section.needed = outer.needed;
                 }
             }
-            self.scopes.push(scope);
+            self.sections.push(section);
             self.next += 1;
         }
     }
 
     /// Notes a step that follows others, and closes the includes whose last step it is.
     fn end(&mut self, own: StepId, before: &[StepId]) {
-        for scope in &mut self.scopes {
+        for section in &mut self.sections {
             for id in before {
-                scope.last.remove(id);
+                section.last.remove(id);
             }
-            scope.last.insert(own);
+            section.last.insert(own);
         }
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.above = vec![own];
+        if let Some(section) = self.sections.last_mut() {
+            section.above = vec![own];
         }
-        while let Some(scope) = self
-            .scopes
-            .pop_if(|scope| scope.include.is_some() && scope.steps.end == own.index() + 1)
+        while let Some(section) = self
+            .sections
+            .pop_if(|section| section.include.is_some() && section.steps.end == own.index() + 1)
         {
-            let ends: Vec<StepId> = scope.last.into_iter().collect();
-            if let Some(outer) = self.scopes.last_mut() {
+            let ends: Vec<StepId> = section.last.into_iter().collect();
+            if let Some(outer) = self.sections.last_mut() {
                 outer.above.clone_from(&ends);
             }
-            if let Some(place) = scope.include.and_then(|at| self.ends.get_mut(at)) {
+            if let Some(place) = section.include.and_then(|at| self.ends.get_mut(at)) {
                 *place = Some(ends);
             }
         }
     }
 }
 
-impl Scope {
+impl Section {
     fn new(include: Option<usize>, steps: Range<usize>) -> Self {
         let (entry, above) = (Vec::new(), Vec::new());
         Self { include, steps, entry, needed: false, last: BTreeSet::new(), above }
     }
+}
+
+/// Each name once: an include stands for many steps, and is walked once however often it is named.
+fn once(names: &[Spanned<String>]) -> impl Iterator<Item = &Spanned<String>> {
+    let mut seen = HashSet::new();
+    names.iter().filter(move |name| seen.insert(name.value.as_str()))
 }
 
 fn self_reference(step: &Step, name: &Spanned<String>, report: &mut Report) {

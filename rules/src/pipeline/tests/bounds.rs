@@ -186,3 +186,19 @@ fn long_runs_and_wide_flows_are_walked_once() {
         "{found:?}"
     );
 }
+
+#[test]
+fn what_is_named_often_is_walked_once() {
+    let steps = (0..5_000)
+        .map(|at| format!("- {{ id: s{at}, uses: test, with: {{ targets: [x] }}, needs: [] }}\n"))
+        .collect::<String>();
+    let includes = |_: &str| Ok(format!("name: many\nsteps:\n{steps}"));
+    let needs = ["x"; 100_000].join(", ");
+    let text = format!(
+        "name: p\nsteps:\n- {{ id: x, include: m.yaml }}\n- {{ id: y, uses: test, with: {{ targets: \
+         [x] }}, needs: [{needs}] }}\n"
+    );
+    let checked = load("p.yaml", &text, &includes, &defaults());
+    assert_eq!(told(&checked), Vec::<String>::new());
+    assert_eq!(checked.pipeline.expect("no errors").edges.len(), 5_000);
+}
