@@ -214,12 +214,17 @@ impl Questions<'_> {
     }
 }
 
+/// Most reasons that a message gives; all of them stand in the journal.
+const REASONS_TOLD: usize = 5;
+
 /// The failure that a denial is.
 pub fn denial(decision: &Decision) -> Failure {
-    let mut reasons = decision.reasons().iter();
-    let first = reasons.next().map_or("it gave no reason", |reason| &reason.message);
-    let code = decision.reasons().first().map_or("denied", |reason| &reason.code);
-    let message = format!("policy denies it: {first} ({code})");
-    let hints = reasons.map(|reason| format!("and: {} ({})", reason.message, reason.code));
-    Failure { hints: hints.collect(), ..Failure::new(FailureClass::Policy, message) }
+    let reasons = decision.reasons();
+    let told = reasons.iter().take(REASONS_TOLD);
+    let mut told: Vec<String> =
+        told.map(|reason| format!("{} ({})", reason.message, reason.code)).collect();
+    if reasons.len() > REASONS_TOLD {
+        told.push(format!("and {} more reasons", reasons.len() - REASONS_TOLD));
+    }
+    Failure::new(FailureClass::Policy, format!("policy denies it: {}", told.join("; ")))
 }

@@ -117,7 +117,7 @@ fn a_step_that_would_talk_to_a_host_that_is_not_listed_does_not_start() {
     let policies = [("a.rego", shipped.as_str()), ("b.rego", &secrets), ("data.json", data)];
     let told = begin(&scene(hook, "", &policies), 12, &[]);
     assert!(told.contains("`tell` may not talk to hooks.example"), "{told}");
-    assert!(told.contains("and: told by secret (secret)"), "{told}");
+    assert!(told.contains("(host_not_listed); told by secret (secret)"), "{told}");
 }
 
 #[test]
