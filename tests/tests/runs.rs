@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maestro_tests::poll;
 use maestro_tests::scene::{Scene, text};
@@ -238,6 +238,45 @@ fn where_the_far_side_tells_nothing_a_killed_binary_leaves_it_to_a_person() {
         }
     }
     assert!(parked >= 4, "{parked} runs were parked");
+}
+
+#[test]
+fn a_hundred_runs_killed_at_a_random_moment_reach_the_end() {
+    let query = "\n      query: [sh, -c, \"grep -qs $MAESTRO_IDEMPOTENCY_KEY done || exit 1\"]";
+    let template = TWO_EFFECTS.replace("QUERY", query);
+    let scene = Scene::new(&template);
+    let begun = Instant::now();
+    scene.must(0, &["run", "--template", "release"]);
+    let whole = u64::try_from(begun.elapsed().as_micros()).expect("short");
+    // A generator of this kind is enough for moments, and the same ones come again.
+    let mut random: u64 = 0x5eed;
+    for round in 0..100 {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let after = Duration::from_micros((random >> 33) % whole);
+        let scene = Scene::new(&template);
+        let mut first = scene.command(&["run", "--template", "release"]).spawn().expect("it runs");
+        std::thread::sleep(after);
+        // It may have ended by itself.
+        let _ = first.kill();
+        first.wait().expect("ours");
+        if scene.must(0, &["runs", "list"]).is_empty() {
+            // It had not begun, so there is nothing to go on with.
+            continue;
+        }
+        let run = scene.json()["run"].as_str().expect("a name").to_owned();
+        scene.must(0, &["run", "--resume", &run]);
+        let done = scene.lines("done");
+        let mut once = done.clone();
+        once.sort();
+        once.dedup();
+        let told = format!("round {round}, killed after {after:?}: {done:?}");
+        assert_eq!(
+            (done.len(), once.len(), scene.status().as_str()),
+            (2, 2, "succeeded"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! The measuring itself is the crate in bench/, which knows nothing of this repository.
 
+mod runs;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -13,6 +15,10 @@ use crate::project::Project;
 /// Runs the benchmarks; `arguments` go to the harness.
 pub(crate) fn run(project: &Project, arguments: &[String]) -> Result<ExitCode> {
     machine::install(Purpose::Everything)?;
+    if arguments.first().is_some_and(|argument| argument == "runs") {
+        runs::run(project)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let harness = project.build_release("maestro-bench", "maestro-bench")?;
     let mut command = Command::new(harness);
     command.current_dir(&project.root);
