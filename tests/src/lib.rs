@@ -84,6 +84,11 @@ impl Workspace {
         self
     }
 
+    /// Those variables.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
     /// Writes a file and the folders above it.
     pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.root.join(path);

@@ -49,6 +49,15 @@ fn a_failed_run_is_investigated_and_goes_on() {
 }
 
 #[test]
+fn a_gate_holds_a_run_until_people_agree() {
+    let ws = Workspace::new();
+    std::fs::remove_file(ws.root.join("maestro.toml")).expect("the guide writes its own");
+    assert_eq!(follow(&ws, &steps("approve-a-gate.md")).len(), 11, "commands");
+    let last = ws.outside().join("state/roles.toml");
+    assert!(last.exists(), "the roles lie beside the journal");
+}
+
+#[test]
 fn commands_of_the_documents_exist() {
     let ws = Workspace::new();
     let mut seen = 0;

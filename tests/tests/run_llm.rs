@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use maestro_tests::{maestro_bin, poll};
+use maestro_tests::guide::{follow, steps};
+use maestro_tests::{Workspace, maestro_bin, poll};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -84,8 +85,14 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(proxy: &'a Proxy, template: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let defaults = "[defaults]\nllm.model = \"gpt-4o\"\ncd.via = \"gitops\"\n\
-                        llm.generate.prompt = \"Write the change as a patch.\"\n";
+        let defaults = r#"[defaults]
+llm.model = "gpt-4o"
+llm.generate.prompt = "Write the change as a patch."
+cd.via = "gitops"
+cd.repository = "../environments.git"
+cd.path = "apps/intelgraph.yaml"
+cd.traffic = "http://127.0.0.1:2019/weights"
+"#;
         std::fs::write(folder.path().join("maestro.toml"), defaults).expect("written");
         std::fs::write(folder.path().join("maestro.star"), "").expect("written");
         std::fs::write(folder.path().join("t.pipeline.yaml"), template).expect("written");
@@ -165,6 +172,18 @@ fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
     assert!(pruned.status.success());
     let lock = std::fs::read_to_string(scene.path("maestro.lock")).expect("there");
     assert!(lock.contains("//:intelgraph-build.plan"), "runs use it, so it is no orphan: {lock}");
+}
+
+#[test]
+fn a_budget_bounds_what_a_run_spends() {
+    let proxy = Proxy::start();
+    let ws = Workspace::new()
+        .with_env("MAESTRO_LLM_ENDPOINT", &format!("http://127.0.0.1:{}", proxy.port))
+        .with_env("MAESTRO_LLM_API_KEY", KEY);
+    let runs = follow(&ws, &steps("budget-a-pipeline.md"));
+    assert_eq!(runs.len(), 10, "commands");
+    let denied = "0.00 of 0.001 USD spent, 0.00 reserved, 0.002183 asked";
+    assert!(runs.iter().any(|run| run.stdout.contains(denied)), "as the guide shows it");
 }
 
 #[test]
