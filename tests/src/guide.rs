@@ -87,7 +87,7 @@ pub fn follow(ws: &Workspace, steps: &[Step]) -> Vec<Run> {
                 command.current_dir(&ws.root).args(["-euc", line]).env("PATH", &path);
                 command.env("MAESTRO_CACHE", &ws.cache).env_remove("CI");
                 command.env("MAESTRO_STATE", ws.outside().join("state"));
-                command.envs(ws.env().iter().map(|(name, value)| (name, value)));
+                command.envs(ws.env());
                 let run = Run::of(command.output().expect("a shell"));
                 assert_eq!(run.code, 0, "`{line}`:\n{}{}", run.stdout, run.stderr);
                 if let Some(prints) = prints {
