@@ -87,13 +87,13 @@ impl Bench {
         )?;
         let labels: String =
             (0..40).map(|n| format!("  - id: s{n}\n    uses: //:t{n}\n")).collect();
-        let targets: String = (0..40)
-            .map(|n| {
-                format!(
-                    "genrule(name = \"t{n}\", outs = [\"t{n}.txt\"], cmd = \"echo {n} > $@\")\n"
-                )
-            })
-            .collect();
+        let mut targets = String::from("load(\"@maestro//rules:basics.star\", \"genrule\")\n");
+        for n in 0..40 {
+            writeln!(
+                targets,
+                "genrule(name = \"t{n}\", outs = [\"t{n}.txt\"], cmd = \"echo {n} > $@\")"
+            )?;
+        }
         std::fs::write(self.work.join("maestro.star"), targets)?;
         self.pipeline("labels", &labels)?;
         let cached = self.pipeline("labels", &labels)? / 40.0 * 1e3;
