@@ -68,7 +68,9 @@ fn check(url: &str) -> Result<()> {
     }
     let after = url.split_once("://").map_or("", |(_, after)| after);
     let authority = after.split('/').next().unwrap_or_default();
-    if url.starts_with("http") && authority.contains('@') {
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    // The user of SSH is no secret; that of HTTP is a token more often than not.
+    if user.is_some_and(|user| url.starts_with("http") || user.contains(':')) {
         return Err(Failure::input("the URL of the repository holds a user or password")
             .hint("leave them to Git: `git config credential.helper` says who knows them")
             .into());
@@ -82,12 +84,28 @@ fn copy(url: &str, wanted: &str, branch: Option<&str>, folder: &Path) -> Result<
     std::fs::create_dir_all(parent)
         .with_context(|| format!("cannot make `{}`", parent.display()))?;
     let part = folder.with_extension("part");
-    if part.exists() {
-        std::fs::remove_dir_all(&part)
-            .with_context(|| format!("cannot remove `{}`", part.display()))?;
+    discard(&part)?;
+    let commit = fill(url, wanted, branch, &part);
+    if commit.is_err() {
+        discard(&part)?;
+        return commit;
     }
-    let at = |arguments: &[&str]| git(Some(&part), arguments, url);
-    git(None, &["init", "--quiet", &part.to_string_lossy()], url)?;
+    std::fs::rename(&part, folder)
+        .with_context(|| format!("cannot make `{}`", folder.display()))?;
+    commit
+}
+
+/// Removes a copy, if it is there.
+pub fn discard(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("cannot remove `{}`", folder.display())),
+    }
+}
+
+fn fill(url: &str, wanted: &str, branch: Option<&str>, folder: &Path) -> Result<String> {
+    let at = |arguments: &[&str]| git(Some(folder), arguments, url);
+    git(None, &["init", "--quiet", &folder.to_string_lossy()], url)?;
     at(&["remote", "add", "origin", "--", url])?;
     // A server may refuse a bare commit; then all branches are fetched, which have it.
     let fetched = at(&["fetch", "--quiet", DEPTH, "--tags", "origin", wanted]);
@@ -103,8 +121,6 @@ fn copy(url: &str, wanted: &str, branch: Option<&str>, folder: &Path) -> Result<
         Some(branch) => at(&["checkout", "--quiet", "-B", branch, &commit])?,
         None => at(&["checkout", "--quiet", "--detach", &commit])?,
     };
-    std::fs::rename(&part, folder)
-        .with_context(|| format!("cannot make `{}`", folder.display()))?;
     Ok(commit)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use maestro_core::event::Severity;
 use maestro_core::policy::{self, Policy as _};
 use maestro_core::run::{
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::policy::Asker;
 use super::registry::registry;
-use super::source::GitSource;
+use super::source::{self, GitSource};
 use super::state::{State, failure};
 use super::{SystemClock, identity};
 use crate::config::{Config, PROJECT_FILE};
@@ -346,8 +346,7 @@ pub fn discard(run: &RunState) -> Result<()> {
     if source.git.is_none() || run.status() != RunStatus::Succeeded {
         return Ok(());
     }
-    let folder = &source.workspace;
-    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
+    source::discard(&source.workspace)
 }
 
 /// What a process holds while it drives a run.

@@ -33,8 +33,14 @@ pub fn run(global: &Global, all: &RunArgs) -> Result<ExitCode> {
                 let (config, git) = workspace(global, &state, args)?;
                 let budget = args.budget.as_deref();
                 let wishes = Wishes { params, budget, keep_going, git };
-                let created = start::create(&config, template, &wishes, state.principal()?)?;
-                begin(&state, created).await?
+                let begun = match start::create(&config, template, &wishes, state.principal()?) {
+                    Ok(created) => begin(&state, created).await,
+                    Err(error) => Err(error),
+                };
+                if begun.is_err() && wishes.git.is_some() {
+                    source::discard(&config.workspace)?;
+                }
+                begun?
             }
             (None, Some(name)) => {
                 let run = state.find(name).await?;
