@@ -42,8 +42,14 @@ pub trait Worker: Send + Sync {
         Ok(Reach::default())
     }
 
-    /// Does it. May be called again with the same inputs, at any time.
-    async fn run(&self, inputs: &Value, cancel: &Stop) -> Result<Success, WorkFailure>;
+    /// Does it, for no more than was reserved. May be called again with the same inputs, at any
+    /// time.
+    async fn run(
+        &self,
+        inputs: &Value,
+        reserved: Amount,
+        cancel: &Stop,
+    ) -> Result<Success, WorkFailure>;
 }
 
 /// Work that failed, and what it cost all the same.

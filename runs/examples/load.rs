@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use maestro_core::policy::{Decision, Input, Policy};
 use maestro_core::run::event::Success;
-use maestro_core::run::{Owner, Principal, Ruling, RunCreated, RunId, RunState, RunStatus};
+use maestro_core::run::{Amount, Owner, Principal, Ruling, RunCreated, RunId, RunState, RunStatus};
 use maestro_executor::step::{Registry, Stop, WorkFailure, Worker};
 use maestro_policy::{BUILTIN, Policies, Shipped, Sources};
 use maestro_rules::pipeline::{self, Defaults};
@@ -37,7 +37,7 @@ struct Nothing;
 
 #[async_trait]
 impl Worker for Nothing {
-    async fn run(&self, _: &Value, _: &Stop) -> Result<Success, WorkFailure> {
+    async fn run(&self, _: &Value, _: Amount, _: &Stop) -> Result<Success, WorkFailure> {
         Ok(Success::default())
     }
 }

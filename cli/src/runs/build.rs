@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use async_trait::async_trait;
-use maestro_core::run::{Failure, FailureClass, Success};
+use maestro_core::run::{Amount, Failure, FailureClass, Success};
 use maestro_executor::step::{Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -26,7 +26,7 @@ pub struct BuildTarget {
 
 #[async_trait]
 impl Worker for BuildTarget {
-    async fn run(&self, inputs: &Value, stop: &Stop) -> Result<Success, WorkFailure> {
+    async fn run(&self, inputs: &Value, _: Amount, stop: &Stop) -> Result<Success, WorkFailure> {
         let (verb, labels) = wanted(inputs)?;
         let mut command = Command::new(&self.program);
         command

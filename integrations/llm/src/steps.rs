@@ -10,15 +10,18 @@
 mod output;
 mod request;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use maestro_core::failure::chain;
 use maestro_core::run::event::Success;
 use maestro_core::run::{Amount, Failure, FailureClass};
 use maestro_executor::records::answers::stored_form;
-use maestro_executor::records::{Answers, FoundIn, Given, LiveAnswer, ModelPin, Question};
+use maestro_executor::records::{
+    Answers, FoundIn, Given, LiveAnswer, ModelPin, Question, RecordKey,
+};
 use maestro_executor::step::{Reach, Registry, Stop, WorkFailure, Worker};
 use serde_json::Value;
 
@@ -53,10 +56,13 @@ enum Kind {
     Review,
 }
 
+/// Who asks what at the moment, by record keys.
+type Turns = Mutex<HashMap<RecordKey, Arc<tokio::sync::Mutex<()>>>>;
+
 /// Adds the steps to those that a run knows.
 pub fn register(registry: Registry, steps: LlmSteps) -> Registry {
-    let steps = Arc::new(steps);
-    let step = |kind| Arc::new(LlmStep { kind, all: steps.clone() });
+    let (all, turns) = (Arc::new(steps), Arc::new(Turns::default()));
+    let step = |kind| Arc::new(LlmStep { kind, all: all.clone(), turns: turns.clone() });
     registry
         .worker("llm.plan", step(Kind::Plan))
         .worker("llm.generate", step(Kind::Generate))
@@ -66,6 +72,7 @@ pub fn register(registry: Registry, steps: LlmSteps) -> Registry {
 struct LlmStep {
     kind: Kind,
     all: Arc<LlmSteps>,
+    turns: Arc<Turns>,
 }
 
 /// One model that may answer, and what it would be asked.
@@ -101,42 +108,55 @@ impl Worker for LlmStep {
         Ok(total)
     }
 
-    async fn run(&self, inputs: &Value, stop: &Stop) -> Result<Success, WorkFailure> {
+    async fn run(
+        &self,
+        inputs: &Value,
+        reserved: Amount,
+        stop: &Stop,
+    ) -> Result<Success, WorkFailure> {
         let inputs = Inputs::read(self.kind, inputs)?;
         let mut spent = Amount::ZERO;
         let failed = |failure, spent| WorkFailure { failure, spent: Some(spent) };
         let mut last = user("no model is named");
         for model in inputs.models() {
-            let candidate = self.candidate(&inputs, model).await?;
-            if let Some(given) = self.find(&inputs, &candidate)? {
-                return self.made(&inputs, &given, spent).await.map_err(|f| failed(f, spent));
-            }
-            let client = self.client()?;
-            let answered = tokio::select! {
-                answered = client.answer(&candidate.question, &candidate.pin) => answered,
+            let candidate = self.candidate(&inputs, model).await.map_err(|f| failed(f, spent))?;
+            let room = reserved.tokens.saturating_sub(spent.tokens);
+            let asked = tokio::select! {
+                asked = self.ask(&inputs, &candidate, room) => asked,
                 () = stop.cancelled() => {
                     let failure = Failure::new(FailureClass::Cancelled, "cancelled in mid-call");
                     return Err(WorkFailure { failure, spent: None });
                 }
             };
-            match answered {
-                Ok(answer) => {
-                    spent.add(amount(&answer));
-                    let given = self.keep(&inputs, &candidate, &answer).await;
-                    let given = given.map_err(|failure| failed(failure, spent))?;
+            match asked {
+                Ok((given, cost)) => {
+                    spent.add(cost);
                     return self.made(&inputs, &given, spent).await.map_err(|f| failed(f, spent));
                 }
-                Err(CallError { error, asked_at }) => {
-                    spent.add(asked_at.map_or(Amount::ZERO, |price| candidate.most(price)));
-                    let is_down = error.may_retry();
-                    last = failure(error);
-                    if !is_down {
+                Err(missed) => {
+                    spent.add(missed.spent);
+                    last = missed.failure;
+                    if !missed.is_down {
                         break;
                     }
                 }
             }
         }
         Err(failed(last, spent))
+    }
+}
+
+/// A model that gave no answer.
+struct Missed {
+    failure: Failure,
+    spent: Amount,
+    /// Another model may answer.
+    is_down: bool,
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, spent: Amount::ZERO, is_down: false }
     }
 }
 
@@ -175,6 +195,45 @@ impl LlmStep {
             failure.hints = error.hints();
             failure
         })
+    }
+
+    /// The answer to a question, and what it cost; at most `room` tokens are asked for. Tasks that
+    /// ask the same take turns, so that the first one pays and the others find its answer.
+    async fn ask(
+        &self,
+        inputs: &Inputs,
+        candidate: &Candidate,
+        room: u64,
+    ) -> Result<(Given, Amount), Missed> {
+        let turn = self.turn(candidate)?;
+        let _held = turn.lock().await;
+        if let Some(given) = self.find(inputs, candidate)? {
+            return Ok((given, Amount::ZERO));
+        }
+        if candidate.tokens() > room {
+            // A record went away, or a file grew, after the budget was asked.
+            let message = "what it takes to ask has changed since it was reserved";
+            return Err(infrastructure(message).into());
+        }
+        let client = self.client()?;
+        let answer = client.answer(&candidate.question, &candidate.pin).await;
+        let answer = answer.map_err(|CallError { error, asked_at }| Missed {
+            spent: asked_at.map_or(Amount::ZERO, |price| candidate.most(price)),
+            is_down: error.may_retry(),
+            failure: failure(error),
+        })?;
+        let spent = amount(&answer);
+        let given = self.keep(inputs, candidate, &answer).await;
+        let paid = |failure| Missed { failure, spent, is_down: false };
+        Ok((given.map_err(paid)?, spent))
+    }
+
+    /// The turn of all who ask the same.
+    fn turn(&self, candidate: &Candidate) -> Result<Arc<tokio::sync::Mutex<()>>, Failure> {
+        let identity = candidate.pin.identity().unwrap_or_default();
+        let key = candidate.question.key(&identity).map_err(|error| user(chain(&error)))?;
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(turns.entry(key).or_default().clone())
     }
 
     /// Remembers an answer, if it is one; what is none is paid for, and not remembered.
@@ -228,7 +287,13 @@ impl Candidate {
     /// The most that asking can cost.
     fn most(&self, price: Price) -> Amount {
         let (prompt, answer) = self.tokens_max;
-        Amount { usd_micros: price.cost(prompt, answer), tokens: prompt.saturating_add(answer) }
+        Amount { usd_micros: price.cost(prompt, answer), tokens: self.tokens() }
+    }
+
+    /// The most tokens that asking can take.
+    fn tokens(&self) -> u64 {
+        let (prompt, answer) = self.tokens_max;
+        prompt.saturating_add(answer)
     }
 }
 

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 use server::{Reply, Server};
 use tempfile::TempDir;
 
+/// More than any of these steps takes.
+const MUCH: Amount = Amount { usd_micros: 1_000_000, tokens: 1_000_000 };
+
 /// A workspace with its cache, and who is asked.
 struct Scene {
     folder: TempDir,
@@ -85,7 +88,8 @@ impl Scene {
     async fn step(&self, uses: &str, changes: Value) -> (Bound, Result<Success, WorkFailure>) {
         let (worker, inputs) = (self.worker(uses, true), inputs(changes));
         let bound = worker.bound(&inputs).await;
-        (bound, worker.run(&inputs, &Stop::new()).await)
+        let reserved = bound.clone().ok().flatten().unwrap_or_default();
+        (bound, worker.run(&inputs, reserved, &Stop::new()).await)
     }
 
     fn calls(&self) -> Vec<Value> {
@@ -137,10 +141,11 @@ async fn an_answer_is_paid_for_once_and_written_down_on_demand() {
     assert!(report.changed);
     std::fs::remove_dir_all(scene.path().join("cache")).expect("ours");
     let offline = scene.worker("llm.plan", false);
-    let from_lock = offline.run(&inputs(json!({})), &Stop::new()).await.expect("recorded");
+    let from_lock =
+        offline.run(&inputs(json!({})), Amount::ZERO, &Stop::new()).await.expect("recorded");
     assert_eq!(from_lock.outputs, first.outputs);
     let other = inputs(json!({"prompt": "another"}));
-    let (class, message, _) = failed(offline.run(&other, &Stop::new()).await);
+    let (class, message, _) = failed(offline.run(&other, MUCH, &Stop::new()).await);
     assert_eq!(class, FailureClass::User);
     assert_eq!(message, "there is no recorded answer, and no endpoint to ask");
 }
@@ -299,7 +304,50 @@ async fn a_call_that_is_cancelled_counts_as_all_that_it_may_cost() {
         }
         stop.cancel();
     };
-    let (told, ()) = tokio::join!(worker.run(&inputs, &stop), cancel);
+    let (told, ()) = tokio::join!(worker.run(&inputs, MUCH, &stop), cancel);
     let (class, _, spent) = failed(told);
     assert_eq!((class, spent), (FailureClass::Cancelled, None));
+}
+
+#[tokio::test]
+async fn who_asks_the_same_pays_once() {
+    let scene = Scene::new(vec![answer("once")]);
+    let (worker, inputs, stop) = (scene.worker("llm.plan", true), inputs(json!({})), Stop::new());
+    let run = || worker.run(&inputs, MUCH, &stop);
+    let (first, second, third) = tokio::join!(run(), run(), run());
+    let all = [first, second, third].map(|told| told.expect("an answer"));
+    let paid: u64 = all.iter().map(|success| success.spent.usd_micros).sum();
+    assert_eq!((scene.calls().len(), paid), (1, 200));
+    assert!(all.iter().all(|success| success.outputs["text"] == "once"));
+}
+
+#[tokio::test]
+async fn what_was_not_reserved_is_not_asked() {
+    // A record that was there when the budget was asked may be gone when the step runs.
+    let scene = Scene::new(vec![answer("never")]);
+    let worker = scene.worker("llm.plan", true);
+    for reserved in [Amount::ZERO, Amount { usd_micros: 1_000_000, tokens: 91 }] {
+        let told = worker.run(&inputs(json!({})), reserved, &Stop::new()).await;
+        let (class, message, spent) = failed(told);
+        assert_eq!((class, spent), (FailureClass::Infrastructure, Some(Amount::ZERO)));
+        assert_eq!(message, "what it takes to ask has changed since it was reserved");
+    }
+    assert!(scene.calls().is_empty());
+}
+
+#[tokio::test]
+async fn links_lead_nowhere() {
+    let scene = Scene::new(vec![answer("text")]);
+    let outside = TempDir::new().expect("a folder");
+    std::fs::write(outside.path().join("schema.json"), "{}").expect("written");
+    let link = |name: &str| {
+        std::os::unix::fs::symlink(outside.path(), scene.path().join(name)).expect("a link");
+    };
+    link("elsewhere");
+    let (bound, _) = scene.step("llm.plan", json!({"schema": "elsewhere/schema.json"})).await;
+    assert!(bound.expect_err("a link").message.ends_with("/elsewhere` is a link"));
+    link("maestro-out");
+    let (_, told) = scene.step("llm.generate", json!({"output": "a.md"})).await;
+    assert!(failed(told).1.ends_with("/maestro-out` is a link"));
+    assert!(!outside.path().join("runs").exists());
 }

@@ -118,8 +118,10 @@ impl Driver {
             return Ok(());
         }
         let (cancel, times) = self.admit(task);
+        let reserved = reserve.unwrap_or_default();
         let handle = self.tasks.spawn(async move {
-            let result = match bounded(times, &cancel, worker.run(&inputs, &cancel)).await {
+            let work = worker.run(&inputs, reserved, &cancel);
+            let result = match bounded(times, &cancel, work).await {
                 Ok((result, late)) => result.map_err(|WorkFailure { failure, spent }| {
                     WorkFailure { failure: timed(failure, late, times), spent }
                 }),

@@ -119,7 +119,7 @@ fn name(inputs: &Value) -> String {
 
 #[async_trait]
 impl Worker for World {
-    async fn run(&self, inputs: &Value, cancel: &Stop) -> Result<Success, WorkFailure> {
+    async fn run(&self, inputs: &Value, _: Amount, cancel: &Stop) -> Result<Success, WorkFailure> {
         let name = name(inputs);
         self.worked.lock().expect("unpoisoned").push(name.clone());
         assert!(!self.panicking.contains(&name), "as it was told");

@@ -103,7 +103,7 @@ struct Build;
 
 #[async_trait]
 impl Worker for Build {
-    async fn run(&self, _: &Value, _: &Stop) -> Result<Success, WorkFailure> {
+    async fn run(&self, _: &Value, _: Amount, _: &Stop) -> Result<Success, WorkFailure> {
         Ok(Success::default())
     }
 }

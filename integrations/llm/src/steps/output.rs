@@ -1,7 +1,7 @@
 //! From an answer to the outputs of a step, and the file that it becomes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use maestro_core::RelPath;
@@ -20,10 +20,22 @@ const FOLDER: &str = "maestro-out/runs";
 /// A schema that lies in a file of the workspace.
 pub(super) fn read_schema(workspace: &Path, path: &str) -> Result<Value, Failure> {
     let bad = |why: String| user(format!("the schema `{path}` cannot be used: {why}"));
-    let below = RelPath::new(path).map_err(|error| bad(error.to_string()))?;
-    let text = std::fs::read_to_string(workspace.join(below.as_str()))
-        .map_err(|error| bad(error.to_string()))?;
+    let full = inside(workspace, path).map_err(bad)?;
+    let text = std::fs::read_to_string(full).map_err(|error| bad(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
+}
+
+/// Where a path of the workspace is. No part of it may be a link, which could lead out of it.
+fn inside(workspace: &Path, path: &str) -> Result<PathBuf, String> {
+    let below = RelPath::new(path).map_err(|error| error.to_string())?;
+    let mut full = workspace.to_owned();
+    for name in below.as_str().split('/') {
+        full.push(name);
+        if full.is_symlink() {
+            return Err(format!("`{}` is a link", full.display()));
+        }
+    }
+    Ok(full)
 }
 
 /// The outputs of a step, by their names.
@@ -90,9 +102,8 @@ pub(super) fn write(workspace: &Path, inputs: &Inputs, bytes: &[u8]) -> Result<S
     let task: String =
         inputs.task.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     let path = format!("{FOLDER}/{}/{task}/{}", inputs.run, inputs.output);
-    let below = RelPath::new(&path)
-        .map_err(|error| user(format!("`output` is no path of a file: {error}")))?;
-    let full = workspace.join(below.as_str());
+    let full = inside(workspace, &path)
+        .map_err(|why| user(format!("`output` is no path of a file: {why}")))?;
     let write = || {
         std::fs::create_dir_all(full.parent().unwrap_or(workspace))?;
         // Whole or not at all, also for those who read meanwhile.
