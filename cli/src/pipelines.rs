@@ -78,7 +78,7 @@ fn is_called(config: &Config, file: &FoundFile, name: &str) -> bool {
 }
 
 /// The labels of all steps of the pipelines of a workspace; `None` if one cannot be read.
-pub fn recorded_steps(config: &Config) -> Result<Option<BTreeSet<Label>>> {
+pub fn step_labels(config: &Config) -> Result<Option<BTreeSet<Label>>> {
     let mut labels = BTreeSet::new();
     for file in find(config, &[])? {
         let Some(pipeline) = load(config, &file, &Defaults::new())?.pipeline else {
@@ -88,8 +88,7 @@ pub fn recorded_steps(config: &Config) -> Result<Option<BTreeSet<Label>>> {
         let step = |step: &Step| {
             Label::parse(&format!("//:{}.{}", template.name.value, step.id.value), "", "").ok()
         };
-        let all = template.steps.iter().chain(&template.on_failure).chain(&template.on_cancel);
-        labels.extend(all.filter_map(step));
+        labels.extend(template.all_steps().filter_map(step));
     }
     Ok(Some(labels))
 }

@@ -430,26 +430,3 @@ steps:
     let told = scene.must(2, &["runs", "dlq", "drop", &run, "--reason", "too late"]);
     assert!(told.contains("the run did not fail"), "{told}");
 }
-
-#[test]
-fn what_cannot_be_fetched_leaves_nothing() {
-    let scene = Scene::new("name: release\nsteps: []\n");
-    let mut git = Command::new("git");
-    let made = git.args(["init", "--quiet", "--bare"]).arg(scene.path("e.git")).status();
-    assert!(made.is_ok_and(|status| status.success()));
-    let empty = scene.path("e.git").to_string_lossy().into_owned();
-    let copies = || std::fs::read_dir(scene.path("state/workspaces")).map_or(0, Iterator::count);
-    let check = |url: &str, code: i32, more: &[&str], part: &str| {
-        let told =
-            scene.must(code, &[&["run", "--template", "release", "--source", url], more].concat());
-        assert!(told.contains(part), "{url}: {told}");
-        assert_eq!(copies(), 0, "{url}");
-    };
-    check(&empty, 2, &[], "does not say which branch is meant");
-    check(&empty, 3, &["--ref", "main"], "couldn't find remote ref main");
-    check(&empty, 2, &["--ref=-x"], "`-x` names no commit");
-    check("ext::sh -c true", 3, &[], "transport 'ext' not allowed");
-    check("https://token@127.0.0.1/x.git", 2, &[], "holds a user or password");
-    check("ssh://ann:secret@127.0.0.1/x.git", 2, &[], "holds a user or password");
-    check("", 2, &[], "`` is no repository");
-}

@@ -212,7 +212,7 @@ fn look(invocation: &Invocation, args: &LockArgs) -> Result<CheckReport> {
     let complete = args.patterns.is_empty() || args.patterns.iter().any(|p| p == "//...");
     // A step that was not reached asked for nothing; then nothing may be called an orphan.
     let complete = complete && built.report.failed.iter().all(|f| f.error.is_record_miss());
-    let steps = pipelines::recorded_steps(&invocation.config)?;
+    let steps = pipelines::step_labels(&invocation.config)?;
     let complete = complete && steps.is_some();
     let options = CheckOptions { today, age_days_max: Some(AGE_DAYS_MAX), complete };
     let mut report = invocation.records.check(options);

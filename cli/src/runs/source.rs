@@ -37,7 +37,11 @@ pub fn fetch(state: &State, url: &str, reference: Option<&str>) -> Result<(GitSo
         Some(name) => is_branch(url, name)?.then(|| name.to_owned()),
         None => Some(default_branch(url)?),
     };
-    let wanted = reference.or(branch.as_deref()).unwrap_or("HEAD").to_owned();
+    // A tag may have the name of a branch.
+    let wanted = match &branch {
+        Some(branch) => format!("refs/heads/{branch}"),
+        None => reference.unwrap_or("HEAD").to_owned(),
+    };
     let folder = state.folder.join("workspaces").join(uuid::Uuid::now_v7().simple().to_string());
     let commit = copy(url, &wanted, branch.as_deref(), &folder)?;
     Ok((GitSource { url: url.to_owned(), branch, commit }, folder))
@@ -108,11 +112,11 @@ fn fill(url: &str, wanted: &str, branch: Option<&str>, folder: &Path) -> Result<
     git(None, &["init", "--quiet", &folder.to_string_lossy()], url)?;
     at(&["remote", "add", "origin", "--", url])?;
     // A server may refuse a bare commit; then all branches are fetched, which have it.
-    let fetched = at(&["fetch", "--quiet", DEPTH, "--tags", "origin", wanted]);
+    let fetched = at(&["fetch", "--quiet", DEPTH, "--no-tags", "origin", wanted]);
     let commit = match fetched {
         Ok(_) => at(&["rev-parse", "FETCH_HEAD^{commit}"])?,
         Err(error) if is_commit(wanted) => {
-            at(&["fetch", "--quiet", "--tags", "origin"]).map_err(|_| error)?;
+            at(&["fetch", "--quiet", "--no-tags", "origin"]).map_err(|_| error)?;
             at(&["rev-parse", "--verify", &format!("{wanted}^{{commit}}")])?
         }
         Err(error) => return Err(error),
@@ -121,7 +125,22 @@ fn fill(url: &str, wanted: &str, branch: Option<&str>, folder: &Path) -> Result<
         Some(branch) => at(&["checkout", "--quiet", "-B", branch, &commit])?,
         None => at(&["checkout", "--quiet", "--detach", &commit])?,
     };
+    for tag in tags_of(url, &commit)? {
+        at(&["update-ref", &tag, &commit])?;
+    }
     Ok(commit)
+}
+
+/// The tags of a commit, as full names. All tags of a repository would bring all their commits.
+fn tags_of(url: &str, commit: &str) -> Result<Vec<String>> {
+    let listed = git(None, &["ls-remote", "--tags", "--", url], url)?;
+    let of_it = listed.lines().filter_map(|line| {
+        let (id, name) = line.split_once('\t')?;
+        // What an annotated tag is about stands beside it, under this name.
+        let name = name.strip_suffix("^{}").unwrap_or(name);
+        (id == commit).then(|| name.to_owned())
+    });
+    Ok(of_it.collect())
 }
 
 fn is_commit(name: &str) -> bool {
@@ -129,7 +148,9 @@ fn is_commit(name: &str) -> bool {
 }
 
 fn is_branch(url: &str, name: &str) -> Result<bool> {
-    if name.is_empty() || name.starts_with('-') || name.contains(char::is_control) {
+    // What means something else to Git than a name, such as `from:to`.
+    let is_odd = |c: char| c.is_control() || " :+*?[\\^~".contains(c);
+    if name.is_empty() || name.starts_with('-') || name.contains(is_odd) {
         return Err(Failure::input(format!("`{}` names no commit", name.escape_debug())).into());
     }
     let found =
