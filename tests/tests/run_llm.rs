@@ -3,12 +3,12 @@
 //! Needs the proxy: `cargo xtask peer` installs it and prints the variable that names it.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use maestro_tests::guide::{follow, steps};
-use maestro_tests::{Workspace, maestro_bin, poll};
+use maestro_tests::scene::Scene;
+use maestro_tests::{Workspace, poll};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -69,6 +69,12 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -76,16 +82,13 @@ impl Drop for Proxy {
     }
 }
 
-/// A workspace with one pipeline, the state of its runs, and maybe who is asked.
-struct Scene<'a> {
-    folder: TempDir,
+/// A workspace with one pipeline, and maybe who is asked.
+struct Asking<'a> {
+    scene: Scene,
     proxy: Option<&'a Proxy>,
 }
 
-impl<'a> Scene<'a> {
-    fn new(proxy: &'a Proxy, template: &str) -> Self {
-        let folder = TempDir::new().expect("a folder");
-        let defaults = r#"[defaults]
+const DEFAULTS: &str = r#"[defaults]
 llm.model = "gpt-4o"
 llm.generate.prompt = "Write the change as a patch."
 cd.via = "gitops"
@@ -93,28 +96,23 @@ cd.repository = "../environments.git"
 cd.path = "apps/intelgraph.yaml"
 cd.traffic = "http://127.0.0.1:2019/weights"
 "#;
-        std::fs::write(folder.path().join("maestro.toml"), defaults).expect("written");
-        std::fs::write(folder.path().join("maestro.star"), "").expect("written");
-        std::fs::write(folder.path().join("t.pipeline.yaml"), template).expect("written");
-        Self { folder, proxy: Some(proxy) }
+
+impl<'a> Asking<'a> {
+    fn new(proxy: &'a Proxy, template: &str) -> Self {
+        let scene = Scene::new(template);
+        std::fs::write(scene.path("maestro.toml"), DEFAULTS).expect("written");
+        std::fs::write(scene.path("maestro.star"), "").expect("written");
+        Self { scene, proxy: Some(proxy) }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, cache: &Path, arguments: &[&str]) -> Output {
-        let mut command = Command::new(maestro_bin());
+    fn run(&self, cache: &str, arguments: &[&str]) -> Output {
+        let mut command = self.scene.command(arguments);
         command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env("MAESTRO_STATE", self.path("state"))
-            .env("MAESTRO_CACHE", cache)
+            .env("MAESTRO_CACHE", self.scene.path(cache))
             .env_remove("MAESTRO_LLM_ENDPOINT")
-            .env_remove("MAESTRO_LLM_API_KEY")
-            .stdin(Stdio::null());
+            .env_remove("MAESTRO_LLM_API_KEY");
         if let Some(proxy) = self.proxy {
-            command.env("MAESTRO_LLM_ENDPOINT", format!("http://127.0.0.1:{}", proxy.port));
+            command.env("MAESTRO_LLM_ENDPOINT", proxy.url());
             command.env("MAESTRO_LLM_API_KEY", KEY);
         }
         command.output().expect("it runs")
@@ -122,8 +120,9 @@ cd.traffic = "http://127.0.0.1:2019/weights"
 
     /// The template's run, as JSON.
     fn begin(&self, cache: &str, more: &[&str]) -> Value {
-        let arguments = [&["run", "--template", "t", "--output", "json"], more].concat();
-        let output = self.run(&self.path(cache), &arguments);
+        let arguments =
+            [&["run", "--template", "release.pipeline.yaml", "--output", "json"], more].concat();
+        let output = self.run(cache, &arguments);
         let told = String::from_utf8_lossy(&output.stderr);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {told}"))
     }
@@ -147,7 +146,7 @@ fn text(step: &Value) -> String {
 fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
     let proxy = Proxy::start();
     let sample = include_str!("../../docs/examples/intelgraph-build.pipeline.yaml");
-    let mut scene = Scene::new(&proxy, sample);
+    let mut scene = Asking::new(&proxy, sample);
     let run = scene.begin("cache", &["--budget", "5usd"]);
     assert_eq!((&run["status"], verdict(&run, "plan")), (&json!("failed"), "succeeded"));
     let said = "this Maestro cannot run steps of `web.scrape` yet";
@@ -159,7 +158,7 @@ fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
     assert_eq!(again["spent"]["usd_micros"], 0, "the cache remembers what was paid for");
 
     let name = run["run"].as_str().expect("a name");
-    let update = scene.run(&scene.path("cache"), &["lock", "--update", "--from-run", name]);
+    let update = scene.run("cache", &["lock", "--update", "--from-run", name]);
     let told = String::from_utf8_lossy(&update.stderr).into_owned();
     assert!(told.starts_with("recorded //:intelgraph-build.plan (plan): "), "{told}");
 
@@ -168,9 +167,9 @@ fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
     assert_eq!(verdict(&offline, "plan"), "succeeded");
     let outputs = |run: &Value| step(run, "plan")["tasks"][0]["outputs"].clone();
     assert_eq!(outputs(&offline), outputs(&run));
-    let pruned = scene.run(&scene.path("cache"), &["lock", "--prune"]);
+    let pruned = scene.run("cache", &["lock", "--prune"]);
     assert!(pruned.status.success());
-    let lock = std::fs::read_to_string(scene.path("maestro.lock")).expect("there");
+    let lock = std::fs::read_to_string(scene.scene.path("maestro.lock")).expect("there");
     assert!(lock.contains("//:intelgraph-build.plan"), "runs use it, so it is no orphan: {lock}");
 }
 
@@ -178,7 +177,7 @@ fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
 fn a_budget_bounds_what_a_run_spends() {
     let proxy = Proxy::start();
     let ws = Workspace::new()
-        .with_env("MAESTRO_LLM_ENDPOINT", &format!("http://127.0.0.1:{}", proxy.port))
+        .with_env("MAESTRO_LLM_ENDPOINT", &proxy.url())
         .with_env("MAESTRO_LLM_API_KEY", KEY);
     let runs = follow(&ws, &steps("budget-a-pipeline.md"));
     assert_eq!(runs.len(), 10, "commands");
@@ -202,7 +201,7 @@ steps:
     with: { prompt: "Case ${{ item }}", max_output_tokens: 100 }
 "#;
     let proxy = Proxy::start();
-    let scene = Scene::new(&proxy, template);
+    let scene = Asking::new(&proxy, template);
     // One call reserves about 1.1 thousandths of a dollar, and costs a tenth of that.
     let run = scene.begin("cache", &["--budget", "0.004usd"]);
     let spent = run["spent"]["usd_micros"].as_u64().expect("money");
@@ -211,7 +210,7 @@ steps:
     assert!(tasks.contains("the budget of the run leaves no room: "), "{tasks}");
 
     let name = run["run"].as_str().expect("a name");
-    let journal = scene.run(&scene.path("cache"), &["logs", name, "--output", "json"]);
+    let journal = scene.run("cache", &["logs", name, "--output", "json"]);
     let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
     let (mut reserved, mut settled, mut most) = (std::collections::BTreeMap::new(), 0, 0);
     for line in journal.lines() {

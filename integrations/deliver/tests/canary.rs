@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use far::{Far, Kill, World};
-use maestro_core::run::FailureClass;
+use maestro_core::run::{Failure, FailureClass};
 use maestro_deliver::Rollout;
 use maestro_executor::step::{Effect as _, Reply, Stop};
 use serde_json::{Value, json};
@@ -179,6 +179,19 @@ async fn traffic_that_somebody_else_moves_is_a_matter_for_people() {
     let far = Far::start(World::default(), 101, Kill::Never);
     let scratch = tempfile::tempdir().expect("a folder");
     let rollout = rollout(scratch.path());
+    let (request, failure) = standing_at_5(&far, &rollout).await;
+    assert_eq!(failure.class, FailureClass::Cancelled);
+    assert_eq!(failure.message, "cancelled while 5 % were watched; it stays there");
+
+    far.world().weight = 37;
+    let found = rollout.find(&request, KEY, &Stop::new()).await;
+    let message = "the traffic is at 37 %, which is no step".to_owned();
+    assert_eq!(found, maestro_executor::step::Found::Unclear(message));
+    assert_eq!(far.world().weights, [5]);
+}
+
+/// A rollout that stands at 5 % because its caller stopped there, and what it said to that.
+async fn standing_at_5(far: &Far, rollout: &Rollout) -> (String, Failure) {
     // Watched for an hour, so that it stands at the first step.
     let request = rollout.render(&far.inputs(json!({"pause": "1h"}))).expect("a request");
     let stop = Stop::new();
@@ -190,31 +203,8 @@ async fn traffic_that_somebody_else_moves_is_a_matter_for_people() {
     };
     let (reply, ()) = tokio::join!(rollout.send(&request, KEY, &stop), cancel);
     let Reply::Unclear(failure) = reply else { panic!("{reply:?}") };
-    assert_eq!(failure.class, FailureClass::Cancelled);
-    assert_eq!(failure.message, "cancelled while 5 % were watched; it stays there");
     assert_eq!(far.world().weights, [5]);
-
-    far.world().weight = 37;
-    let found = rollout.find(&request, KEY, &Stop::new()).await;
-    let message = "the traffic is at 37 %, which is no step".to_owned();
-    assert_eq!(found, maestro_executor::step::Found::Unclear(message));
-    assert_eq!(far.world().weights, [5]);
-}
-
-/// A rollout that stands at 5 % because its caller stopped there.
-async fn standing_at_5(far: &Far, rollout: &Rollout) -> String {
-    let request = rollout.render(&far.inputs(json!({"pause": "1h"}))).expect("a request");
-    let stop = Stop::new();
-    let cancel = async {
-        while far.world().asked_at.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        stop.cancel();
-    };
-    let (reply, ()) = tokio::join!(rollout.send(&request, KEY, &stop), cancel);
-    assert!(matches!(reply, Reply::Unclear(_)), "{reply:?}");
-    assert_eq!(far.world().weights, [5]);
-    request
+    (request, failure)
 }
 
 #[tokio::test]
@@ -223,7 +213,7 @@ async fn a_gate_that_takes_its_word_back_gets_the_traffic_back_first() {
         let far = Far::start(World::default(), 101, Kill::Never);
         let scratch = tempfile::tempdir().expect("a folder");
         let rollout = rollout(scratch.path());
-        let request = standing_at_5(&far, &rollout).await;
+        let (request, _) = standing_at_5(&far, &rollout).await;
         far.world().verdict = verdict.into();
         let reply = rollout.send(&request, KEY, &Stop::new()).await;
         assert!(matches!(reply, Reply::Refused(_)), "{verdict}: {reply:?}");
@@ -237,7 +227,7 @@ async fn traffic_that_a_person_moved_is_not_called_rolled_back() {
         let far = Far::start(World::default(), 101, Kill::Never);
         let scratch = tempfile::tempdir().expect("a folder");
         let rollout = rollout(scratch.path());
-        let request = standing_at_5(&far, &rollout).await;
+        let (request, _) = standing_at_5(&far, &rollout).await;
         (far.world().verdict, far.world().weight) = (verdict.into(), 37);
         let reply = rollout.send(&request, KEY, &Stop::new()).await;
         let Reply::Unclear(failure) = reply else { panic!("{verdict}: {reply:?}") };
