@@ -14,7 +14,7 @@ use maestro_core::{Digest, Label};
 use super::answer::{self, AnswerError};
 use super::disk::LockError;
 use super::lock::{ModelPin, Record};
-use super::miss::{FindError, MissReason};
+use super::miss::FindError;
 use super::request::Question;
 use super::update::{self, Asked, LiveAnswer, Staged, UpdateReport};
 use super::{FoundIn, Reach, Records, memory};
@@ -58,20 +58,18 @@ impl Answers {
     ) -> Result<Option<Given>, FindError> {
         let failed = |source| FindError::Store { source };
         if self.pin(&question.request.model).is_some() {
-            return match self.records.search(label, question, &self.store, Reach::Cache) {
+            match self.records.search(label, question, &self.store, Reach::Cache) {
                 Ok(found) => {
                     let Some(file) = found.result.output_files.first() else { return Ok(None) };
                     let bytes = self.store.read(&file.digest).map_err(failed)?;
                     let (record, found_in) = (found.record.record, Some(found.record.found_in));
-                    Ok(Some(Given { record, bytes, found_in }))
+                    return Ok(Some(Given { record, bytes, found_in }));
                 }
-                Err(FindError::Miss(miss)) => match miss.reason {
-                    // Asked again it would be another answer under the same key.
-                    MissReason::ContentGone { .. } => Err(FindError::Miss(miss)),
-                    _ => Ok(None),
-                },
-                Err(error) => Err(error),
-            };
+                // The lock may name an answer that this machine has not got, since it was too long
+                // to stand there; one that was asked for since then lies in the cache.
+                Err(FindError::Miss(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         let identity = pin.identity().unwrap_or_default();
         let Some((record, bytes)) = memory::recall(&self.store, question, &identity)? else {

@@ -151,6 +151,22 @@ async fn an_answer_is_paid_for_once_and_written_down_on_demand() {
 }
 
 #[tokio::test]
+async fn an_answer_too_long_for_the_lock_is_asked_for_where_it_is_not() {
+    let long = "long ".repeat(20_000);
+    let scene = Scene::new(vec![answer(&long), answer(&long)]);
+    let first = scene.step("llm.plan", json!({})).await.1.expect("an answer");
+    let record = first.artifacts[RECORD].parse().expect("a digest");
+    promote(scene.path(), &scene.store(), &[record]).expect("written");
+    for (calls, cached) in [(1, true), (2, false), (2, true)] {
+        if !cached {
+            std::fs::remove_dir_all(scene.path().join("cache")).expect("ours");
+        }
+        let told = scene.step("llm.plan", json!({})).await.1.expect("an answer");
+        assert_eq!((scene.calls().len(), told.cached), (calls, cached));
+    }
+}
+
+#[tokio::test]
 async fn what_stands_in_the_prompt_is_in_the_key() {
     let scene = Scene::new(vec![answer("1"), answer("2"), answer("3")]);
     let from = |text: &str| {
