@@ -190,28 +190,37 @@ impl Questions<'_> {
     }
 
     /// Where a step goes: what its inputs say where they are known, else what its template does.
+    /// Inputs that a person has replaced cannot make a step less grave than its template.
     fn environment(&self, step: StepIndex, inputs: Option<&Value>) -> Environment {
         let id = self.state.plan().step(step).map_or("", |plan| plan.id.as_str());
         let inputs = inputs.or_else(|| self.state.inputs.get(id));
         let named = inputs.and_then(|inputs| inputs.get("env")).and_then(Value::as_str);
-        let place = match named {
-            Some(name) => Place::Named(name.to_owned()),
-            None => self.script.place(self.state, step),
-        };
-        self.project.environment(place)
+        let of = |place| self.project.environment(place);
+        let of_template = || of(self.script.place(self.state, step));
+        match named.map(|name| of(Place::Named(name.to_owned()))) {
+            None => of_template(),
+            Some(named) if self.state.inputs.contains_key(id) => {
+                gravest([named, of_template()].into_iter())
+            }
+            Some(named) => named,
+        }
     }
 
     /// The environment of some steps on which most depends.
     fn gravest(&self, steps: impl Iterator<Item = StepIndex>) -> Environment {
-        let rank = |environment: &Environment| match environment {
-            Environment::None {} => None,
-            Environment::Development { .. } => Some(Tier::Development),
-            Environment::Staging { .. } => Some(Tier::Staging),
-            Environment::Production { .. } => Some(Tier::Production),
-        };
-        let all = steps.map(|step| self.environment(step, None));
-        all.max_by_key(rank).unwrap_or(Environment::None {})
+        gravest(steps.map(|step| self.environment(step, None)))
     }
+}
+
+/// The environment on which most depends.
+fn gravest(all: impl Iterator<Item = Environment>) -> Environment {
+    let rank = |environment: &Environment| match environment {
+        Environment::None {} => None,
+        Environment::Development { .. } => Some(Tier::Development),
+        Environment::Staging { .. } => Some(Tier::Staging),
+        Environment::Production { .. } => Some(Tier::Production),
+    };
+    all.max_by_key(rank).unwrap_or(Environment::None {})
 }
 
 /// Most reasons that a message gives; all of them stand in the journal.

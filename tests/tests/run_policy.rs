@@ -288,3 +288,57 @@ fn an_approval_that_was_taken_back_or_is_too_old_does_not_hold() {
     assert!(told.contains("ok: approval void: the approval expired"), "{told}");
     assert!(scene.lines("deployed").is_empty());
 }
+
+#[test]
+fn whoever_replaces_what_a_run_does_does_not_approve_it() {
+    needs_root();
+    let template = gated().replace("echo ${{", "test -e ready && echo ${{");
+    let scene = Scene::new(&template);
+    begin(&scene, 10, &[]);
+    let run = run_name(&scene);
+    ended(scene.as_user(1, &["approve", &run]), 0);
+    scene_goes_on(&scene, 1);
+    let with = |json: &str| format!("deploy={json}");
+    let secret = with(r#"{"command": ["true"], "stdin": "https://me:s3cret@127.0.0.1/x"}"#);
+    let told = ended(scene.as_user(1, &["retry", &run, "--no-wait", "--with", &secret]), 2);
+    assert!(told.contains("hold a URL with credentials") && !told.contains("s3cret"), "{told}");
+
+    let other = with(r#"{"command": ["sh", "-c", "echo other >> deployed"]}"#);
+    ended(scene.as_user(1, &["retry", &run, "--no-wait", "--with", &other]), 10);
+    assert!(scene.lines("deployed").is_empty(), "what was approved was something else");
+    let told = ended(scene.as_user(1, &["approve", &run]), 2);
+    assert!(told.contains("`daemon@local` replaced inputs of the run"), "{told}");
+    ended(scene.as_user(2, &["approve", &run]), 0);
+    scene_goes_on(&scene, 0);
+    assert_eq!(scene.lines("deployed"), ["other"]);
+}
+
+#[test]
+fn replaced_inputs_do_not_make_production_less_grave() {
+    needs_root();
+    let template = gated().replace("echo ${{", "test -e ready && echo ${{");
+    let scene = Scene::new(&template);
+    begin(&scene, 10, &["--param", "env=prod"]);
+    let run = run_name(&scene);
+    scene.must(0, &["cancel", &run]);
+    scene_goes_on(&scene, 13);
+    let dev = r#"deploy={"command": ["sh", "-c", "echo prod >> deployed"], "env": "dev"}"#;
+    scene.must(10, &["retry", &run, "--no-wait", "--with", dev]);
+    let told = ended(scene.as_user(1, &["approve", &run]), 12);
+    assert!(told.contains("`prod` is production"), "{told}");
+}
+
+#[test]
+fn a_gate_that_was_not_approved_in_time_does_not_ask_again_after_its_end() {
+    let template = GATED.replace("EXPIRES", "1s").replace(
+        "    with: { expires: 1s }",
+        "    continue_on_error: true\n    with: { expires: 1s }",
+    );
+    let scene = Scene::new(&template);
+    scene.must(12, &["run", "--template", "release"]);
+    let log = scene.must(0, &["logs", &run_name(&scene)]);
+    assert!(log.contains("ok: failed: nobody approved it in time"), "{log}");
+    assert!(!log.contains("approval void"), "{log}");
+    assert_eq!(log.matches("ok: waiting for approval").count(), 1, "{log}");
+    assert!(scene.lines("deployed").is_empty());
+}

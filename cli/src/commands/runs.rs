@@ -233,6 +233,12 @@ fn replaced_inputs(texts: &[String]) -> Result<BTreeMap<String, serde_json::Valu
         let value = serde_json::from_str(json).map_err(|error| {
             Failure::input(format!("the inputs of `{step}` are not JSON: {error}"))
         })?;
+        if start::holds_credentials_at_all(&value) {
+            let message = format!("the inputs of `{step}` hold a URL with credentials in it");
+            return Err(Failure::input(message)
+                .hint("take them out, and name a secret in `auth` or `secret`")
+                .into());
+        }
         inputs.insert(step.to_owned(), value);
     }
     Ok(inputs)

@@ -151,7 +151,8 @@ fn without_passwords(pipeline: &Pipeline, params: &BTreeMap<String, Value>) -> R
     Ok(())
 }
 
-fn holds_credentials_at_all(value: &Value) -> bool {
+/// Whether a URL with credentials stands anywhere in a value.
+pub fn holds_credentials_at_all(value: &Value) -> bool {
     match value {
         Value::String(text) => holds_credentials(text),
         Value::Array(items) => items.iter().any(holds_credentials_at_all),

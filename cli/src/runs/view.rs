@@ -124,7 +124,7 @@ fn detail(out: &mut String, state: &RunState, id: TaskId, task: &TaskState) {
     match (&task.status, state.gates.get(&id)) {
         (TaskStatus::Asked, Some(gate)) => {
             let needed = match state.plan().step(id.step).map(|step| &step.kind) {
-                Some(StepKind::Gate(gate)) => gate.approvals,
+                Some(StepKind::Gate(plan)) => plan.approvals.max(gate.wanted),
                 _ => 1,
             };
             let _ = writeln!(out, "      {} of {needed} approvals", gate.given.len());

@@ -55,6 +55,7 @@ impl RunState {
             ended: None,
             reopened: 0,
             dismissed: false,
+            authors: Vec::new(),
             generations: Default::default(),
             failed: false,
             flow_open: 0,
@@ -139,14 +140,17 @@ impl RunState {
                 0 => self.ended = Some(*status),
                 left => return Err(format!("{left} steps have not ended")),
             },
-            Event::RunReopened { from, inputs, .. } => {
+            Event::RunReopened { from, inputs, by, .. } => {
                 if from.is_some_and(|step| self.step(step).is_none()) || self.ended.is_none() {
                     return Err("it has no such step, or has not ended".into());
                 }
                 self.inputs.extend(inputs.clone());
                 self.started_ms = at_ms;
                 self.dismissed = false;
-                self.reopen(*from, turns);
+                if !inputs.is_empty() {
+                    self.authors.push(by.clone());
+                }
+                self.reopen(*from, !inputs.is_empty(), turns);
             }
             Event::RunDismissed { .. } => self.dismissed = true,
         }

@@ -236,6 +236,9 @@ pub enum Refusal {
     /// Whoever started a run does not approve it.
     #[error("`{0}` started the run, and whoever starts a run does not approve it")]
     Initiator(String),
+    /// Whoever decides what a run does does not approve it.
+    #[error("`{0}` replaced inputs of the run, and whoever does that does not approve it")]
+    Author(String),
     /// The principal has none of the roles.
     #[error("`{who}` has none of the roles {}", roles.join(", "))]
     Role {

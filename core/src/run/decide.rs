@@ -228,7 +228,7 @@ fn want_approvals(
     now_ms: u64,
 ) -> Decision {
     can_begin(state, task, now_ms, "wait for approvals")?;
-    let mut gates = open_gates(state, task.step).into_iter().rev();
+    let mut gates = asked_gates(state, task.step).into_iter().rev();
     let Some((gate, asked)) = gates.find(|(_, asked)| asked.open) else {
         failure.hints.push("put a `gate.approval` above it, where people approve".to_owned());
         return fail(state, task, failure, Amount::ZERO, now_ms);
@@ -246,7 +246,9 @@ pub fn stale_approval(
     now_ms: u64,
 ) -> Option<(TaskId, String)> {
     let digest = request_digest(request);
-    open_gates(state, step).into_iter().find_map(|(gate, asked)| {
+    // One that is not open let nothing pass, so there is nothing to void.
+    let mut open = asked_gates(state, step).into_iter().filter(|(_, asked)| asked.open);
+    open.find_map(|(gate, asked)| {
         if now_ms > asked.request.expires_at_ms {
             Some((gate, "the approval expired before the effect began".to_owned()))
         } else if changed(asked, step, &digest) {
@@ -271,7 +273,7 @@ fn changed(gate: &GateState, step: StepIndex, digest: &str) -> bool {
     known.peek().is_some() && known.all(|request| request != digest)
 }
 
-fn open_gates(state: &RunState, step: StepIndex) -> Vec<(TaskId, &GateState)> {
+fn asked_gates(state: &RunState, step: StepIndex) -> Vec<(TaskId, &GateState)> {
     let tasks = state.guards(step).iter().map(|guard| TaskId::first(*guard));
     tasks.filter_map(|task| Some((task, state.gates.get(&task)?))).collect()
 }
@@ -304,6 +306,9 @@ fn approve(state: &RunState, task: TaskId, subject: &str, approval: Approval) ->
     let by = &approval.by;
     if by.is_same_as(&state.created.initiator) {
         return Err(Refusal::Initiator(by.to_string()));
+    }
+    if state.authors.iter().any(|author| by.is_same_as(author)) {
+        return Err(Refusal::Author(by.to_string()));
     }
     has_role(gate, by)?;
     if approval.at_ms > asked.request.expires_at_ms {

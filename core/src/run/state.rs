@@ -283,6 +283,9 @@ pub struct RunState {
     pub ended: Option<RunStatus>,
     /// How often a person has had it go on after its end.
     pub reopened: u32,
+    /// Who has replaced inputs: they have started what the run does since.
+    #[serde(default)]
+    pub authors: Vec<Principal>,
     /// Somebody took it off the dead-letter queue since it failed.
     #[serde(default)]
     pub dismissed: bool,

@@ -191,7 +191,9 @@ impl RunState {
         self.failed = failed.contains(&true);
     }
 
-    pub(super) fn reopen(&mut self, from: Option<StepIndex>, turns: &mut Turns) {
+    /// Has the run go on. What its gates let pass holds no more for effects that are done anew, nor
+    /// for any that is to come where somebody has `rewritten` what the run does.
+    pub(super) fn reopen(&mut self, from: Option<StepIndex>, rewritten: bool, turns: &mut Turns) {
         let mut reset = self.with_dependents(from);
         for (step, plan) in self.created.plan.indexed() {
             let verdict = self.steps[step.index()].verdict();
@@ -200,8 +202,12 @@ impl RunState {
                 reset.insert(step);
             }
         }
-        let redone = self.generations.keys().filter(|task| reset.contains(&task.step));
-        let gates = redone.flat_map(|task| self.edges.guards[task.step.index()].iter().copied());
+        let redone = self.generations.keys().map(|task| task.step);
+        let mut redone: BTreeSet<StepIndex> = redone.filter(|step| reset.contains(step)).collect();
+        if rewritten {
+            redone.extend(&reset);
+        }
+        let gates = redone.iter().flat_map(|step| self.edges.guards[step.index()].iter().copied());
         let is_gate = |step: &StepIndex| self.gates.contains_key(&TaskId::first(*step));
         let voided: Vec<StepIndex> = gates.filter(is_gate).collect();
         reset.extend(voided);

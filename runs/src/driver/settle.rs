@@ -4,7 +4,7 @@
 //! | far side | then |
 //! |---|---|
 //! | idempotent, repeatable | the same bytes are sent again, with the same key |
-//! | conditional | it is asked whether it has what was wanted; if not, the same bytes again |
+//! | conditional | it goes on with what stands there; if it has nothing, the same bytes again |
 //! | queryable | it is asked, as long as its answer can be trusted; if it knows nothing, the same bytes again |
 //! | unknown | a person has to find out |
 //!
@@ -31,7 +31,11 @@ impl Driver {
         let sent = (intent.request.as_str(), intent.at_ms);
         let denied = self.may_not_send_again(task, sent).await?;
         match self.state.far_side(task) {
-            Some(FarSide::Idempotent | FarSide::Repeatable) if denied.is_some() => {
+            // Whoever keeps a condition goes on with what stands when it is asked, so that only one
+            // that answers and does nothing may be asked about what is denied.
+            Some(FarSide::Idempotent | FarSide::Repeatable | FarSide::Conditional)
+                if denied.is_some() =>
+            {
                 let failure = denied.map(|failure| failure.message).unwrap_or_default();
                 let why = format!("it may have been sent, and is not sent again: {failure}");
                 return self.finish(Done::Park(task, why)).await;

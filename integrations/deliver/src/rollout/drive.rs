@@ -211,6 +211,7 @@ impl Drive<'_> {
             let again = self.ledger.roll_back(begun, why, &stop);
             noted = within(left, "the ledger", again).await;
             if noted.is_err() {
+                let left = end.saturating_duration_since(Instant::now());
                 tokio::time::sleep(LEDGER_WAIT.min(left)).await;
             }
         }
