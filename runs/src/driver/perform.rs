@@ -152,9 +152,10 @@ impl Driver {
         };
         if stale_approval(&self.state, task.step, &request, self.clock.now_ms()).is_some() {
             // Its gate asks again; policy is asked once it has let pass.
-            return self.act_on_this(Command::VoidStale { task, request }).await;
+            let void = Some(Box::new(Command::VoidStale { task, request }));
+            return self.act_on_this(Command::Ruled { rulings: vec![start], then: void }).await;
         }
-        let Some((decision, past)) = self.may_send(task, &inputs, &request).await? else {
+        let Some((decision, past)) = self.may_send(task, &inputs, (&request, &start)).await? else {
             return Ok(());
         };
         let decision = Some(serde_json::json!(decision));

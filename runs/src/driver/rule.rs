@@ -53,7 +53,7 @@ impl Driver {
         &mut self,
         task: TaskId,
         inputs: &Value,
-        request: &str,
+        (request, start): (&str, &Ruling),
     ) -> Result<Option<(Decision, Vec<StepIndex>)>, DriveError> {
         let approved_ms = self.clock.now_ms();
         let sending = Sending { task, inputs, request, approved_ms };
@@ -61,14 +61,15 @@ impl Driver {
         if decision.is_allowed() {
             return Ok(Some((decision, self.state.broken_guards(task.step))));
         }
-        match decision.wanted_approvals() {
+        let then = match decision.wanted_approvals() {
             Some(approvals) => {
                 let failure = denial(&decision);
-                let want = Command::WantApprovals { task, approvals, failure };
-                self.act_on_this(ruled(task, decision, Some(want))).await?;
+                Command::WantApprovals { task, approvals, failure }
             }
-            None => self.deny(task, decision).await?,
-        }
+            None => Command::Fail { task, failure: denial(&decision), spent: Amount::ZERO },
+        };
+        let rulings = vec![start.clone(), about(task, decision)];
+        self.act_on_this(Command::Ruled { rulings, then: Some(Box::new(then)) }).await?;
         Ok(None)
     }
 
