@@ -130,8 +130,9 @@ async fn policy_sees_what_failed_and_may_let_it_pass() {
 async fn what_may_have_been_sent_is_asked_about_again() {
     for (far_side, heard, status) in [
         (FarSide::Idempotent, true, RunStatus::Parked),
-        (FarSide::Conditional, true, RunStatus::Succeeded),
-        (FarSide::Conditional, false, RunStatus::Failed),
+        (FarSide::Conditional, true, RunStatus::Parked),
+        (FarSide::Queryable { window_ms: 60_000 }, true, RunStatus::Succeeded),
+        (FarSide::Queryable { window_ms: 60_000 }, false, RunStatus::Failed),
     ] {
         // The first answer is yes; the policies of the next day say no.
         let asked = Mutex::new(0);
