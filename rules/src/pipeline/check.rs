@@ -188,13 +188,8 @@ impl Check<'_> {
     /// What can never come about before everything has ended.
     fn in_flow(&mut self, step: &Step) {
         let Some(condition) = &step.condition else { return };
-        let mut asks = None;
-        condition.walk(&mut |part| {
-            if matches!(part.kind, ExprKind::Call(Function::Cancelled, _)) {
-                asks = asks.or(Some(part.span));
-            }
-        });
-        if let Some(span) = asks {
+        let asks = condition.outcomes();
+        if let Some((_, span)) = asks.into_iter().find(|(of, _)| *of == Function::Cancelled) {
             let message = "`cancelled()` never holds here: nothing begins once a run is cancelled";
             self.report
                 .warning(Code::PipelineExpression, span, message)

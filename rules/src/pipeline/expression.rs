@@ -120,6 +120,18 @@ impl Expr {
         }
     }
 
+    /// Its calls of functions that ask how the run goes so far: each with its place.
+    pub fn outcomes(&self) -> Vec<(Function, Span)> {
+        let mut found = Vec::new();
+        self.walk(&mut |part| match part.kind {
+            ExprKind::Call(function, _) if function.is_outcome() => {
+                found.push((function, part.span));
+            }
+            _ => {}
+        });
+        found
+    }
+
     /// The steps that it names, each with the place of the name.
     pub fn steps(&self) -> Vec<&Spanned<String>> {
         let mut found = Vec::new();
@@ -289,6 +301,11 @@ named! {
 }
 
 impl Function {
+    /// Whether it asks how the run goes so far.
+    pub fn is_outcome(self) -> bool {
+        matches!(self, Self::Success | Self::Failure | Self::Cancelled | Self::Always)
+    }
+
     /// How many arguments it takes, at least and at most.
     pub(crate) fn arity(self) -> (usize, usize) {
         match self {

@@ -85,6 +85,13 @@ impl Reader<'_> {
         let with = fields.get("with").map(|node| self.pairs(node, "`with`")).unwrap_or_default();
         let needs = fields.get("needs").map(|node| self.texts(node, "a step of `needs`"));
         let condition = fields.get("if").and_then(|node| self.condition(node, "`if`"));
+        // Steps say for themselves whether they run after a failure, and most by saying nothing.
+        for (function, span) in condition.iter().flat_map(Expr::outcomes) {
+            let name = function.as_str();
+            let message = format!("`{name}()` cannot be asked for all steps of an include");
+            self.error(Code::PipelineExpression, span, message)
+                .hint("write it in the `if` of the steps that are meant, in the included file");
+        }
         let id = id?;
         if path.is_none() {
             self.report.unread.insert(id.value.clone());

@@ -258,3 +258,31 @@ fn an_include_shares_its_name_with_nothing() {
     check(&format!("{include}{gate}"), &[&twice("4:9", "3:9", "x")]);
     check(&format!("{include}- {{ id: x, include: ship.yaml }}\n"), &[&twice("4:9", "3:9", "x")]);
 }
+
+#[test]
+fn an_include_says_nothing_of_failures_for_its_steps() {
+    let inner = "name: i\nsteps:\n- { id: a, uses: test, with: { targets: [x] } }\n\
+                 - { id: b, uses: notify.webhook, with: { url: \"https://a/\" } }\n";
+    for (condition, name, column) in [
+        ("always()", "always", 34),
+        ("git.tag == '' || failure()", "failure", 51),
+        ("success()", "success", 34),
+        ("!cancelled()", "cancelled", 35),
+    ] {
+        let text =
+            format!("name: p\nsteps:\n- {{ id: x, include: i.yaml, if: \"{condition}\" }}\n");
+        let checked = with_files(&[("i.yaml", inner)], &text);
+        let expect = format!(
+            "3:{column} MAE0608 `{name}()` cannot be asked for all steps of an include | write it in the \
+             `if` of the steps that are meant, in the included file"
+        );
+        assert_eq!(told(&checked).first(), Some(&expect));
+        assert!(checked.pipeline.is_none());
+    }
+    // What its steps ask for themselves they ask within the condition of the include.
+    let inner = inner.replace("targets: [x] }", "targets: [x] }, if: always()");
+    let text = "name: p\nsteps:\n- { id: x, include: i.yaml, if: \"git.tag == ''\" }\n";
+    let pipeline = with_files(&[("i.yaml", &inner)], text).pipeline.expect("no errors");
+    let asked = |at: usize| pipeline.steps()[at].condition.as_ref().map(|c| c.outcomes().len());
+    assert_eq!((asked(0), asked(1)), (Some(1), Some(0)));
+}
