@@ -23,6 +23,7 @@ pub mod expression;
 mod instances;
 mod limits;
 mod mask;
+mod names;
 mod order;
 mod params;
 mod read;
@@ -205,8 +206,9 @@ pub fn load(name: &str, text: &str, includes: &Includes<'_>, defaults: &Defaults
     let read::Loader { sources, mut report, .. } = loader;
     let pipeline = template.and_then(|mut template| {
         let missing = complete::complete(&mut template, defaults, &mut report);
-        let found = order::order(&mut template, &mut report);
-        check::check(&template, &sources, &mut report);
+        let names = names::Names::of(&template, &report);
+        let found = order::order(&mut template, &names, &mut report);
+        check::check(&template, &names, &sources, &mut report);
         order::cycles(&template.steps, &found.edges, &mut report);
         let order::Ordered { edges, bindings } = found;
         let pipeline = Pipeline { template, edges, bindings, missing, sources: sources.clone() };

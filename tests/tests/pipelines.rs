@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../../docs/examples/intelgraph-build.pipeline.yaml");
 
-/// Three slips that a machine can mend, and one that it cannot.
+/// Three slips that a machine can mend, and two that it cannot.
 const WRONG: &str = "name: wrong
 steps:
   - id: pages
@@ -146,15 +146,15 @@ fn fix_mends_what_it_can_and_leaves_the_rest() {
     let run = ws.run(&["template", "lint", "--fix"]);
     assert_eq!(
         (run.code, run.stderr.as_str()),
-        (1, "mended wrong.pipeline.yaml\n1 pipeline: 1 error, 0 warnings\n")
+        (1, "mended wrong.pipeline.yaml\n1 pipeline: 2 errors, 0 warnings\n")
     );
     let expect = WRONG
         .replace("web.scrap\n", "web.scrape\n")
         .replace("urls: https://docs.example.com/,", "urls: [https://docs.example.com/],")
-        .replace("headles ", "headless ")
-        .replace("steps.page.", "steps.pages.");
+        .replace("headles ", "headless ");
     assert_eq!(ws.read("wrong.pipeline.yaml"), expect);
-    ws.write("wrong.pipeline.yaml", expect.replace("until: true", "until: true\n    max: 3"));
+    let ours = expect.replace("steps.page.", "steps.pages.");
+    ws.write("wrong.pipeline.yaml", ours.replace("until: true", "until: true\n    max: 3"));
     assert_eq!(ws.run(&["template", "lint", "--fix"]).code, 0);
 }
 

@@ -12,6 +12,7 @@ use maestro_core::quantity;
 
 use super::definitions::{FieldDefinition, FieldKind, GATE, StepDefinition};
 use super::expression::{Environment, Expr, ExprKind, Function, Loop, Root, Type, Value, type_of};
+use super::names::Names;
 use super::read::meant_boolean;
 use super::report::Report;
 use super::source::{Sources, Span};
@@ -69,11 +70,11 @@ fn record_of(step: &Step) -> Type {
 }
 
 /// Reports everything that is wrong with what steps say.
-pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report) {
+pub(crate) fn check(template: &Template, names: &Names, sources: &Sources, report: &mut Report) {
     let world = World::of(template, report);
     whole::duplicates(template, report);
     whole::bounds(template, report);
-    let mut check = Check { world: &world, sources, report };
+    let mut check = Check { world: &world, names, sources, report };
     check.top(template);
     for step in &template.steps {
         if check.report.is_full() {
@@ -92,6 +93,7 @@ pub(crate) fn check(template: &Template, sources: &Sources, report: &mut Report)
 
 struct Check<'a> {
     world: &'a World,
+    names: &'a Names,
     sources: &'a Sources,
     report: &'a mut Report,
 }
@@ -105,7 +107,8 @@ impl Check<'_> {
         no_steps: Option<&'static str>,
     ) -> Type {
         let World { params, steps, roots } = self.world;
-        let env = Environment { params, steps, roots, repeated, outcome, no_steps };
+        let names = self.names;
+        let env = Environment { params, steps, names, roots, repeated, outcome, no_steps };
         type_of(expr, &env, self.report)
     }
 
@@ -390,9 +393,10 @@ impl Check<'_> {
 
     /// The type of a part whose errors were told with the whole.
     fn quietly(&mut self, part: &Expr) -> Type {
-        let World { params, steps, roots } = self.world;
+        let (World { params, steps, roots }, names) = (self.world, self.names);
         let repeated = &Loop::Items(Type::Any);
-        let env = Environment { params, steps, roots, repeated, outcome: true, no_steps: None };
+        let (outcome, no_steps) = (true, None);
+        let env = Environment { params, steps, names, roots, repeated, outcome, no_steps };
         type_of(part, &env, &mut Report::default())
     }
 

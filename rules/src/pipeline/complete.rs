@@ -49,7 +49,7 @@ fn fill(step: &mut Step, defaults: &Defaults, missing: &mut Vec<Missing>, report
     for field in left_out(step) {
         match field.presence {
             Presence::Project(key) => match defaults.get(key) {
-                Some(value) => put(step, field.name, value.clone()),
+                Some(value) => put(step, field.name, value.clone(), report),
                 None => unknown.push((field.name, key)),
             },
             Presence::Required => {
@@ -59,7 +59,7 @@ fn fill(step: &mut Step, defaults: &Defaults, missing: &mut Vec<Missing>, report
             }
             Presence::Default(json) => {
                 let value = serde_json::from_str(json).unwrap_or(Value::Null);
-                put(step, field.name, value);
+                put(step, field.name, value, report);
             }
             Presence::Optional
             | Presence::ProjectIfAny(_)
@@ -73,7 +73,7 @@ fn fill(step: &mut Step, defaults: &Defaults, missing: &mut Vec<Missing>, report
         if let Presence::ProjectIfAny(key) = field.presence
             && let Some(value) = defaults.get(key).filter(|_| !excluded())
         {
-            put(step, field.name, value.clone());
+            put(step, field.name, value.clone(), report);
         }
     }
     ruled(step, &holding, &mut unknown, report);
@@ -126,8 +126,9 @@ fn ruled(
     }
 }
 
-fn put(step: &mut Step, field: &str, value: Value) {
+fn put(step: &mut Step, field: &str, value: Value, report: &mut Report) {
     let span = step.id.span;
+    report.shared.insert(span);
     step.with.push((Spanned::new(field.to_owned(), span), Expr::literal(value, span)));
 }
 

@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use super::document::{self, Kind, Node};
+use super::document::{self, Kind, Node, Style};
 use super::expression::{Expr, ExprKind, Place, Root, Value, bare};
 use super::read::Reader;
 use super::report::{Finding, Report};
@@ -142,7 +142,7 @@ impl Import<'_> {
                 _ => self.reader.money(node, own),
             };
             if read.is_some() {
-                parts.push(format!("{own}: {}", self.reader.sources.text(node.span)));
+                parts.push(format!("{own}: {}", written(node)));
             }
         }
         if !parts.is_empty() {
@@ -180,8 +180,7 @@ impl Import<'_> {
                 "when" | "if" => self.condition(node),
                 "timeout" | "timeout_seconds" => {
                     if self.reader.duration(node, "`timeout`").is_some() {
-                        let text = self.reader.sources.text(node.span).to_owned();
-                        self.out.push_str(&format!("    timeout: {text}\n"));
+                        self.out.push_str(&format!("    timeout: {}\n", written(node)));
                     }
                 }
                 "continue_on_error" | "allow_failure" => {
@@ -327,6 +326,15 @@ fn identifier(text: &str) -> String {
     }
 }
 
+/// A number or time as a file can say it; where an alias stands, what it means.
+fn written(node: &Node) -> String {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar.style == Style::Plain => scalar.text.clone(),
+        Kind::Scalar(scalar) => quoted(&scalar.text),
+        Kind::Sequence(_) | Kind::Mapping(_) => String::new(),
+    }
+}
+
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -385,6 +393,15 @@ mod tests {
         check("\"event in ['push', 'pull_request']\"", "if: \"event.name in ['push', 'pr']\"");
         // What is no event stays as it is.
         check("\"branch == 'pull_request'\"", "if: \"git.branch == 'pull_request'\"");
+    }
+
+    #[test]
+    fn an_alias_is_translated_as_what_it_means() {
+        let theirs = "x: &t 15m\ny: &m \"2.5\"\nsteps:\n- { id: a, run: b, timeout: *t }\nbudgets: { \
+                      hard_cap_usd: *m }\n";
+        let ours = import("p.yaml", theirs, "ci").text.expect("it has steps");
+        assert!(ours.contains("budget: { usd: \"2.5\" }\n"), "{ours}");
+        assert!(ours.ends_with("    timeout: 15m\n"), "{ours}");
     }
 
     #[test]

@@ -334,9 +334,9 @@ impl<'a> Build<'a> {
         let named = &self.anchors.get(&anchor)?.0;
         let kind = named.kind.clone();
         if self.aliased.insert(anchor) {
-            report.shared.push(named.span);
+            report.shared.insert(named.span);
         }
-        report.shared.push(span);
+        report.shared.insert(span);
         self.finished(Node { span, kind }, 0, size, report)
     }
 

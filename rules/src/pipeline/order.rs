@@ -28,6 +28,7 @@ use self::flow::Flow;
 use super::complete::left_out;
 use super::definitions::{Artifact, FieldDefinition, Presence};
 use super::expression::{Expr, ExprKind, Root, Value, named};
+use super::names::Names;
 use super::report::Report;
 use super::source::{Span, Spanned};
 use super::template::{Repeat, Step, Template};
@@ -55,9 +56,9 @@ pub(crate) struct Ordered {
 }
 
 /// Finds the edges between steps, and binds what they leave out.
-pub(crate) fn order(template: &mut Template, report: &mut Report) -> Ordered {
+pub(crate) fn order(template: &mut Template, names: &Names, report: &mut Report) -> Ordered {
     let Template { steps, includes, .. } = template;
-    let mut edges = Flow::new(steps, includes).edges(report);
+    let mut edges = Flow::new(steps, includes, names).edges(report);
     let mut bindings = Vec::new();
     let mut makers: HashMap<Artifact, Vec<(StepId, &'static str)>> = HashMap::new();
     for at in 0..steps.len() {

@@ -3,10 +3,11 @@
 //! Reading goes on after an error, so that all errors of a file are told at once. What could not
 //! be read is left out of the model, which is therefore never handed out along with errors.
 //!
-//! Of each severity so many are told, and no more are described: notes never take the place of an
-//! error, and only errors make it useless to look for more.
+//! Each place and sentence is told once. Of each severity so many are told, and no more are
+//! described: notes never take the place of an error, and only errors make it useless to look for
+//! more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -115,24 +116,45 @@ pub(crate) struct Report {
     drafts: Vec<Draft>,
     /// The last finding that is not told.
     spare: Option<Draft>,
-    errors: usize,
-    warnings: usize,
-    notes: usize,
+    /// What was told, and where.
+    said: HashSet<(Span, String)>,
+    errors: Tally,
+    warnings: Tally,
+    notes: Tally,
     /// Names of steps that could not be read: others may name them without a further error.
     pub(crate) unread: BTreeSet<String>,
-    /// Places that stand for others as well, by an alias: what mends one may spoil the other.
-    pub(crate) shared: Vec<Span>,
+    /// Places that stand for others as well, by an alias, an include or a default: what mends one
+    /// may spoil the other, or belongs elsewhere.
+    pub(crate) shared: BTreeSet<Span>,
+}
+
+/// How many findings there are of one severity.
+#[derive(Default)]
+struct Tally {
+    /// Every time that one was found.
+    found: usize,
+    told: usize,
+    /// Whether there are others than those that are told.
+    more: bool,
 }
 
 impl Report {
     fn push(&mut self, code: Code, severity: Severity, span: Span, message: String) -> &mut Draft {
-        let count = match severity {
+        let tally = match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
             Severity::Info => &mut self.notes,
         };
-        *count += 1;
-        let untold = *count > FINDINGS_MAX;
+        tally.found += 1;
+        let sentence = (span, message.clone());
+        let again = self.said.contains(&sentence);
+        let untold = again || tally.told == FINDINGS_MAX;
+        if untold {
+            tally.more |= !again;
+        } else {
+            tally.told += 1;
+            self.said.insert(sentence);
+        }
         let error = RuleError::new(code, message);
         let draft = Draft { error, severity, span, related: Vec::new(), fix: None, untold };
         if untold {
@@ -169,25 +191,24 @@ impl Report {
         self.push(code, Severity::Info, span, message.into())
     }
 
-    /// How many errors there are.
+    /// How many errors were found, those among them that were found before.
     pub(crate) fn errors(&self) -> usize {
-        self.errors
+        self.errors.found
     }
 
     /// Whether it is useless to look for more: there are more errors than are told.
     pub(crate) fn is_full(&self) -> bool {
-        self.errors > FINDINGS_MAX
+        self.errors.more
     }
 
-    /// Findings in the order of their places; each place and sentence once.
+    /// Findings in the order of their places.
     pub(crate) fn finish(mut self, sources: &Sources) -> Vec<Finding> {
         self.drafts.sort_by_key(|draft| (draft.span, draft.error.code));
-        self.drafts.dedup_by(|a, b| a.span == b.span && a.error.message == b.error.message);
         let shared = &self.shared;
         let mut findings: Vec<Finding> =
             self.drafts.into_iter().map(|draft| finding(draft, shared, sources)).collect();
-        let counts = [(self.errors, "errors"), (self.warnings, "warnings"), (self.notes, "notes")];
-        for (_, what) in counts.into_iter().filter(|(count, _)| *count > FINDINGS_MAX) {
+        let tallies = [(self.errors, "errors"), (self.warnings, "warnings"), (self.notes, "notes")];
+        for (_, what) in tallies.into_iter().filter(|(tally, _)| tally.more) {
             let hint = format!("there are further {what}; {FINDINGS_MAX} are shown");
             findings
                 .last_mut()
@@ -198,7 +219,7 @@ impl Report {
     }
 }
 
-fn finding(draft: Draft, shared: &[Span], sources: &Sources) -> Finding {
+fn finding(draft: Draft, shared: &BTreeSet<Span>, sources: &Sources) -> Finding {
     let Draft { error, severity, span, related, fix, untold: _ } = draft;
     let mut diagnostic = Diagnostic::in_line(error, sources.location(span), sources.line_of(span));
     diagnostic.severity = severity;

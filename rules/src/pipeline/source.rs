@@ -100,8 +100,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Adds a file and tells its number.
+    /// Adds a file and tells its number; one that is there already keeps it.
     pub(crate) fn add(&mut self, source: Source) -> u16 {
+        let is_it = |one: &Source| one.name == source.name && one.text == source.text;
+        if let Some(at) = self.files.iter().position(is_it) {
+            return u16::try_from(at).unwrap_or(u16::MAX);
+        }
         self.files.push(source);
         u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX)
     }
@@ -109,10 +113,6 @@ impl Sources {
     /// A file by its number.
     pub fn file(&self, file: u16) -> Option<&Source> {
         self.files.get(usize::from(file))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.files.len()
     }
 
     /// The text of a place.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Expr, ExprKind, Function, Operator, Root, Type, Value};
 use crate::error::Code;
+use crate::pipeline::names::Names;
 use crate::pipeline::report::{Draft, Report};
 use crate::pipeline::source::{Span, Spanned};
 use crate::pipeline::template::Param;
@@ -27,6 +28,8 @@ pub(crate) struct Environment<'a> {
     /// Each step that may be named, as a record of `status` and `outputs`; others exist but come
     /// later.
     pub(crate) steps: &'a HashMap<String, Type>,
+    /// What there is to say of other steps.
+    pub(crate) names: &'a Names,
     /// Names that are records or anything, whoever runs.
     pub(crate) roots: &'a HashMap<Root, Type>,
     pub(crate) repeated: &'a Loop,
@@ -170,10 +173,7 @@ fn step_type(name: &Spanned<String>, env: &Environment<'_>, report: &mut Report)
     match env.steps.get(&name.value) {
         Some(of) => of.clone(),
         None => {
-            let message = format!("there is no step `{}`", name.value);
-            let known = env.steps.keys().map(String::as_str);
-            let draft = report.error(Code::PipelineReference, name.span, message);
-            draft.suggest(&name.value, name.span, known);
+            env.names.absent(name, report);
             Type::Any
         }
     }
@@ -188,8 +188,9 @@ fn field_type(of: &Type, name: &Spanned<String>, report: &mut Report) -> Type {
             None => {
                 let message = format!("there is no `{}` here", name.value);
                 let known = fields.keys().map(String::as_str);
+                // Another one means something else: only the author knows.
                 let draft = report.error(Code::PipelineReference, name.span, message);
-                draft.suggest(&name.value, name.span, known);
+                draft.resembles(&name.value, known);
                 Type::Any
             }
         },

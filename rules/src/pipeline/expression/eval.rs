@@ -1,9 +1,11 @@
 //! Computes expressions. Pure: the same scope gives the same value.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use globset::Glob;
+use serde_json::Number;
 use thiserror::Error;
 
 use super::{Expr, ExprKind, Function, Operator, Root, Value};
@@ -286,16 +288,34 @@ fn string<'a>(
 /// Numbers are equal by what they count, not by how they are written.
 fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Number(a), Value::Number(b)) => order_of(a, b) == Ordering::Equal,
         (Value::Array(a), Value::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| equal(a, b));
+            a.len() == b.len() && a.iter().all(same)
         }
         _ => left == right,
     }
 }
 
+/// The order of what two numbers count, exactly.
+fn order_of(a: &Number, b: &Number) -> Ordering {
+    // A number with a fraction is smaller than 2^53, where every whole number is a float.
+    let whole = |n: &Number| match n.as_f64() {
+        _ if n.is_i64() => n.as_i64().map(i128::from),
+        _ if n.is_u64() => n.as_u64().map(i128::from),
+        Some(n) if n.fract() == 0.0 && n.abs() < 2f64.powi(120) => Some(n as i128),
+        _ => None,
+    };
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+    }
+}
+
 fn binary(op: Operator, left: &Expr, right: &Expr, scope: &Scope) -> Result<bool, EvalError> {
-    use std::cmp::Ordering;
     let what = op.as_str();
     match op {
         Operator::And => return Ok(truth(what, left, scope)? && truth(what, right, scope)?),
@@ -305,13 +325,7 @@ fn binary(op: Operator, left: &Expr, right: &Expr, scope: &Scope) -> Result<bool
     let (a, b) = (look(left, scope)?, look(right, scope)?);
     let order = || match (&*a, &*b) {
         (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
-        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
-            (Some(x), Some(y)) => Ok(x.cmp(&y)),
-            _ => {
-                let (x, y) = (x.as_f64().unwrap_or(0.0), y.as_f64().unwrap_or(0.0));
-                Ok(x.partial_cmp(&y).unwrap_or(Ordering::Equal))
-            }
-        },
+        (Value::Number(x), Value::Number(y)) => Ok(order_of(x, y)),
         (Value::String(_) | Value::Number(_), _) => {
             Err(wrong(what, "two numbers or two texts", &b, right.span))
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::*;
+use crate::pipeline::names::Names;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources};
 
@@ -57,6 +58,10 @@ fn expressions_have_values() {
     check("params.env == 'x' || params.on", json!(true));
     check("params.n == 3.0", json!(true));
     check("params.n >= -1 && 1.5 < 2", json!(true));
+    // Whole numbers are exact, however large.
+    check("9007199254740993 == 9007199254740992", json!(false));
+    check("9007199254740993 > 9007199254740992.0", json!(true));
+    check("9223372036854775807 < 9223372036854775808.0 && 0.5 < 1", json!(true));
     check("'a' in params.list", json!(true));
     check("'ro' in params.env", json!(true));
     check("'env' in params", json!(true));
@@ -124,10 +129,12 @@ fn check_types(text: &str) -> Result<Type, String> {
     let status = Type::choice(["succeeded", "failed"]);
     let step = Type::record([("status", status), ("outputs", outputs)]);
     let steps = HashMap::from([("scrape".to_owned(), step)]);
+    let names = Names::among(["scrape"]);
     let roots = HashMap::from([(Root::Git, Type::record([("sha", Type::String)]))]);
     let env = Environment {
         params: &params,
         steps: &steps,
+        names: &names,
         roots: &roots,
         repeated: &Loop::None,
         outcome: false,

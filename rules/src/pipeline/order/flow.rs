@@ -9,6 +9,7 @@ use super::{EdgeKind, Edges};
 use crate::error::Code;
 use crate::pipeline::StepId;
 use crate::pipeline::limits::EDGES_MAX;
+use crate::pipeline::names::Names;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::Spanned;
 use crate::pipeline::template::{Included, Repeat, Step};
@@ -39,6 +40,7 @@ struct Section {
 pub(super) struct Flow<'a> {
     steps: &'a [Step],
     includes: &'a [Included],
+    known: &'a Names,
     names: HashMap<&'a str, Named>,
     /// The file, and the includes that the present step belongs to, outermost first.
     sections: Vec<Section>,
@@ -49,7 +51,7 @@ pub(super) struct Flow<'a> {
 }
 
 impl<'a> Flow<'a> {
-    pub(super) fn new(steps: &'a [Step], includes: &'a [Included]) -> Self {
+    pub(super) fn new(steps: &'a [Step], includes: &'a [Included], known: &'a Names) -> Self {
         let includes_named = includes.iter().enumerate().rev();
         let includes_named =
             includes_named.map(|(at, include)| (include.id.value.as_str(), Named::Include(at)));
@@ -60,6 +62,7 @@ impl<'a> Flow<'a> {
         Self {
             steps,
             includes,
+            known,
             names: includes_named.chain(steps_named).collect(),
             sections: vec![all],
             ends: vec![None; includes.len()],
@@ -141,11 +144,7 @@ impl<'a> Flow<'a> {
             },
             None if report.unread.contains(&name.value) || report.is_full() => Vec::new(),
             None => {
-                let message = format!("there is no step `{}`", name.value);
-                let unread: Vec<String> = report.unread.iter().cloned().collect();
-                let known = self.names.keys().copied().chain(unread.iter().map(String::as_str));
-                let draft = report.error(Code::PipelineReference, name.span, message);
-                draft.suggest(&name.value, name.span, known);
+                self.known.absent(name, report);
                 Vec::new()
             }
         }

@@ -17,6 +17,7 @@ use crate::pipeline::expression::{Expr, ExprKind, Operator, Root, Value};
 use crate::pipeline::limits::{
     FILE_BYTES_MAX, INCLUDED_NESTING_MAX, INCLUDES_DEPTH_MAX, INCLUDES_MAX, NODES_MAX, STEPS_MAX,
 };
+use crate::pipeline::names::behind;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources, Span, Spanned};
 use crate::pipeline::template::{Budget, Included, Param, ParamKind, Repeat, Step, Template};
@@ -40,6 +41,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) includes: &'a Includes<'a>,
     /// The files that are being read, outermost first.
     open: Vec<String>,
+    /// How many files were read, each as often as it was included.
+    reads: usize,
     /// Parts of expressions that were copied so far.
     copied: usize,
 }
@@ -50,7 +53,7 @@ type Made = HashMap<String, HashMap<String, Expr>>;
 impl<'a> Loader<'a> {
     pub(crate) fn new(includes: &'a Includes<'a>) -> Self {
         let (sources, report) = (Sources::default(), Report::default());
-        Self { sources, report, includes, open: Vec::new(), copied: 0 }
+        Self { sources, report, includes, open: Vec::new(), reads: 0, copied: 0 }
     }
 
     /// Reads a file; includes are in their places.
@@ -65,6 +68,7 @@ impl<'a> Loader<'a> {
                 .hint("steps that differ in a value only are one, with `foreach` or `matrix`");
             return None;
         }
+        self.reads += 1;
         let source = Source::new(name, text);
         let file = self.sources.add(source.clone());
         let before = self.report.errors();
@@ -145,7 +149,7 @@ impl<'a> Loader<'a> {
         let outside = std::mem::take(&mut self.report.unread);
         let inner = self.load(&path.value, &text);
         let inside = std::mem::replace(&mut self.report.unread, outside);
-        self.report.unread.extend(inside.iter().map(|name| prefixed(&id, name)));
+        self.report.unread.extend(inside.iter().map(|name| behind(&id.value, name)));
         let mut inner = inner?;
         self.unused(&inner, path.span);
         let values = self.arguments(&inner.params, with, &id);
@@ -156,7 +160,7 @@ impl<'a> Loader<'a> {
         let given = values.into_values().filter(|value| matches!(value.kind, ExprKind::Given(..)));
         inner.given.extend(given);
         for step in &mut inner.steps {
-            step.each_name(&mut |name| *name = prefixed(&id, name));
+            step.each_name(&mut |name| *name = behind(&id.value, name));
             if let Some(outer) = &condition {
                 let outer = self.copy(outer, outer.span);
                 step.condition = Some(both(outer, step.condition.take()));
@@ -165,7 +169,7 @@ impl<'a> Loader<'a> {
         for include in &mut inner.includes {
             let needs = include.needs.iter_mut().flatten();
             std::iter::once(&mut include.id).chain(needs).for_each(|name| {
-                name.value = prefixed(&id, &name.value);
+                name.value = behind(&id.value, &name.value);
             });
         }
         Some(inner)
@@ -183,7 +187,7 @@ impl<'a> Loader<'a> {
             let circle = circle.join("` → `");
             return refuse(self, format!("pipelines include each other: `{circle}`"));
         }
-        if self.open.len() >= INCLUDES_DEPTH_MAX || self.sources.len() >= INCLUDES_MAX {
+        if self.open.len() >= INCLUDES_DEPTH_MAX || self.reads >= INCLUDES_MAX {
             let message = format!(
                 "a pipeline includes up to {INCLUDES_MAX} others, {INCLUDES_DEPTH_MAX} deep"
             );
@@ -226,8 +230,14 @@ impl<'a> Loader<'a> {
         for param in params {
             let name = &param.name.value;
             let value = match (with.remove(name), &param.default) {
-                (Some((_, value)), _) => self.given(param, value),
-                (None, Some(default)) => Expr::literal(default.clone(), param.name.span),
+                (Some((_, value)), _) => {
+                    self.report.shared.insert(value.span);
+                    self.given(param, value)
+                }
+                (None, Some(default)) => {
+                    self.report.shared.insert(param.name.span);
+                    Expr::literal(default.clone(), param.name.span)
+                }
                 (None, None) => {
                     let message = format!("the included pipeline needs param `{name}`");
                     self.report
@@ -275,8 +285,10 @@ impl<'a> Loader<'a> {
         id: &Spanned<String>,
         values: &HashMap<String, Expr>,
     ) {
+        let mut named = Vec::new();
         expr.rewrite(&mut |part| match &part.kind {
             ExprKind::Root(Root::Params) => {
+                named.push(part.span);
                 let mut names: Vec<&String> = values.keys().collect();
                 names.sort_unstable();
                 let entries = names.into_iter().map(|name| {
@@ -287,16 +299,19 @@ impl<'a> Loader<'a> {
             }
             ExprKind::Field(of, name) => match of.kind {
                 ExprKind::Root(Root::Params) => {
+                    named.push(part.span);
                     values.get(&name.value).map(|value| self.copy(value, part.span))
                 }
                 ExprKind::Root(Root::Steps) => {
-                    let name = Spanned::new(prefixed(id, &name.value), name.span);
+                    let name = Spanned::new(behind(&id.value, &name.value), name.span);
                     Some(Expr { kind: ExprKind::Field(of.clone(), name), span: part.span })
                 }
                 _ => None,
             },
             _ => None,
         });
+        // What stands there is written elsewhere.
+        self.report.shared.extend(named);
         self.bound(expr);
     }
 
@@ -323,6 +338,7 @@ impl<'a> Loader<'a> {
                 self.report.error(Code::PipelineCycle, part.span, message);
                 return Some(Expr::literal(Value::Null, part.span));
             }
+            self.report.shared.insert(part.span);
             let mut copy = self.copy(found, part.span);
             open.push(key);
             self.resolve(&mut copy, made, open);
@@ -388,11 +404,6 @@ fn both(outer: Expr, inner: Option<Expr>) -> Expr {
     let Some(inner) = inner else { return outer };
     let span = outer.span;
     Expr { kind: ExprKind::Binary(Operator::And, Box::new(outer), Box::new(inner)), span }
-}
-
-/// How a name of an included template is seen from outside.
-fn prefixed(id: &Spanned<String>, name: &str) -> String {
-    format!("{}.{name}", id.value)
 }
 
 impl Template {

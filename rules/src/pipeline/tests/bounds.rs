@@ -147,6 +147,24 @@ fn more_errors_than_are_told_are_said_to_be_there() {
 }
 
 #[test]
+fn what_is_found_often_hides_nothing_else() {
+    let inner = "name: i\nsteps:\n- { id: a, uses: filegroup, with: { srcs: [1] } }\n";
+    let many =
+        (0..200).map(|at| format!("- {{ id: s{at}, include: i.yaml }}\n")).collect::<String>();
+    let text = format!(
+        "name: p\nsteps:\n{many}- {{ id: b, uses: test, with: {{ targets: [x] }}, needs: [c] }}\n"
+    );
+    let checked = load("p.yaml", &text, &|_: &str| Ok(inner.to_owned()), &defaults());
+    assert_eq!(
+        told(&checked),
+        [
+            "203:56 MAE0607 there is no step `c` | did you mean `b`?",
+            "3:44 MAE0604 an item of `srcs` of `filegroup` is a text, not `1` | put it into quotes",
+        ]
+    );
+}
+
+#[test]
 fn long_runs_and_wide_flows_are_walked_once() {
     // A million blanks within quotes, and behind an expression.
     let text = format!(

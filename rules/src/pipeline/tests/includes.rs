@@ -137,7 +137,8 @@ fn names_and_values_of_one_file_mean_nothing_in_another() {
     check(
         &group("[\"${{ steps.a.outputs.digest }}\"]"),
         &include(""),
-        "6:55 MAE0607 there is no step `x.a` | did you mean `x.b`?",
+        "6:55 MAE0607 the pipeline that `x` includes has no step `a` | `a` stands in a file that includes \
+         this one, which sees its own steps only; hand in what it makes as a param",
     );
     check(
         &group("[\"${{ params.o }}\"]"),
@@ -285,4 +286,59 @@ fn an_include_says_nothing_of_failures_for_its_steps() {
     let pipeline = with_files(&[("i.yaml", &inner)], text).pipeline.expect("no errors");
     let asked = |at: usize| pipeline.steps()[at].condition.as_ref().map(|c| c.outcomes().len());
     assert_eq!((asked(0), asked(1)), (Some(1), Some(0)));
+}
+
+#[test]
+fn a_name_on_the_other_side_of_an_include_is_told_to_be_there() {
+    let inner = "name: i\nsteps:\n- { id: build, uses: filegroup, with: { srcs: [a] } }\n\
+                 outputs: { d: \"${{ steps.build.outputs.digest }}\" }\n";
+    let check = |step: &str, expect: &str| {
+        let text =
+            format!("name: p\nsteps:\n- {{ id: x, include: i.yaml }}\n- {{ id: a, {step} }}\n");
+        let checked = with_files(&[("i.yaml", inner)], &text);
+        assert_eq!(told(&checked).join("\n"), expect, "{text}");
+        assert!(checked.findings.iter().all(|found| found.fix.is_none()), "{text}");
+    };
+    let inside = "`build` stands in the pipeline that `x` includes; declare what it makes in `outputs` \
+                  there, and take `steps.x.outputs.…`";
+    check(
+        "uses: test, with: { targets: [x] }, if: \"steps.build.status == 'failed'\"",
+        &format!("4:59 MAE0607 there is no step `build` | {inside}"),
+    );
+    check(
+        "uses: test, with: { targets: [x] }, needs: [build]",
+        &format!("4:56 MAE0607 there is no step `build` | {inside}"),
+    );
+    check(
+        "uses: test, with: { targets: [x] }, if: \"steps.x.status == 'failed'\"",
+        "4:59 MAE0607 there is no step `x` | `x` is an include, of which others see what it declares: \
+         `steps.x.outputs.…`",
+    );
+    check(
+        "uses: test, with: { targets: [x] }, needs: [x.biuld]",
+        "4:56 MAE0607 the pipeline that `x` includes has no step `biuld` | did you mean `build`?",
+    );
+    check("uses: test, with: { targets: [x] }, needs: [x.build]", "");
+}
+
+#[test]
+fn what_came_through_an_include_is_mended_by_nobody_but_its_author() {
+    let inner = "name: i\nparams:\n  t: { type: int, default: 3 }\n  m: { type: string, default: x }\n\
+                 steps:\n- { id: a, uses: genrule, with: { outs: [x], cmd: \"${{ params.t }}\" } }\n\
+                 - { id: b, uses: web.scrape, with: { urls: [\"https://a/\"], mode: \"${{ params.m }}\", \
+                 respect_robots: yes } }\noutputs: { t: \"${{ params.t }}\" }\n";
+    let text = "name: p\nsteps:\n- { id: x, include: i.yaml, with: { t: 7, m: headles } }\n\
+                - { id: y, include: i.yaml }\n\
+                - { id: z, uses: genrule, with: { outs: [x], cmd: \"${{ steps.x.outputs.t }}\" } }\n";
+    let checked = with_files(&[("i.yaml", inner)], text);
+    let fixes = checked.findings.iter().filter_map(|found| found.fix.as_ref());
+    let fixes: Vec<_> = fixes.map(|fix| (&*fix.file, &*fix.text)).collect();
+    // The step of the file that is included twice says `yes` once.
+    assert_eq!(fixes, [("i.yaml", "true")]);
+    assert_eq!(checked.findings.len(), 6, "{:?}", told(&checked));
+    // A default of the project does not stand where its step has its name.
+    let wrong = Defaults::from([("llm.model".to_owned(), 3.into())]);
+    let text = "name: p\nsteps:\n- { id: a, uses: llm.generate, with: { prompt: x } }\n";
+    let checked = load("p.yaml", text, &nothing, &wrong);
+    assert!(checked.has_errors() && checked.findings.iter().all(|found| found.fix.is_none()));
 }
