@@ -13,6 +13,7 @@ mod check;
 mod eval;
 mod lexer;
 mod parse;
+mod room;
 mod typing;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::template::Param;
 pub(crate) use check::{Environment, Loop, type_of};
 pub use eval::{EvalError, Outcome, Scope, eval};
 pub(crate) use parse::{Place, bare, interpolated};
+pub(crate) use room::Room;
 pub use typing::Type;
 
 /// A value at run time: JSON.

@@ -1,7 +1,10 @@
 //! The instances of a step that repeats, and what its outputs are taken from.
 
-use super::expression::{EvalError, Scope, Value, eval};
+use std::collections::HashMap;
+
+use super::expression::{EvalError, Expr, Room, Scope, Value, eval};
 use super::limits::ROUNDS_MAX;
+use super::source::{Span, Spanned};
 use super::template::{Output, PathSegment, Repeat};
 
 /// What one instance of a step sees besides the rest of its scope.
@@ -42,56 +45,106 @@ impl Repeat {
                 Ok(numbered(found, true))
             }
             Self::Matrix { axes, exclude, include, .. } => {
-                let mut found = vec![serde_json::Map::new()];
-                for (name, values) in axes {
-                    let values_here = list("an axis", values, scope)?;
-                    let count = (found.len() as u64).saturating_mul(values_here.len() as u64);
-                    if count > ROUNDS_MAX {
-                        return Err(EvalError::TooMany {
-                            count,
-                            max: ROUNDS_MAX,
-                            span: values.span,
-                        });
-                    }
-                    let with = |base: &serde_json::Map<String, Value>, value: &Value| {
-                        let mut one = base.clone();
-                        one.insert(name.value.clone(), value.clone());
-                        one
-                    };
-                    found = found
-                        .iter()
-                        .flat_map(|base| values_here.iter().map(move |value| with(base, value)))
-                        .collect();
-                }
-                for hole in exclude {
-                    let hole = eval(hole, scope)?;
-                    found.retain(|one| !fits(one, &hole));
-                }
-                let mut all: Vec<Value> = found.into_iter().map(Value::Object).collect();
-                for more in include {
-                    all.push(eval(more, scope)?);
-                }
+                let all = combinations(axes, exclude, include, scope)?;
                 Ok(numbered(all, false))
             }
         }
     }
 }
 
-fn list(
-    what: &'static str,
-    expr: &super::expression::Expr,
-    scope: &Scope,
-) -> Result<Vec<Value>, EvalError> {
+fn list(what: &'static str, expr: &Expr, scope: &Scope) -> Result<Vec<Value>, EvalError> {
     match eval(expr, scope)? {
         Value::Array(items) => Ok(items),
         other => Err(EvalError::mismatch(what, "a list", &other, expr.span)),
     }
 }
 
-/// Whether a combination has all values that the other one names.
-fn fits(one: &serde_json::Map<String, Value>, hole: &Value) -> bool {
-    let entries = hole.as_object();
-    entries.is_some_and(|entries| entries.iter().all(|(key, value)| one.get(key) == Some(value)))
+/// A name of a matrix with its values.
+struct Axis<'a> {
+    name: &'a str,
+    values: Vec<Value>,
+    /// For each value, the place of the first one like it.
+    firsts: Vec<usize>,
+    /// The places of values by their JSON.
+    places: HashMap<String, usize>,
+}
+
+impl<'a> Axis<'a> {
+    fn new(name: &'a str, values: Vec<Value>) -> Self {
+        let mut places = HashMap::new();
+        let first = |(at, value): (usize, &Value)| *places.entry(value.to_string()).or_insert(at);
+        let firsts = values.iter().enumerate().map(first).collect();
+        Self { name, values, firsts, places }
+    }
+}
+
+/// All combinations of the values of some axes, the last axis fastest, without those that are
+/// excluded, and then those that are included.
+///
+/// Values are compared once; what is left for each combination are numbers.
+fn combinations(
+    axes: &[(Spanned<String>, Expr)],
+    exclude: &[Expr],
+    include: &[Expr],
+    scope: &Scope,
+) -> Result<Vec<Value>, EvalError> {
+    let span = axes.first().map_or(Span::default(), |(_, values)| values.span);
+    let (mut found, mut count) = (Vec::new(), 1u64);
+    for (name, values) in axes {
+        let axis = Axis::new(&name.value, list("an axis", values, scope)?);
+        count = count.saturating_mul(axis.values.len() as u64);
+        if count > ROUNDS_MAX {
+            return Err(EvalError::TooMany { count, max: ROUNDS_MAX, span: values.span });
+        }
+        found.push(axis);
+    }
+    let axes = found;
+    let mut holes = Vec::new();
+    for hole in exclude {
+        holes.extend(places(&axes, &eval(hole, scope)?));
+    }
+    let (mut all, mut room) = (Vec::new(), Room::default());
+    let mut at = vec![0; axes.len()];
+    for _ in 0..count {
+        let is_hole = |hole: &Vec<(usize, usize)>| {
+            hole.iter().all(|(axis, place)| axes[*axis].firsts[at[*axis]] == *place)
+        };
+        if !holes.iter().any(is_hole) {
+            let values = axes.iter().zip(&at);
+            let one = values.map(|(axis, at)| (axis.name.to_owned(), axis.values[*at].clone()));
+            let one = Value::Object(one.collect());
+            room.take(&one, span)?;
+            all.push(one);
+        }
+        advance(&mut at, &axes);
+    }
+    for more in include {
+        let one = eval(more, scope)?;
+        room.take(&one, more.span)?;
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// The places of the values that a combination names, each with the number of its axis; none where
+/// an axis has no such value, so that nothing is left out.
+fn places(axes: &[Axis<'_>], hole: &Value) -> Option<Vec<(usize, usize)>> {
+    let place = |(name, value): (&String, &Value)| {
+        let axis = axes.iter().position(|axis| axis.name == name)?;
+        Some((axis, *axes.get(axis)?.places.get(&value.to_string())?))
+    };
+    hole.as_object()?.iter().map(place).collect()
+}
+
+/// Goes to the next combination.
+fn advance(at: &mut [usize], axes: &[Axis<'_>]) {
+    for (place, axis) in at.iter_mut().zip(axes).rev() {
+        *place += 1;
+        if *place < axis.values.len() {
+            return;
+        }
+        *place = 0;
+    }
 }
 
 impl Output {
@@ -148,6 +201,39 @@ mod tests {
              include: [{ a: 9, b: q }] }",
             Ok(json!([{"a": 2, "b": "x"}, {"a": 2, "b": "z"}, {"a": 9, "b": "q"}])),
         );
+        check(
+            "matrix: { a: [1, 1, 2], b: [x, y], exclude: [{ b: y, a: 1 }, { a: 7 }, { a: '2' }] }",
+            Ok(
+                json!([{"a": 1, "b": "x"}, {"a": 1, "b": "x"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]),
+            ),
+        );
+        check("matrix: { a: [1, 2], b: [], exclude: [{}] }", Ok(json!([])));
+        check("matrix: { a: [1, 2], exclude: [{}] }", Ok(json!([])));
+    }
+
+    #[test]
+    fn a_matrix_takes_time_and_room_that_are_bounded() {
+        let axis = |name: &str, values: Vec<Value>| {
+            let values = Expr::literal(values, Span::default());
+            (Spanned::new(name.to_owned(), Span::default()), values)
+        };
+        let numbers = |count: u64| (0..count).map(Value::from).collect::<Vec<_>>();
+        let told = |axes: &[(Spanned<String>, Expr)], exclude: &[Expr]| {
+            let found = combinations(axes, exclude, &[], &Scope::default());
+            found.map(|all| all.len()).map_err(|error| error.to_string())
+        };
+        // Each leaves one combination out, and is as alike to the others as can be.
+        let start = std::time::Instant::now();
+        let axes = [axis("a", numbers(100)), axis("b", numbers(100))];
+        let exclude = (0..1_000u64).map(|at| json!({"a": 99, "b": at % 100}));
+        let exclude: Vec<Expr> = exclude.map(|hole| Expr::literal(hole, Span::default())).collect();
+        assert_eq!(told(&axes, &exclude), Ok(100 * 99));
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
+        let axes = [axis("a", numbers(1_000)), axis("b", numbers(101))];
+        let many = "there are 101000 of them, and at most 100000 are allowed";
+        assert_eq!(told(&axes, &[]), Err(many.to_owned()));
+        let axes = [axis("a", numbers(1_000)), axis("b", vec!["x".repeat(20_000).into()])];
+        assert_eq!(told(&axes, &[]), Err("the value is larger than 16777216 bytes".to_owned()));
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub(crate) const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
 pub(crate) const EXPRESSION_NESTING_MAX: usize = 64;
 /// Deepest nesting of an expression once values of includes stand in the place of their params.
 pub(crate) const INCLUDED_NESTING_MAX: usize = 4 * EXPRESSION_NESTING_MAX;
-/// Largest value that an expression comes to, in bytes of its JSON.
+/// Largest value that an expression comes to, and most that the instances of a matrix are told
+/// together, in bytes of JSON.
 pub(crate) const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest compiled pattern of `=~`, in bytes.
 pub(crate) const PATTERN_BYTES_MAX: usize = 1024 * 1024;
@@ -28,6 +29,8 @@ pub(crate) const INCLUDES_DEPTH_MAX: usize = 16;
 pub(crate) const INCLUDES_MAX: usize = 256;
 /// Most rounds of a loop, and most instances of a matrix.
 pub(crate) const ROUNDS_MAX: u64 = 100_000;
+/// Most combinations that a matrix leaves out, and most that it adds.
+pub(crate) const COMBINATIONS_MAX: usize = 1_000;
 /// Longest time limit, delay or age, in milliseconds: ten years.
 pub(crate) const DURATION_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1000;
 /// Largest budget, in millionths of a dollar: ten million dollars.

@@ -8,7 +8,7 @@ use globset::Glob;
 use serde_json::Number;
 use thiserror::Error;
 
-use super::{Expr, ExprKind, Function, Operator, Root, Value};
+use super::{Expr, ExprKind, Function, Operator, Room, Root, Value};
 use crate::pipeline::limits::VALUE_BYTES_MAX;
 use crate::pipeline::source::Span;
 
@@ -133,9 +133,16 @@ type Evaluated = Result<Value, EvalError>;
 /// The value of an expression.
 ///
 /// Fails where something is missing that `default(…)` does not catch, and where a value that was
-/// not known at lint has the wrong type.
+/// not known at lint has the wrong type, or is too large.
 pub fn eval(expr: &Expr, scope: &Scope) -> Evaluated {
-    look(expr, scope).map(Cow::into_owned)
+    fitting(expr, scope, &mut Room::default(), expr.span)
+}
+
+/// The value of a part of another one, for which there must be room; errors name the whole.
+fn fitting(part: &Expr, scope: &Scope, room: &mut Room, whole: Span) -> Evaluated {
+    let found = look(part, scope)?;
+    room.take(&found, whole)?;
+    Ok(found.into_owned())
 }
 
 /// The value of an expression, which is not copied where it lies in the scope: a field of a huge
@@ -155,21 +162,26 @@ fn look<'a>(expr: &'a Expr, scope: &'a Scope) -> Result<Cow<'a, Value>, EvalErro
             };
         }
         ExprKind::Text(parts) => {
-            let mut out = String::new();
+            let (mut out, mut room) = (String::new(), Room::default());
             for part in parts {
-                out.push_str(&text_of(&*look(part, scope)?, part.span)?);
-                bounded(out.len(), expr.span)?;
+                let text = text_of(&*look(part, scope)?, part.span)?;
+                room.take_bytes(text.len(), expr.span)?;
+                out.push_str(&text);
             }
             out.into()
         }
         ExprKind::List(items) => {
-            items.iter().map(|item| eval(item, scope)).collect::<Result<_, _>>()?
+            let mut room = Room::default();
+            let items = items.iter().map(|item| fitting(item, scope, &mut room, expr.span));
+            items.collect::<Result<_, _>>()?
         }
-        ExprKind::Map(entries) => entries
-            .iter()
-            .map(|(key, value)| Ok((key.value.clone(), eval(value, scope)?)))
-            .collect::<Result<serde_json::Map<String, Value>, _>>()
-            .map(Value::Object)?,
+        ExprKind::Map(entries) => {
+            let mut room = Room::default();
+            let entries = entries.iter().map(|(key, value)| {
+                Ok((key.value.clone(), fitting(value, scope, &mut room, expr.span)?))
+            });
+            Value::Object(entries.collect::<Result<_, _>>()?)
+        }
         ExprKind::Not(of) => (!truth("`!`", of, scope)?).into(),
         ExprKind::Matches(of, pattern) => pattern.is_match(&string("`=~`", of, scope)?).into(),
         ExprKind::Binary(op, left, right) => binary(*op, left, right, scope)?.into(),
@@ -244,10 +256,6 @@ fn describe(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "a mapping",
     }
-}
-
-fn bounded(bytes: usize, span: Span) -> Result<(), EvalError> {
-    if bytes > VALUE_BYTES_MAX { Err(EvalError::Large { span }) } else { Ok(()) }
 }
 
 /// A value within a text.
@@ -389,16 +397,25 @@ fn call(function: Function, call: &Expr, arguments: &[Expr], scope: &Scope) -> E
             let Value::Array(items) = &*list else {
                 return Err(wrong(name, "a list", &list, argument(0).span));
             };
-            let parts = items.iter().map(|item| text_of(item, argument(0).span));
-            let joined = parts.collect::<Result<Vec<_>, _>>()?.join(&separator);
-            bounded(joined.len(), call.span)?;
-            joined.into()
+            let (mut out, mut room) = (String::new(), Room::default());
+            for (at, item) in items.iter().enumerate() {
+                let text = text_of(item, argument(0).span)?;
+                let before = if at == 0 { "" } else { &*separator };
+                room.take_bytes(before.len() + text.len(), call.span)?;
+                out.extend([before, &text]);
+            }
+            out.into()
         }
-        Function::Default => match eval(argument(0), scope) {
-            Err(EvalError::Missing { .. }) | Ok(Value::Null) => eval(argument(1), scope)?,
-            other => other?,
+        Function::Default => match look(argument(0), scope) {
+            Err(EvalError::Missing { .. }) => look(argument(1), scope)?.into_owned(),
+            Ok(found) if found.is_null() => look(argument(1), scope)?.into_owned(),
+            other => other?.into_owned(),
         },
-        Function::Json => look(argument(0), scope)?.to_string().into(),
+        Function::Json => {
+            let found = look(argument(0), scope)?;
+            Room::default().take(&found, call.span)?;
+            found.to_string().into()
+        }
         Function::FilesChanged => {
             let changed = arguments.iter().map(|glob| changed(name, glob, scope));
             changed.collect::<Result<Vec<_>, _>>()?.contains(&true).into()

@@ -90,6 +90,30 @@ fn expressions_have_values() {
 }
 
 #[test]
+fn values_do_not_outgrow_their_bound() {
+    let mut scope = scope();
+    scope.params =
+        json!({"big": "x".repeat(1 << 20), "many": vec![0; 1 << 20], "q": "\"".repeat(6 << 20)});
+    let check = |text: &str| {
+        let found = eval(&read(text).expect("it is well-formed"), &scope);
+        let told = found.map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(told, Err("the value is larger than 16777216 bytes".to_owned()));
+    };
+    let sixteen = ["params.big"; 16].join(", ");
+    check(&format!("[{sixteen}]"));
+    check(&format!("[[{sixteen}]]"));
+    check(&format!("length([{sixteen}]) == 16"));
+    check(&"${{ params.big }}".repeat(17));
+    // As long as all of them together, over and over.
+    check("join(params.many, params.big)");
+    check("json(json([params.q]))");
+    check("default([params.q, params.q], 1)");
+    let large = Expr::literal(json!({"a": ["x".repeat(1 << 24)]}), Span::default());
+    assert!(matches!(eval(&large, &scope), Err(EvalError::Large { .. })));
+    assert_eq!(eval(&read("length(params.many)").expect("good"), &scope), Ok(json!(1 << 20)));
+}
+
+#[test]
 fn malformed_expressions_are_refused_at_their_column() {
     let check = |text: &str, expect: &str| {
         let told = read(text).expect_err(text);

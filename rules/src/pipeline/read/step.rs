@@ -9,7 +9,7 @@ use crate::error::Code;
 use crate::pipeline::definitions::{ALL, FieldKind, definition};
 use crate::pipeline::document::{Kind, Node};
 use crate::pipeline::expression::{Expr, ExprKind, Root, Value};
-use crate::pipeline::limits::ROUNDS_MAX;
+use crate::pipeline::limits::{COMBINATIONS_MAX, ROUNDS_MAX};
 use crate::pipeline::source::Spanned;
 use crate::pipeline::template::{Repeat, Resources, Step, Uses};
 
@@ -337,6 +337,12 @@ impl Reader<'_> {
 
     fn combinations(&mut self, node: &Node, what: &str) -> Vec<Expr> {
         let mut found = Vec::new();
+        if self.list(node).len() > COMBINATIONS_MAX {
+            let message = format!("{what} of a matrix has up to {COMBINATIONS_MAX} combinations");
+            self.error(Code::PipelineLimit, node.span, message)
+                .hint("an axis can be an expression that comes to the values that are meant");
+            return found;
+        }
         for item in self.list(node) {
             match item.kind {
                 Kind::Mapping(_) => found.extend(self.expr(item)),
