@@ -278,7 +278,7 @@ impl Check<'_> {
 
     fn part_of_text(&mut self, found: &Type, span: Span, what: &str) {
         match found {
-            Type::Secret => {
+            _ if found.holds_secret() => {
                 self.report
                     .error(Code::PipelineSecret, span, format!("{what} cannot be a secret"))
                     .hint("steps see secrets through `secrets`");
@@ -339,7 +339,10 @@ impl Check<'_> {
         for (name, value) in &step.with {
             let found = self.type_of(value, repeated, false, None);
             match definition.field(&name.value) {
-                Some(field) => self.conform(value, &found, field.kind, &place(definition, field)),
+                Some(field) => {
+                    let what = place(definition, field);
+                    self.conform(value, &found, field.kind, repeated, &what);
+                }
                 None => {
                     let message = format!("`{}` has no field `{}`", definition.name, name.value);
                     let draft = self.report.error(Code::PipelineField, name.span, message);
@@ -350,18 +353,26 @@ impl Check<'_> {
     }
 
     /// Checks a value against what a field takes.
-    fn conform(&mut self, value: &Expr, found: &Type, kind: FieldKind, what: &str) {
+    fn conform(
+        &mut self,
+        value: &Expr,
+        found: &Type,
+        kind: FieldKind,
+        repeated: &Loop,
+        what: &str,
+    ) {
         match (&value.kind, kind, found) {
             (ExprKind::List(items), FieldKind::List(of), _) => {
                 for item in items {
-                    let found = self.quietly(item);
-                    self.conform(item, &found, *of, &format!("an item of {what}"));
+                    let found = self.quietly(item, repeated);
+                    self.conform(item, &found, *of, repeated, &format!("an item of {what}"));
                 }
             }
             (ExprKind::Map(entries), FieldKind::Map(of), _) => {
                 for (key, item) in entries {
-                    let found = self.quietly(item);
-                    self.conform(item, &found, *of, &format!("`{}` of {what}", key.value));
+                    let found = self.quietly(item, repeated);
+                    let what = format!("`{}` of {what}", key.value);
+                    self.conform(item, &found, *of, repeated, &what);
                 }
             }
             (ExprKind::List(items), FieldKind::Steps, _) => {
@@ -371,11 +382,13 @@ impl Check<'_> {
                 }
             }
             (ExprKind::Literal(literal), _, _) => self.literal(literal, value.span, kind, what),
-            (_, FieldKind::Any, Type::Secret) => self.part_of_text(found, value.span, what),
+            (_, FieldKind::Any, _) if found.holds_secret() => {
+                self.part_of_text(found, value.span, what);
+            }
             (_, FieldKind::Any, _) => {}
             (_, FieldKind::Duration, of) if of.is_text() || of.is_number() || *of == Type::Any => {}
             // Files are artifacts as well, all of them together.
-            (_, FieldKind::Artifact, Type::List(_)) => {}
+            (_, FieldKind::Artifact, Type::List(_)) if !found.holds_secret() => {}
             (_, FieldKind::Secret, Type::Secret) => {}
             (_, FieldKind::Secret, _) => {
                 let message = format!("{what} is a secret, and this is {found}");
@@ -392,9 +405,8 @@ impl Check<'_> {
     }
 
     /// The type of a part whose errors were told with the whole.
-    fn quietly(&mut self, part: &Expr) -> Type {
+    fn quietly(&mut self, part: &Expr, repeated: &Loop) -> Type {
         let (World { params, steps, roots }, names) = (self.world, self.names);
-        let repeated = &Loop::Items(Type::Any);
         let (outcome, no_steps) = (true, None);
         let env = Environment { params, steps, names, roots, repeated, outcome, no_steps };
         type_of(part, &env, &mut Report::default())

@@ -309,6 +309,41 @@ fn what_cannot_run_is_refused() {
 }
 
 #[test]
+fn secrets_stay_secrets_in_loops_lists_and_fields() {
+    let check = |step: &str, expect: &str| {
+        let text = format!(
+            "name: p\nparams: {{ t: {{ type: secret }}, l: {{ type: list, items: {{ type: secret }} }} \
+             }}\nsteps:\n- {{ id: a, {step} }}\n"
+        );
+        let found = told(&read(&text));
+        let found = found.iter().map(|line| line.split(" | ").next().unwrap_or_default());
+        assert_eq!(found.collect::<Vec<_>>().join("; "), expect, "{text}");
+    };
+    let run =
+        |word: &str| format!("uses: run.command, with: {{ command: [\"${{{{ {word} }}}}\"] }}");
+    let tell =
+        |body: &str| format!("uses: notify.webhook, with: {{ url: \"https://a/\", body: {body} }}");
+    let word = "4:54 MAE0604 an item of `command` of `run.command` is a text, and this is a secret";
+    check(&format!("{}, foreach: \"${{{{ params.l }}}}\", max: 3", run("item")), word);
+    check(&format!("{}, foreach: [\"${{{{ params.t }}}}\"]", run("item")), word);
+    check(
+        &format!("{}, foreach: [\"${{{{ params.t }}}}\", x]", run("item")),
+        &word.replace("a secret", "something with a secret in it"),
+    );
+    check(&format!("{}, matrix: {{ k: [\"${{{{ params.t }}}}\"] }}", run("matrix.k")), word);
+    let body = "MAE0613 `body` of `notify.webhook` cannot be a secret";
+    check(&tell("[\"${{ params.t }}\"]"), &format!("4:67 {body}"));
+    check(&tell("{ a: { b: \"${{ params.t }}\" } }"), &format!("4:67 {body}"));
+    check(&tell("\"${{ params }}\""), &format!("4:72 {body}"));
+    // As a whole it is handed on, also by a loop.
+    check(
+        "uses: notify.webhook, with: { url: \"https://a/\", secret: \"${{ item }}\" }, foreach: \
+         \"${{ params.l }}\", max: 3",
+        "",
+    );
+}
+
+#[test]
 fn steps_after_a_failure_are_complete_and_checked() {
     let step = "- id: a\n  uses: run.command\n  with: { command: [x] }\n";
     let pipeline = good(&format!(

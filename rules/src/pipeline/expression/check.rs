@@ -98,8 +98,9 @@ fn given_type(param: &Param, value: &Expr, env: &Environment<'_>, report: &mut R
     let expected = param.kind.value_type();
     let what = format!("param `{}`", param.name.value);
     match (&expected, &found) {
+        // Names of secrets are texts where they are written out.
+        _ if expected.holds_secret() && value.known().is_some() => {}
         (Type::Secret, Type::Secret) => {}
-        (Type::Secret, _) if matches!(value.kind, ExprKind::Literal(_)) => {}
         (Type::Secret, _) => {
             let message = format!("{what} is the name of a secret, and this is {found}");
             report
@@ -116,9 +117,12 @@ fn mismatch(span: Span, message: String, report: &mut Report) -> &mut Draft {
 }
 
 fn demand(found: &Type, expected: &Type, span: Span, what: &str, report: &mut Report) {
-    if *found == Type::Secret {
+    if found.fits(expected) {
+        return;
+    }
+    if found.holds_secret() && !expected.holds_secret() {
         secret(span, report);
-    } else if !found.fits(expected) {
+    } else {
         mismatch(span, format!("{what} takes {expected}, and this is {found}"), report);
     }
 }
@@ -131,7 +135,7 @@ fn secret(span: Span, report: &mut Report) {
 
 fn text_part(of: &Type, span: Span, report: &mut Report) {
     match of {
-        Type::Secret => secret(span, report),
+        _ if of.holds_secret() => secret(span, report),
         Type::List(_) | Type::Map(_) | Type::Record(_) => {
             mismatch(span, format!("{of} cannot be part of a text"), report)
                 .hint("`json(…)` makes a text of it, `join(…, ', ')` one of a list");
@@ -194,7 +198,7 @@ fn field_type(of: &Type, name: &Spanned<String>, report: &mut Report) -> Type {
                 Type::Any
             }
         },
-        Type::Secret => {
+        Type::Secret | Type::Tainted => {
             secret(name.span, report);
             Type::Any
         }
@@ -216,8 +220,12 @@ fn index_type(of: &Type, at: &Type, span: Span, report: &mut Report) -> Type {
             demand(at, &Type::String, span, "a key", report);
             (**value).clone()
         }
-        Type::Record(_) => {
+        Type::Record(fields) => {
             demand(at, &Type::String, span, "a key", report);
+            Type::common(fields.values().cloned())
+        }
+        Type::Secret | Type::Tainted => {
+            secret(span, report);
             Type::Any
         }
         other => {
@@ -234,8 +242,8 @@ fn binary_type(
     report: &mut Report,
 ) -> Type {
     let sign = format!("`{}`", op.as_str());
-    if *left_type == Type::Secret || *right_type == Type::Secret {
-        secret(if *left_type == Type::Secret { left.span } else { right.span }, report);
+    if left_type.holds_secret() || right_type.holds_secret() {
+        secret(if left_type.holds_secret() { left.span } else { right.span }, report);
         return Type::Bool;
     }
     match op {
@@ -310,8 +318,15 @@ fn call_type(
     env: &Environment<'_>,
     report: &mut Report,
 ) -> Type {
-    let types: Vec<Type> =
-        arguments.iter().map(|argument| type_of(argument, env, report)).collect();
+    let typed = |argument: &Expr| match type_of(argument, env, report) {
+        // No function takes a secret, nor gives one.
+        found if found.holds_secret() => {
+            secret(argument.span, report);
+            Type::Any
+        }
+        found => found,
+    };
+    let types: Vec<Type> = arguments.iter().map(typed).collect();
     let name = format!("`{}`", function.as_str());
     let mut want = |at: usize, expected: Type| {
         if let (Some(found), Some(argument)) = (types.get(at), arguments.get(at)) {
@@ -349,12 +364,7 @@ fn call_type(
             want(1, Type::String);
             Type::String
         }
-        Function::Json => {
-            if types.first() == Some(&Type::Secret) {
-                secret(call.span, report);
-            }
-            Type::String
-        }
+        Function::Json => Type::String,
         Function::Default => default_type(types),
         Function::FilesChanged => {
             (0..arguments.len()).for_each(|at| want(at, Type::String));

@@ -148,6 +148,7 @@ fn check_types(text: &str) -> Result<Type, String> {
         ("n", Type::Int),
         ("list", Type::list(Type::String)),
         ("key", Type::Secret),
+        ("keys", Type::list(Type::Secret)),
     ]);
     let outputs = Type::record([("pages", Type::Int), ("data", Type::Any)]);
     let status = Type::choice(["succeeded", "failed"]);
@@ -207,6 +208,40 @@ fn expressions_have_types() {
         "params.key == 'x'",
         "1 a secret cannot become part of another value: hand it on as a whole: in `secrets`, or in a field that takes a secret",
     );
+}
+
+#[test]
+fn a_secret_is_one_wherever_it_is_put() {
+    let check = |text: &str, expect: &str| {
+        let told = check_types(text).map(|found| found.to_string());
+        let told =
+            told.unwrap_or_else(|told| told.split(':').next().unwrap_or_default().to_owned());
+        assert_eq!(told, expect, "{text}");
+    };
+    let refused = |column: usize| format!("{column} a secret cannot become part of another value");
+    check("params.keys", "a list, each item a secret");
+    check("params.keys[0]", "a secret");
+    check("[params.key, params.keys[1]]", "a list, each item a secret");
+    check("[params.key, 'x']", "a list, each item something with a secret in it");
+    check("[params.key, steps.scrape.outputs.data][0]", "something with a secret in it");
+    check("params[steps.scrape.outputs.data]", "something with a secret in it");
+    for (text, column) in [
+        ("json(params)", 6),
+        ("json([params.key])", 6),
+        ("default(params.key, 'x')", 9),
+        ("default(steps.scrape.outputs.data, params.key)", 36),
+        ("join(params.keys, ',')", 6),
+        ("length(params.keys)", 8),
+        ("contains(params.keys, 'x')", 10),
+        ("'x' in params.keys", 8),
+        ("params.keys == ['x']", 1),
+        ("'${{ params.keys }}'", 6),
+        ("params.keys[0].x", 16),
+        ("params.keys[0][0]", 16),
+        ("params[git.sha].x", 17),
+    ] {
+        check(text, &refused(column));
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub enum Type {
     Choice(Arc<[String]>),
     /// The name of a secret, which can be handed on as a whole and nothing else.
     Secret,
+    /// Something of which a secret may be a part; nothing takes it.
+    Tainted,
     /// A list.
     List(Arc<Type>),
     /// A mapping whose keys are not known.
@@ -66,11 +68,25 @@ impl Type {
         }
     }
 
-    /// The type that all of these have; any, where there is no such.
+    /// The type that all of these have; where there is no such, anything, or what secrets taint.
     pub(crate) fn common(types: impl IntoIterator<Item = Self>) -> Self {
         let mut types = types.into_iter();
         let Some(first) = types.next() else { return Self::Any };
-        types.fold(first, |a, b| if a == b { a } else { Self::Any })
+        types.fold(first, |a, b| match a == b {
+            true => a,
+            false if a.holds_secret() || b.holds_secret() => Self::Tainted,
+            false => Self::Any,
+        })
+    }
+
+    /// Whether it is a secret, or one may be a part of it.
+    pub(crate) fn holds_secret(&self) -> bool {
+        match self {
+            Self::Secret | Self::Tainted => true,
+            Self::List(of) | Self::Map(of) => of.holds_secret(),
+            Self::Record(fields) => fields.values().any(Self::holds_secret),
+            _ => false,
+        }
     }
 
     pub(crate) fn is_text(&self) -> bool {
@@ -85,7 +101,9 @@ impl Type {
     pub fn fits(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Secret, Self::Secret) => true,
-            (Self::Secret, _) | (_, Self::Secret) => false,
+            // Nobody chooses at run time which secret is meant, nor makes a text of one.
+            _ if self.holds_secret() != other.holds_secret() => false,
+            (Self::Secret | Self::Tainted, _) | (_, Self::Secret | Self::Tainted) => false,
             (Self::Any, _) | (_, Self::Any) => true,
             (Self::Int, Self::Number) | (Self::Number, Self::Int) => true,
             (Self::Choice(left), Self::Choice(right)) => left.iter().any(|one| right.contains(one)),
@@ -113,6 +131,7 @@ impl fmt::Display for Type {
             Self::String => f.write_str("a text"),
             Self::Choice(texts) => write!(f, "one of `{}`", texts.join("`, `")),
             Self::Secret => f.write_str("a secret"),
+            Self::Tainted => f.write_str("something with a secret in it"),
             Self::List(of) if **of == Self::Any => f.write_str("a list"),
             Self::List(of) => write!(f, "a list, each item {of}"),
             Self::Map(_) | Self::Record(_) => f.write_str("a mapping"),

@@ -20,7 +20,7 @@ use crate::pipeline::limits::{
 use crate::pipeline::names::behind;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources, Span, Spanned};
-use crate::pipeline::template::{Budget, Included, Param, ParamKind, Repeat, Step, Template};
+use crate::pipeline::template::{Budget, Included, Param, Repeat, Step, Template};
 
 /// A step that stands for those of another file.
 pub(crate) struct Include {
@@ -271,7 +271,7 @@ impl<'a> Loader<'a> {
                     .see(param.name.span, "it is declared here");
             }
             // The name of a secret is a text, and stays one that nothing may be made of.
-            if param.kind != ParamKind::Secret {
+            if !param.kind.value_type().holds_secret() {
                 return value;
             }
         }

@@ -176,7 +176,7 @@ impl Reader<'_> {
     }
 
     fn default(&mut self, kind: &ParamKind, node: &Node, what: &str) -> Option<Value> {
-        if *kind == ParamKind::Secret {
+        if kind.value_type().holds_secret() {
             let message = format!("{what} is a secret, and a default would be for all to read");
             self.error(Code::PipelineSecret, node.span, message)
                 .hint("leave it out; `--param NAME=SECRET` names a stored secret");
