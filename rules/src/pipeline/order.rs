@@ -12,26 +12,24 @@
 //! steps of it that no other of it follows.
 //!
 //! A reference adds edges and never takes one away, so that naming an output cannot slip a
-//! deployment past a gate. Edges of order carry no data. A field that takes an artifact and was
-//! left out is *bound* to the nearest step above that makes one of the right kind: the reference
-//! is put into the field, as if it stood there.
+//! deployment past a gate. Edges of order carry no data. What a step takes and leaves out is found
+//! by [`binding`].
 //!
 //! The edges of effects are not drawn where others already say the same: an effect follows the
 //! steps above that no other step above it follows.
 
+mod binding;
 mod flow;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use self::flow::Flow;
-use super::complete::left_out;
-use super::definitions::{Artifact, FieldDefinition, Presence};
-use super::expression::{Expr, ExprKind, Root, Value, named};
+use super::expression::named;
 use super::names::Names;
 use super::report::Report;
-use super::source::{Span, Spanned};
-use super::template::{Repeat, Step, Template};
+use super::source::Span;
+use super::template::{Step, Template};
 use super::{Binding, Edge, StepId};
 use crate::error::Code;
 
@@ -59,102 +57,8 @@ pub(crate) struct Ordered {
 pub(crate) fn order(template: &mut Template, names: &Names, report: &mut Report) -> Ordered {
     let Template { steps, includes, .. } = template;
     let mut edges = Flow::new(steps, includes, names).edges(report);
-    let mut bindings = Vec::new();
-    let mut makers: HashMap<Artifact, Vec<(StepId, &'static str)>> = HashMap::new();
-    for at in 0..steps.len() {
-        if report.is_full() {
-            break;
-        }
-        for field in left_out(&steps[at]) {
-            let (Presence::Bound(kinds) | Presence::BoundIfAny(kinds)) = field.presence else {
-                continue;
-            };
-            let found = nearest_maker(steps, at, field, kinds, &makers, &mut edges, report);
-            let Some((maker, output)) = found else { continue };
-            let (span, name) = (steps[at].id.span, steps[maker.index()].id.value.clone());
-            steps[at].with.push(reference(field.name, name, output, span));
-            edges.add(maker, StepId::new(at), EdgeKind::Data);
-            bindings.push(Binding { step: StepId::new(at), field: field.name, maker, output });
-        }
-        let step = &steps[at];
-        for output in step.uses.outputs() {
-            if let Some(kind) = output.artifact.filter(|_| makes(step, output.name)) {
-                makers.entry(kind).or_default().push((StepId::new(at), output.name));
-            }
-        }
-    }
+    let bindings = binding::bind(steps, includes, &mut edges, report);
     Ordered { edges: edges.finish(), bindings }
-}
-
-/// Whether a step makes an output at all, as it is written.
-fn makes(step: &Step, output: &str) -> bool {
-    // A bill of materials is made where one is asked for.
-    let asked = step.argument(output).and_then(Expr::known);
-    asked != Some(Value::Bool(false))
-}
-
-/// `steps.NAME.outputs.OUTPUT`, as the value of a field.
-fn reference(field: &str, name: String, output: &str, span: Span) -> (Spanned<String>, Expr) {
-    let expr = |kind| Expr { kind, span };
-    let of = |inner: Expr, name: String| {
-        expr(ExprKind::Field(Box::new(inner), Spanned::new(name, span)))
-    };
-    let step = of(expr(ExprKind::Root(Root::Steps)), name);
-    let value = of(of(step, "outputs".to_owned()), output.to_owned());
-    (Spanned::new(field.to_owned(), span), value)
-}
-
-/// The nearest maker above of one of some kinds.
-fn nearest_maker(
-    steps: &[Step],
-    at: usize,
-    field: &FieldDefinition,
-    kinds: &[Artifact],
-    makers: &HashMap<Artifact, Vec<(StepId, &'static str)>>,
-    edges: &mut Edges,
-    report: &mut Report,
-) -> Option<(StepId, &'static str)> {
-    let step = &steps[at];
-    // The last two of each kind are enough to see whether there is one before all others.
-    let last =
-        |kind: &Artifact| makers.get(kind).into_iter().flat_map(|all| all.iter().rev().take(2));
-    let mut candidates: Vec<(StepId, &'static str)> =
-        kinds.iter().flat_map(last).copied().collect();
-    candidates.sort_by_key(|(maker, _)| *maker);
-    let wanted = || kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join("` or `");
-    let Some((maker, output)) = candidates.last().copied() else {
-        // What could not be read may have made it.
-        if matches!(field.presence, Presence::Bound(_)) && report.unread.is_empty() {
-            let message =
-                format!("`{}` of step `{}` is bound to nothing", field.name, step.id.value);
-            report.error(Code::PipelineBinding, step.id.span, message).hint(format!(
-                "no step above makes a `{}`; name one with `with: {{ {}: … }}`",
-                wanted(),
-                field.name
-            ));
-        }
-        return None;
-    };
-    let name = |id: StepId| steps[id.index()].id.value.as_str();
-    let mend =
-        format!("name one: `{}: ${{{{ steps.{}.outputs.{output} }}}}`", field.name, name(maker));
-    let mut refuse = |why: String, other: StepId| {
-        let message = format!("`{}` of step `{}` is ambiguous: {why}", field.name, step.id.value);
-        report
-            .error(Code::PipelineBinding, step.id.span, message)
-            .see(steps[other.index()].id.span, "one stands here")
-            .hint(mend.clone());
-    };
-    if let Repeat::Each { .. } | Repeat::Matrix { .. } = steps[maker.index()].repeat {
-        refuse(format!("`{}` makes one for each of its instances", name(maker)), maker);
-        return None;
-    }
-    let rival = candidates.iter().rev().map(|(other, _)| *other).find(|other| *other != maker);
-    if let Some(other) = rival.filter(|other| !edges.reaches(*other, maker)) {
-        refuse(format!("`{}` and `{}` are made side by side", name(other), name(maker)), other);
-        return None;
-    }
-    Some((maker, output))
 }
 
 /// Edges while they are found; each pair of steps once.

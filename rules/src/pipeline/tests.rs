@@ -225,7 +225,7 @@ fn pipelines_that_contradict_themselves_are_refused() {
         &[
             "6:15 MAE0604 a step with `secrets` is not pure, and `filegroup` is | what is pure sees nothing but its inputs; take what it needs from a step that downloads, asks or acts",
             "7:9 MAE0602 two steps are called `a` | p.yaml:3:9: the other stands here",
-            "7:9 MAE0610 `sbom` of step `a` is bound to nothing | no step above makes a `bill of materials`; name one with `with: { sbom: … }`",
+            "7:9 MAE0610 `sbom` of step `a` is bound to nothing | no step above it in this file makes a `bill of materials`; name one with `with: { sbom: … }`",
         ],
     );
     check(

@@ -342,3 +342,58 @@ fn what_came_through_an_include_is_mended_by_nobody_but_its_author() {
     let checked = load("p.yaml", text, &nothing, &wrong);
     assert!(checked.has_errors() && checked.findings.iter().all(|found| found.fix.is_none()));
 }
+
+#[test]
+fn a_binding_stays_within_its_file() {
+    let helper = "name: h\nsteps:\n- { id: tool, uses: build.container }\n\
+                  - { id: scan, uses: security.scan }\noutputs: { i: \"${{ steps.tool.outputs.image }}\" }\n";
+    let files =
+        [("h.yaml", helper), ("scan.yaml", "name: s\nsteps:\n- { id: s, uses: security.scan }\n")];
+    let check = |steps: &str, expect: &str| {
+        let checked = with_files(&files, &format!("name: p\nsteps:\n{steps}"));
+        let bound = checked.pipeline.as_ref().map(|pipeline| {
+            let name = |id: StepId| pipeline.steps()[id.index()].id.value.clone();
+            let bound =
+                pipeline.bindings.iter().map(|b| format!("{}={}", name(b.step), name(b.maker)));
+            bound.collect::<Vec<_>>().join(" ")
+        });
+        let found = [told(&checked).join("\n"), bound.unwrap_or_default()].join("");
+        assert_eq!(found, expect, "{steps}");
+    };
+    let app = "- { id: app, uses: build.container }\n";
+    let scan = "- { id: look, uses: security.scan }\n";
+    let within = "a step is bound within its file: what an include makes is taken by its `outputs`, and \
+                  what it works on is given to it by a param";
+    check(&format!("{app}- {{ id: x, include: h.yaml }}\n{scan}"), "x.scan=x.tool look=app");
+    check(
+        &format!("- {{ id: x, include: h.yaml }}\n{scan}"),
+        &format!(
+            "4:9 MAE0610 `subject` of step `look` is bound to nothing | h.yaml:3:9: `x.tool` makes one | no \
+             step above it in this file makes a `image` or `published image` or `files`; name one with `with: {{ subject: \
+             … }}` | {within}"
+        ),
+    );
+    check(
+        &format!(
+            "- {{ id: x, include: h.yaml }}\n{}",
+            scan.replace(".scan", ".scan, with: { subject: \"${{ steps.x.outputs.i }}\" }")
+        ),
+        "x.scan=x.tool",
+    );
+    check(
+        &format!("{app}- {{ id: x, include: scan.yaml }}\n"),
+        &format!(
+            "3:9 MAE0610 `subject` of step `x.s` is bound to nothing | p.yaml:3:9: `app` makes one | no \
+             step above it in this file makes a `image` or `published image` or `files`; name one with `with: {{ subject: \
+             … }}` | {within}"
+        ),
+    );
+    // What need not be there is left out, and that is said.
+    check(
+        "- { id: x, include: h.yaml }\n- { id: go, uses: cd.rollout, with: { env: e } }\n",
+        &format!(
+            "4:9 MAE0610 `subject` of step `go` is bound to nothing | h.yaml:3:9: `x.tool` makes one | \
+             {within}x.scan=x.tool"
+        ),
+    );
+}
