@@ -23,6 +23,7 @@ pub mod policy;
 pub mod quantity;
 pub mod record;
 pub mod run;
+pub mod tenant;
 pub mod wire;
 
 pub use action::{

@@ -104,6 +104,10 @@ pub const RUN_OUTPUTS_BYTES_MAX: usize = 256 * 1024;
 pub const RUN_REOPENS_MAX: u32 = 20;
 /// How often a run may have gone on after its end and still be replayed with others by a filter.
 pub const RUN_BULK_REOPENS_MAX: u32 = 3;
+/// Longest name of a tenant, in bytes.
+pub const TENANT_NAME_BYTES_MAX: usize = 100;
+/// Longest time over which the rate of spending is taken, in minutes.
+pub const BUDGET_RATE_MINUTES_MAX: u32 = 24 * 60;
 /// Largest policy file, in bytes.
 pub const POLICY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest document of data beside policies, in bytes.

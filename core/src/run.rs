@@ -69,7 +69,7 @@ mod turns;
 
 pub use agenda::{Agenda, Work};
 pub use approval::{Approval, ApprovalRequest, GateState, Guarded, Principal};
-pub use budget::{Amount, Cap, Ledger, Spending};
+pub use budget::{Amount, Cap, Ledger, Notice, Spending};
 pub use command::{Command, Refusal};
 pub use decide::{create, decide, request_digest, stale_approval};
 pub use event::{Entry, Event, EventError, Item, Owner, Resolution, Ruling, RunCreated, Success};

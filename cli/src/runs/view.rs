@@ -219,6 +219,7 @@ pub fn line(state: &RunState, entry: &Entry) -> Option<String> {
             name(task)
         ),
         Event::PolicyDecided(ruling) => return refused(state, ruling),
+        Event::BudgetNoticed(notice) => format!("warning: {}", notice.message),
         Event::CancelAsked { by, reason } => format!("cancelled by {by}{}", because(reason)),
         Event::RunEnded { status } => format!("run {}", status.name()),
         Event::RunDismissed { by, reason } => format!("dismissed, by {by}{}", because(reason)),

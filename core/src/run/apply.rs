@@ -131,6 +131,7 @@ impl RunState {
             Event::ApprovalVoided { task, .. } => self.void(*task)?,
             Event::ApprovalsWanted { task, approvals, .. } => self.want(*task, *approvals)?,
             Event::PolicyDecided(_) => {}
+            Event::BudgetNoticed(notice) => self.ledger.tell(notice),
             Event::CancelAsked { by, reason } => {
                 let (by, reason) = (by.clone(), reason.clone());
                 self.cancelled = Some(Cancellation { by, reason, at_ms });

@@ -5,8 +5,10 @@
 //! way. A call whose end nobody saw settles at its reservation, never back to zero.
 //! A call that cost more than it had reserved is an *overrun*: it is counted as it was, and
 //! nothing else is reserved in that scope until a person raises the cap.
+//!
+//! What all runs and builds of a tenant may spend together is [`crate::tenant`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,22 +35,31 @@ impl Amount {
         *self = self.plus(other);
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
         Self {
             usd_micros: self.usd_micros.saturating_add(other.usd_micros),
             tokens: self.tokens.saturating_add(other.tokens),
         }
     }
 
-    fn minus(self, other: Self) -> Self {
+    /// What is left of it.
+    pub fn minus(self, other: Self) -> Self {
         Self {
             usd_micros: self.usd_micros.saturating_sub(other.usd_micros),
             tokens: self.tokens.saturating_sub(other.tokens),
         }
     }
 
-    fn exceeds(self, other: Self) -> bool {
+    /// Whether it is more in money or in tokens.
+    pub fn exceeds(self, other: Self) -> bool {
         self.usd_micros > other.usd_micros || self.tokens > other.tokens
+    }
+
+    /// Whether it passes no hard bound.
+    pub fn is_within(self, cap: Cap) -> bool {
+        let usd_micros = cap.usd_micros.unwrap_or(u64::MAX);
+        !self.exceeds(Self { usd_micros, tokens: cap.tokens.unwrap_or(u64::MAX) })
     }
 }
 
@@ -74,6 +85,12 @@ impl Cap {
     pub fn is_softly_passed(&self, spent: Amount) -> bool {
         self.soft_usd_micros.is_some_and(|cap| spent.usd_micros > cap)
             || self.soft_tokens.is_some_and(|cap| spent.tokens > cap)
+    }
+
+    /// The soft bounds as if they were hard ones.
+    pub(crate) fn softly(&self) -> Self {
+        let (usd_micros, tokens) = (self.soft_usd_micros, self.soft_tokens);
+        Self { usd_micros, tokens, ..Self::default() }
     }
 }
 
@@ -123,24 +140,39 @@ impl Exceeded {
                 "a call of {whose} cost more than it had reserved, which closed its budget"
             );
         }
-        let (mut parts, asked) = (Vec::new(), self.asked);
-        if let Some(cap) = self.cap.usd_micros {
-            parts.push(format!(
-                "{} of {} USD spent, {} reserved, {} asked",
-                usd(settled.usd_micros),
-                usd(cap),
-                usd(reserved.usd_micros),
-                usd(asked.usd_micros)
-            ));
-        }
-        if let Some(cap) = self.cap.tokens {
-            parts.push(format!(
-                "{} of {cap} tokens spent, {} reserved, {} asked",
-                settled.tokens, reserved.tokens, asked.tokens
-            ));
-        }
-        format!("the budget of {whose} leaves no room: {}", parts.join("; "))
+        let room = room_text(self.cap, (settled, reserved), self.asked);
+        format!("the budget of {whose} leaves no room: {room}")
     }
+}
+
+/// A cap beside what is spent, reserved and asked, in the units that the cap has.
+pub fn room_text(cap: Cap, (settled, reserved): (Amount, Amount), asked: Amount) -> String {
+    let mut parts = Vec::new();
+    if let Some(cap) = cap.usd_micros {
+        parts.push(format!(
+            "{} of {} USD spent, {} reserved, {} asked",
+            usd(settled.usd_micros),
+            usd(cap),
+            usd(reserved.usd_micros),
+            usd(asked.usd_micros)
+        ));
+    }
+    if let Some(cap) = cap.tokens {
+        parts.push(format!(
+            "{} of {cap} tokens spent, {} reserved, {} asked",
+            settled.tokens, reserved.tokens, asked.tokens
+        ));
+    }
+    parts.join("; ")
+}
+
+/// What people are told about a budget, once in a run for each `about`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Which budget, and when.
+    pub about: String,
+    /// One sentence without a final period.
+    pub message: String,
 }
 
 /// Micro-dollars as dollars, without a loss.
@@ -161,6 +193,10 @@ pub struct Ledger {
     run: Spending,
     steps: BTreeMap<StepIndex, Spending>,
     open: BTreeMap<TaskId, Amount>,
+    /// How many reservations were taken for each task.
+    taken: BTreeMap<TaskId, u32>,
+    /// What people were told.
+    told: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -179,6 +215,16 @@ impl Ledger {
         self.open.get(&task).copied().unwrap_or_default()
     }
 
+    /// How many reservations were taken for a task so far; the number of the next one.
+    pub fn taken(&self, task: TaskId) -> u32 {
+        self.taken.get(&task).copied().unwrap_or_default()
+    }
+
+    /// Whether people were told of this.
+    pub fn has_told(&self, notice: &Notice) -> bool {
+        self.told.contains(&notice.about)
+    }
+
     /// Whether the caps leave room for `asked` on behalf of `step`.
     pub fn room(
         &self,
@@ -190,12 +236,8 @@ impl Ledger {
             [(Scope::Run, run_cap, self.run), (Scope::Step(step), step_cap, self.step(step))];
         for (scope, cap, spending) in scopes {
             let total = spending.settled.plus(spending.reserved).plus(asked);
-            let bound = Amount {
-                usd_micros: cap.usd_micros.unwrap_or(u64::MAX),
-                tokens: cap.tokens.unwrap_or(u64::MAX),
-            };
             let closed = spending.overrun && asked != Amount::ZERO;
-            if closed || total.exceeds(bound) {
+            if closed || !total.is_within(cap) {
                 return Err(Exceeded { scope, cap, spending, asked });
             }
         }
@@ -206,6 +248,8 @@ impl Ledger {
     pub(super) fn reserve(&mut self, task: TaskId, amount: Amount) {
         self.lose(task);
         self.open.insert(task, amount);
+        let taken = self.taken.entry(task).or_default();
+        *taken = taken.saturating_add(1);
         self.each(task.step, |spending| spending.reserved = spending.reserved.plus(amount));
     }
 
@@ -224,6 +268,11 @@ impl Ledger {
         if let Some(amount) = self.open.get(&task).copied() {
             self.settle(task, amount);
         }
+    }
+
+    /// Notes what people were told.
+    pub(super) fn tell(&mut self, notice: &Notice) {
+        self.told.insert(notice.about.clone());
     }
 
     fn each(&mut self, step: StepIndex, change: impl Fn(&mut Spending)) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::approval::{ApprovalRequest, Principal};
-use super::budget::Amount;
+use super::budget::{Amount, Notice};
 use super::event::{Item, Owner, Resolution, Ruling, Success};
 use super::failure::Failure;
 use super::plan::{PlanError, StepIndex};
@@ -46,6 +46,11 @@ pub enum Command {
         task: TaskId,
         /// The most that it can cost.
         reserve: Option<Amount>,
+    },
+    /// Tells people about a budget that many runs share; what they were told is not told again.
+    Tell {
+        /// What.
+        notices: Vec<Notice>,
     },
     /// A task, or the effect that it is, succeeded.
     Succeed {

@@ -10,7 +10,7 @@ use super::failure::{Failure, FailureClass};
 use super::plan::{FarSide, Gate, Repeat, StepIndex, StepKind, StepPlan};
 use super::state::{Phase, RunState, RunStatus, TaskState, TaskStatus};
 use super::task::{TaskId, idempotency_key};
-use super::{Amount, RunCreated};
+use super::{Amount, Notice, RunCreated};
 use crate::digest::DigestFunction;
 use crate::limits::{RUN_OUTPUTS_BYTES_MAX, RUN_REOPENS_MAX, RUN_REQUEST_BYTES_MAX};
 
@@ -45,6 +45,7 @@ pub fn decide(state: &RunState, command: Command, now_ms: u64) -> Decision {
             due(state, step).map(|()| vec![Event::StepFailed { step, failure }])
         }
         Command::Begin { task, reserve } => begin(state, task, reserve, now_ms),
+        Command::Tell { notices } => Ok(tell(state, notices)),
         Command::Succeed { task, success, done } => succeed(state, task, success, done, now_ms),
         Command::Fail { task, failure, spent } => fail(state, task, failure, spent, now_ms),
         Command::Intend { task, request, past, decision } => {
@@ -117,6 +118,11 @@ fn begin(state: &RunState, task: TaskId, reserve: Option<Amount>, now_ms: u64) -
         }
     }
     Ok(vec![Event::TaskBegan { task, reserved: reserve }])
+}
+
+fn tell(state: &RunState, notices: Vec<Notice>) -> Vec<Event> {
+    let news = notices.into_iter().filter(|notice| !state.ledger.has_told(notice));
+    news.map(Event::BudgetNoticed).collect()
 }
 
 fn succeed(state: &RunState, task: TaskId, success: Success, done: bool, now_ms: u64) -> Decision {

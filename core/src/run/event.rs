@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::approval::{Approval, ApprovalRequest, Principal};
-use super::budget::Amount;
+use super::budget::{Amount, Notice};
 use super::failure::Failure;
 use super::plan::{Plan, StepIndex};
 use super::state::RunStatus;
@@ -188,6 +188,8 @@ pub enum Event {
     },
     /// Policy was asked. What it let pass or kept from happening are events of their own.
     PolicyDecided(Box<Ruling>),
+    /// A budget that many runs share came near its end, or is closed.
+    BudgetNoticed(Notice),
     /// From here on the request may have been sent.
     EffectIntended {
         /// Which.
@@ -326,6 +328,7 @@ impl Event {
     pub fn is_durable(&self) -> bool {
         match self {
             Self::StepExpanded { .. } | Self::StepSkipped { .. } | Self::StepFailed { .. } => false,
+            Self::BudgetNoticed(_) => false,
             Self::TaskBegan { reserved, .. } => reserved.is_some(),
             Self::TaskSucceeded { success, .. } => success.spent != Amount::ZERO,
             Self::TaskFailed { spent, .. } => *spent != Amount::ZERO,

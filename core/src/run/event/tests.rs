@@ -35,8 +35,10 @@ fn slow_down() -> Failure {
 /// One event of each sort with every field set.
 fn samples() -> Vec<Event> {
     let dismissed = Event::RunDismissed { by: bob(), reason: reason() };
-    let policy = vec![Event::PolicyDecided(Box::new(ruling())), dismissed];
-    [samples_of_runs(), samples_of_tasks(), samples_of_effects(), samples_of_people(), policy]
+    let notice = Notice { about: "shop/2026-11".into(), message: reason() };
+    let others =
+        vec![Event::PolicyDecided(Box::new(ruling())), dismissed, Event::BudgetNoticed(notice)];
+    [samples_of_runs(), samples_of_tasks(), samples_of_effects(), samples_of_people(), others]
         .concat()
 }
 
@@ -153,7 +155,7 @@ fn version_1_is_written_and_read_as_ever() {
         json["type"].as_str().expect("a type").to_owned()
     };
     let kinds: std::collections::BTreeSet<String> = golden.iter().map(kinds).collect();
-    assert_eq!(kinds.len(), 22, "every sort of event has a line: {kinds:?}");
+    assert_eq!(kinds.len(), 23, "every sort of event has a line: {kinds:?}");
 }
 
 #[test]
