@@ -2,6 +2,7 @@
 //!
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
+pub mod budget;
 mod daemon;
 mod lock;
 mod lookback;
@@ -101,6 +102,8 @@ pub enum Command {
     /// Lists and shows runs, and settles what waits for a person.
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// Shows what may be spent on calls, and what was.
+    Budget(budget::BudgetArgs),
     /// Asks about targets, in the language of `bazel query`: deps(), rdeps(), somepath(), kind().
     Query(QueryArgs),
     /// Asks about targets in their configurations, as `build` would see them.

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub mod budget;
 pub mod build;
 pub mod cache;
 pub mod clean;

@@ -11,6 +11,7 @@ use maestro_runs::policy::Tier;
 use serde::Deserialize;
 
 use crate::args::{DaemonChoice, Global};
+use crate::budget::BudgetConfig;
 use crate::exit::Failure;
 use crate::profiles::Profile;
 use crate::repos::spec::RepoSpec;
@@ -39,6 +40,8 @@ pub struct Project {
     /// Which policies are asked.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// What may be spent.
+    pub budget: Option<BudgetConfig>,
     /// How much depends on each environment that pipelines name.
     #[serde(default)]
     pub environments: BTreeMap<String, Tier>,
@@ -228,6 +231,14 @@ struct UserConfig {
     /// How downloads are made.
     #[serde(default)]
     fetch: FetchConfig,
+    /// What may be spent, whatever projects say.
+    budget: Option<BudgetConfig>,
+}
+
+/// What may be spent in a workspace: by the user's configuration, else by the project's.
+pub fn budget(workspace: &Path) -> Result<BudgetConfig> {
+    let project = read_project(workspace)?.budget;
+    Ok(user_config()?.budget.or(project).unwrap_or_default())
 }
 
 /// Reads `maestro/config.toml` below the user's configuration folder.

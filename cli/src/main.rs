@@ -6,6 +6,7 @@
 
 mod allocator;
 mod args;
+mod budget;
 mod commands;
 mod config;
 mod console;
@@ -122,6 +123,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Retry(args) => commands::runs::retry(global, args),
         Command::Replay(args) => commands::runs::replay(global, args),
         Command::Runs(command) => commands::runs::runs(global, command),
+        Command::Budget(args) => commands::budget::budget(global, args),
         Command::Query(args) => commands::query::query(global, args),
         Command::Cquery(args) => commands::query::cquery(global, args),
         Command::Aquery(args) => commands::query::aquery(global, args),

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`baselines`] | what cached results were made of, for explanations across machines |
 //! | [`engine`] | the build: which action next, look up or run, rewinding |
+//! | [`ledger`] | the interface between who makes calls that cost, and the budget of a tenant |
 //! | [`runner`] | the interface between the engine and whatever runs an action |
 //! | [`step`] | the interface between the driver of a run and those who talk to a far side |
 //! | [`command`] | runs command actions: input tree, sandbox, outputs |
@@ -17,6 +18,7 @@
 pub mod baselines;
 pub mod command;
 pub mod engine;
+pub mod ledger;
 pub mod native;
 pub mod process_group;
 pub mod provenance;

@@ -28,6 +28,7 @@ pub mod lock;
 pub mod memory;
 pub mod miss;
 pub mod request;
+mod spending;
 pub mod update;
 pub mod upkeep;
 

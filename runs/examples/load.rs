@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use maestro_core::policy::{Decision, Input, Policy};
 use maestro_core::run::event::Success;
 use maestro_core::run::{Amount, Owner, Principal, Ruling, RunCreated, RunId, RunState, RunStatus};
+use maestro_core::tenant::{TenantCaps, TenantName};
 use maestro_executor::step::{Registry, Stop, WorkFailure, Worker};
 use maestro_policy::{BUILTIN, Policies, Shipped, Sources};
 use maestro_rules::pipeline::{self, Defaults};
@@ -27,6 +28,7 @@ use maestro_runs::NoCheckpoints;
 use maestro_runs::driver::{self, Clock, Driver, DriverOptions, Tools};
 use maestro_runs::journal::sqlite::SqliteJournal;
 use maestro_runs::journal::{self, Append, Journal, JournalError, RunSummary};
+use maestro_runs::ledger::SqliteLedger;
 use maestro_runs::pipeline::{PipelineScript, RunContext, compile};
 use maestro_runs::policy::Project;
 use serde_json::{Value, json};
@@ -160,11 +162,15 @@ impl Bench {
         let policies = Policies::load(&sources).expect("the built-in policies load");
         let (in_policy, in_journal) = (Arc::new(Spent::default()), Arc::new(Spent::default()));
         let journal = journal.expect("an empty folder");
+        let payer = (TenantName::new("load").expect("a name"), TenantCaps::default());
+        let (clock, nobody) = (Arc::new(RealClock), Arc::new(NoCheckpoints));
+        let ledger = SqliteLedger::new(&folder.join("budget.db"), payer, clock, nobody);
         let tools = Tools {
             journal: Arc::new(TimedJournal { journal, spent: in_journal.clone() }),
             registry: Registry::default().worker("test", Arc::new(Nothing)),
             policy: Arc::new(TimedPolicy { policies, spent: in_policy.clone() }),
             project: Arc::new(Project::default()),
+            ledger: Arc::new(ledger),
             clock: Arc::new(RealClock),
             checkpoints: Arc::new(NoCheckpoints),
         };

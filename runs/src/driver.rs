@@ -9,6 +9,7 @@
 //! | to do | first | then | at last |
 //! |---|---|---|---|
 //! | work | policy is asked, `task-began` is appended | the worker runs | `task-succeeded` or `task-failed` |
+//! | work that costs | the tenant's ledger reserves; as above | the worker runs | the ledger settles; as above |
 //! | an effect | policy is asked, `effect-intended` is appended and synced | epoch is read once more, request sent | its outcome, synced |
 //! | an effect after a crash | policy is asked | the far side is asked, or the same bytes are sent again | its outcome, synced |
 //!
@@ -21,6 +22,7 @@
 mod perform;
 mod rule;
 mod settle;
+mod spend;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ use maestro_core::run::{
     Agenda, Command, Entry, Event, Owner, Principal, Refusal, Ruling, RunCreated, RunId, RunState,
     RunStatus, StepIndex, TaskId, Work, create, decide,
 };
+use maestro_executor::ledger::{Ledger, LedgerError};
 use maestro_executor::step::{Registry, Stop};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -82,6 +85,9 @@ pub enum DriveError {
         /// Why.
         refusal: Refusal,
     },
+    /// The ledger of the tenant failed. Nothing was asked that it did not grant.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// Policy broke down. Nothing was done on it.
     #[error("policy did not answer at `{}`: {why}", point.name())]
     Unanswered {
@@ -99,6 +105,7 @@ pub struct Driver {
     registry: Registry,
     policy: Arc<dyn Policy>,
     project: Arc<Project>,
+    ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     checkpoints: Arc<dyn Checkpoints>,
     options: DriverOptions,
@@ -123,6 +130,8 @@ pub struct Tools {
     pub policy: Arc<dyn Policy>,
     /// What policies know of the project.
     pub project: Arc<Project>,
+    /// Who pays for calls.
+    pub ledger: Arc<dyn Ledger>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Who is told of the points where a test may kill.
@@ -222,7 +231,7 @@ impl Driver {
         state: RunState,
         (owner, take_over): (Owner, bool),
     ) -> Result<Self, DriveError> {
-        let Tools { journal, registry, policy, project, clock, checkpoints } = tools;
+        let Tools { journal, registry, policy, project, ledger, clock, checkpoints } = tools;
         let epoch = state.epoch;
         let (kept, changes) = (state.sequence, journal.changes());
         let (busy, tasks, names) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
@@ -232,6 +241,7 @@ impl Driver {
             registry,
             policy,
             project,
+            ledger,
             clock,
             checkpoints,
             options,
@@ -252,6 +262,7 @@ impl Driver {
                 )) => driver.reload().await?,
                 other => {
                     other?;
+                    driver.settle_what_was_left().await?;
                     return Ok(driver);
                 }
             }

@@ -7,13 +7,17 @@
 //! Before it acts it asks policy ([`policy`]): at the start of a run and of each step, before an
 //! effect is sent, and when somebody speaks at a gate.
 //!
+//! What calls cost is taken from the ledger of a tenant ([`ledger`]), which many runs share.
+//!
 //! Where to start reading: [`journal`] says what is durable when, [`driver`] how a run advances,
 //! `maestro_executor::step` what a step must implement.
 
 pub mod checkpoint;
+mod database;
 pub mod driver;
 pub mod journal;
 pub mod lease;
+pub mod ledger;
 pub mod pipeline;
 pub mod policy;
 pub mod script;

@@ -3,28 +3,34 @@
 //! Whatever the patterns name, only recorded actions and what those need are looked at; nothing
 //! is compiled.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use maestro_cas::{Store, StoreOptions};
+use maestro_core::run::Cap;
 use maestro_core::{
     ActionClass, ActionGraph, ArtifactId, Digest, DigestFunction, Label, TargetPattern,
 };
+use maestro_executor::ledger::Ledger;
 use maestro_executor::records::{
     CheckOptions, CheckReport, Record, UpdateOptions, Updater, accept, promote, prune,
 };
 use maestro_llm::steps::RECORD;
 use maestro_llm::{LlmClient, LlmOptions, Price};
+use maestro_runs::NoCheckpoints;
 
 use crate::args::{Global, LockArgs, LockCommand};
+use crate::budget::project_name;
 use crate::commands::runs;
-use crate::config::{Config, cache_dir, non_empty};
+use crate::config::{self, Config, cache_dir, non_empty};
 use crate::exit::{Failure, chain};
 use crate::increment::Work;
 use crate::invocation::{Invocation, Request, Wanted};
 use crate::pipelines;
+use crate::runs::state;
 
 /// Records older than this are reported by `--check`, in days.
 const AGE_DAYS_MAX: u32 = 365;
@@ -107,9 +113,15 @@ fn update(global: &Global, args: &LockArgs) -> Result<ExitCode> {
     let update = UpdateOptions {
         targets: Vec::new(),
         date: jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date(),
-        cost_usd_micros_max: args.budget.as_deref().map(parse_budget).transpose()?,
+        cap: Cap {
+            usd_micros: args.budget.as_deref().map(parse_budget).transpose()?,
+            ..Cap::default()
+        },
+        holder: format!("lock {}", uuid::Uuid::now_v7().simple()),
     };
-    let updater = Arc::new(Updater::new(invocation.records.clone(), Arc::new(client), update));
+    let ledger = ledger(&invocation.config.workspace)?;
+    let updater = Updater::new(invocation.records.clone(), Arc::new(client), ledger, update);
+    let updater = Arc::new(updater);
     invocation.live = Some(updater.clone());
     let loaded = invocation.load(&invocation.request.patterns.clone())?;
     let wanted = recorded(&loaded.graph, &loaded.requested)?;
@@ -117,11 +129,19 @@ fn update(global: &Global, args: &LockArgs) -> Result<ExitCode> {
     // What succeeded is kept even where another step failed: live calls cost money.
     let report =
         updater.finish().map_err(|e| Failure::new(e.kind(), chain(&e)).hints(e.hints()))?;
+    updater.notices().iter().for_each(|notice| eprintln!("warning: {}", notice.message));
     report.recorded.iter().for_each(say_recorded);
     if report.recorded.is_empty() && built.report.success() {
         eprintln!("nothing to update: every recorded step has its record");
     }
     invocation.conclude(built)
+}
+
+/// The ledger of whoever pays for the calls of a workspace.
+fn ledger(workspace: &Path) -> Result<Arc<dyn Ledger>> {
+    let budget = config::budget(workspace)?;
+    let folder = state::folder()?;
+    Ok(Arc::new(budget.ledger(&folder, &project_name(workspace), Arc::new(NoCheckpoints))?))
 }
 
 /// Writes down what a run has asked, so that others need not.

@@ -1,6 +1,6 @@
 //! Who a run asks: the policies of its workspace, as they are today, with what they know of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -35,7 +35,8 @@ impl Asker {
         let file = config::read_project(&workspace)?;
         let chosen = Chosen::read(&workspace, &file.policy.paths, file.policy.default)?;
         let policies = Policies::load(&chosen.all).map_err(failed)?;
-        let project = Project { name: name(&workspace), environments: file.environments };
+        let project =
+            Project { name: start::project_name(state)?, environments: file.environments };
         let (policies, project) = (Arc::new(policies), Arc::new(project));
         Ok(Self { policies, project, script: Arc::new(script), workspace })
     }
@@ -79,8 +80,4 @@ fn spoken<'a>(now: &'a RunState, wish: &'a Command) -> Option<(TaskId, &'a Princ
         _ => asked,
     };
     Some((task, by, AtGate { task, by, request, subject, reason }))
-}
-
-fn name(workspace: &Path) -> String {
-    workspace.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -26,7 +26,8 @@ use super::registry::registry;
 use super::source::{self, GitSource};
 use super::state::{State, failure};
 use super::{SystemClock, identity};
-use crate::config::{Config, PROJECT_FILE};
+use crate::budget;
+use crate::config::{self, Config, PROJECT_FILE};
 use crate::exit::Failure;
 use crate::pipelines;
 
@@ -335,6 +336,15 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     Ok((PipelineScript::new(Arc::new(pipeline), compiled, context), source.workspace))
 }
 
+/// The name of the project of a run: that of its repository, where it is a copy of a commit, else
+/// that of its workspace.
+pub(super) fn project_name(run: &RunState) -> Result<String> {
+    let source: Source = serde_json::from_value(run.created.source.clone())?;
+    let folder = source.git.map_or(source.workspace, |git| PathBuf::from(git.url));
+    let name = budget::project_name(&folder);
+    Ok(name.strip_suffix(".git").unwrap_or(&name).to_owned())
+}
+
 /// Makes sure that the workspace of a run is there, where it is a copy of a commit.
 fn restore(run: &RunState) -> Result<()> {
     let source: Source = serde_json::from_value(run.created.source.clone())?;
@@ -377,10 +387,12 @@ pub async fn own(
         Some(group) => take_seat(state, run, &group).await?,
         None => (None, run),
     };
+    let budget = config::budget(&asker.workspace)?;
     let tools = Tools {
         journal: state.journal.clone(),
         registry: registry(run.plan(), &asker.workspace, cache)?,
         policy: asker.policies,
+        ledger: Arc::new(budget.ledger(&state.folder, &asker.project.name, checkpoints.clone())?),
         project: asker.project,
         clock: Arc::new(SystemClock),
         checkpoints,
@@ -447,6 +459,7 @@ async fn cancel_all(state: &State, holders: &[String], for_run: &RunState) -> Re
 pub fn drive_failure(error: maestro_runs::DriveError) -> anyhow::Error {
     match error {
         maestro_runs::DriveError::Journal(error) => failure(error),
+        maestro_runs::DriveError::Ledger(error) => budget::failure(&error).into(),
         other => Failure::new(maestro_core::FailureKind::Internal, other.to_string()).into(),
     }
 }

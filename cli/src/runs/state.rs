@@ -1,8 +1,8 @@
 //! Where the state of runs lies: a folder that is no cache, since nothing can make it again.
 //!
 //! `MAESTRO_STATE`, else `$XDG_STATE_HOME/maestro`, else `~/.local/state/maestro`: `runs.db` is the
-//! journal, `leases/` has a lock for each run and group, `logs/` what
-//! detached runs print, and `roles.toml` says who may approve.
+//! journal, `budget.db` the ledger of what calls cost, `leases/` has a lock for each run and group,
+//! `logs/` what detached runs print, and `roles.toml` says who may approve.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct State {
 }
 
 /// The folder, by the environment.
-fn folder() -> Result<PathBuf> {
+pub fn folder() -> Result<PathBuf> {
     if let Some(folder) = non_empty("MAESTRO_STATE") {
         return std::path::absolute(&folder).with_context(|| format!("cannot use `{folder}`"));
     }

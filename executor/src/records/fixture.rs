@@ -10,6 +10,8 @@ use maestro_cas::{Store, StoreOptions};
 use maestro_core::depset::Order;
 use maestro_core::graph::Target;
 use maestro_core::key::{Resolved, SandboxProfile, prepare};
+use maestro_core::run::{Amount, Cap};
+use maestro_core::tenant::TenantName;
 use maestro_core::{
     ActionClass, ActionGraph, ActionSpec, ArtifactId, ArtifactKind, Digest, DigestFunction,
     ExecutionHints, How, Item, Label, Node, Output, Prepared, RelPath, TargetPattern,
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::ledger::Unkept;
 use crate::runner::{Cancel, Job, RunError, Runner};
 
 pub(super) const TODAY: Date = date(2026, 11, 23);
@@ -147,8 +150,10 @@ impl World {
         let parse = |t: &&str| TargetPattern::parse(t, "").expect("valid");
         let targets: Vec<TargetPattern> = targets.iter().map(parse).collect();
         let records = Arc::new(self.records().refreshing(targets.clone()));
-        let options = UpdateOptions { targets, date: TODAY, cost_usd_micros_max: None };
-        Updater::new(records, script.clone(), options)
+        let tenant = TenantName::new("test").expect("a name");
+        let options =
+            UpdateOptions { targets, date: TODAY, cap: Cap::default(), holder: String::new() };
+        Updater::new(records, script.clone(), Arc::new(Unkept(tenant)), options)
     }
 
     pub(super) fn run(&self, updater: &Updater, step: &Step) -> Result<u64, RunError> {
@@ -227,6 +232,10 @@ impl Live for Script {
         Ok(Some(ObservedModel { pin: ModelPin { name, ..ModelPin::default() } }))
     }
 
+    fn bound(&self, _: &Question, _: &ModelPin, _: &Cancel) -> Result<Amount, LiveError> {
+        Ok(Amount { usd_micros: 10, tokens: 20 })
+    }
+
     fn ask(&self, _: &Question, _: &ModelPin, _: &Cancel) -> Result<LiveAnswer, LiveError> {
         *hold(&self.calls) += 1;
         let text = hold(&self.answers).pop_front().ok_or_else(|| LiveError {
@@ -234,6 +243,7 @@ impl Live for Script {
             hints: vec![],
             kind: maestro_core::FailureKind::Environment,
             cancelled: false,
+            asked: false,
         })?;
         Ok(LiveAnswer {
             text,

@@ -3,7 +3,8 @@
 //! An [`Updater`] is a [`Runner`] that the engine meets only where a lookup missed and only in
 //! commands that may call out. It knows nothing of HTTP: [`Live`] is implemented elsewhere.
 //! Invariants. One record key is asked at most once in an invocation, also when the engine runs
-//! the action again. Nothing is staged that was not checked. What failed leaves no trace.
+//! the action again, and what it can cost is reserved before. Nothing is staged that was not
+//! checked. What failed leaves no trace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,13 +12,16 @@ use std::sync::{Arc, Mutex};
 
 use jiff::civil::Date;
 use maestro_cas::Store;
+use maestro_core::run::{Amount, Cap, Notice};
 use maestro_core::{FailureKind, How, Label, TargetPattern, limits};
 
 use super::disk::{LockError, Writer};
 use super::lock::{ModelPin, Record, RecordKey, UNSIGNED};
 use super::miss::{FindError, Miss, MissReason, short};
 use super::request::{Question, QuestionError};
+use super::spending::Spending;
 use super::{Records, answer, hold, memory, store_answer};
+use crate::ledger::{Ledger, Settlement};
 use crate::runner::{Cancel, Job, Outcome, RunError, Runner};
 
 /// What a model's name stands for, as the endpoint tells.
@@ -54,6 +58,8 @@ pub struct LiveError {
     pub kind: FailureKind,
     /// Whether the invocation was cancelled.
     pub cancelled: bool,
+    /// Whether the question may have been asked, and so have cost something.
+    pub asked: bool,
 }
 
 /// Asks the outside world.
@@ -63,6 +69,14 @@ pub trait Live: Send + Sync {
 
     /// What a model's name stands for at the far side; `None` if it does not tell.
     fn identify(&self, model: &str, cancel: &Cancel) -> Result<Option<ObservedModel>, LiveError>;
+
+    /// The most that asking can cost.
+    fn bound(
+        &self,
+        question: &Question,
+        pin: &ModelPin,
+        cancel: &Cancel,
+    ) -> Result<Amount, LiveError>;
 
     /// Asks. The client checks that who answers is who the pin names, before and after, and that
     /// the price is known before it asks.
@@ -82,8 +96,10 @@ pub struct UpdateOptions {
     pub targets: Vec<TargetPattern>,
     /// Today, UTC.
     pub date: Date,
-    /// Most that the invocation may spend, in micro-dollars; `None` sets no limit.
-    pub cost_usd_micros_max: Option<u64>,
+    /// Most that the invocation may spend.
+    pub cap: Cap,
+    /// The name of the invocation in the ledger, which no other one has.
+    pub holder: String,
 }
 
 /// What an update did.
@@ -93,7 +109,7 @@ pub struct UpdateReport {
     pub recorded: Vec<Record>,
     /// Models pinned, by name.
     pub pinned: Vec<(String, ModelPin)>,
-    /// What was spent.
+    /// What was spent, in micro-dollars.
     pub cost_usd_micros: u64,
     /// Whether the lock's files changed.
     pub changed: bool,
@@ -107,7 +123,7 @@ pub struct Updater {
     pins: Mutex<BTreeMap<String, ModelPin>>,
     calls: Mutex<HashMap<RecordKey, Arc<Call>>>,
     staged: Mutex<Vec<Staged>>,
-    spent_usd_micros: Mutex<u64>,
+    spending: Spending,
 }
 
 /// One call: whoever holds it makes it, the others wait for what it brings.
@@ -127,7 +143,13 @@ pub(super) struct Staged {
 
 impl Updater {
     /// An updater of these records.
-    pub fn new(records: Arc<Records>, live: Arc<dyn Live>, options: UpdateOptions) -> Self {
+    pub fn new(
+        records: Arc<Records>,
+        live: Arc<dyn Live>,
+        ledger: Arc<dyn Ledger>,
+        options: UpdateOptions,
+    ) -> Self {
+        let spending = Spending::new(ledger, options.holder.clone(), options.cap);
         Self {
             records,
             live,
@@ -135,7 +157,7 @@ impl Updater {
             pins: Mutex::default(),
             calls: Mutex::default(),
             staged: Mutex::default(),
-            spent_usd_micros: Mutex::new(0),
+            spending,
         }
     }
 
@@ -148,8 +170,13 @@ impl Updater {
             true => UpdateReport::default(),
             false => write(self.records.root(), &staged, &pins)?,
         };
-        report.cost_usd_micros = *hold(&self.spent_usd_micros);
+        report.cost_usd_micros = self.spending.end().0.usd_micros;
         Ok(report)
+    }
+
+    /// What people are to be told of the budgets, each once.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.spending.end().1
     }
 
     fn may_ask(&self, label: &Label) -> bool {
@@ -193,12 +220,7 @@ impl Updater {
         if let Some(answered) = slot.as_ref() {
             return Ok(answered.clone());
         }
-        self.check_budget()?;
-        let answer = self.live.ask(question, pin, cancel).map_err(live_error)?;
-        {
-            let mut spent = hold(&self.spent_usd_micros);
-            *spent = spent.saturating_add(answer.cost_usd_micros);
-        }
+        let answer = self.paid(key, question, pin, cancel)?;
         let schema = question.request.schema.as_ref();
         let bytes = answer::normalise(&answer.text, schema).map_err(|e| RunError::Refused {
             message: format!("the model's answer cannot be recorded: {e}"),
@@ -213,15 +235,27 @@ impl Updater {
         Ok(answered)
     }
 
-    fn check_budget(&self) -> Result<(), RunError> {
-        let spent = *hold(&self.spent_usd_micros);
-        match self.options.cost_usd_micros_max {
-            Some(cap) if spent >= cap && cap > 0 => Err(RunError::Refused {
-                message: format!("{spent} of {cap} micro-dollars are spent"),
-                hints: vec!["raise `--budget`, or update fewer targets at a time".to_owned()],
+    /// Asks, for no more than was reserved.
+    fn paid(
+        &self,
+        key: RecordKey,
+        question: &Question,
+        pin: &ModelPin,
+        cancel: &Cancel,
+    ) -> Result<LiveAnswer, RunError> {
+        let bound = self.live.bound(question, pin, cancel).map_err(live_error)?;
+        let claim = self.spending.reserve(key.to_string(), bound)?;
+        let asked = self.live.ask(question, pin, cancel);
+        let end = match &asked {
+            Ok(answer) => Settlement::Cost(Amount {
+                usd_micros: answer.cost_usd_micros,
+                tokens: answer.prompt_tokens.saturating_add(answer.completion_tokens),
             }),
-            _ => Ok(()),
-        }
+            Err(error) if error.asked => Settlement::Unseen,
+            Err(_) => Settlement::Unasked,
+        };
+        self.spending.settle(&claim, bound, end)?;
+        asked.map_err(live_error)
     }
 
     fn stage(&self, record: Record, bytes: &[u8], store: &Store) -> Result<(), RunError> {
@@ -404,7 +438,7 @@ impl From<QuestionError> for RunError {
 }
 
 fn live_error(error: LiveError) -> RunError {
-    let LiveError { message, hints, kind, cancelled } = error;
+    let LiveError { message, hints, kind, cancelled, asked: _ } = error;
     match kind {
         _ if cancelled => RunError::Cancelled,
         FailureKind::Input => RunError::Refused { message, hints },

@@ -19,6 +19,17 @@ pub enum SchemaStyle {
     JsonObject,
 }
 
+/// What an endpoint may add to a message when it counts tokens, in tokens.
+const MESSAGE_TOKENS: u64 = 32;
+
+/// A bound of the tokens of a prompt, by the bytes of its messages: no tokenizer makes more tokens
+/// of a text than it has bytes. A schema may be sent along as a part of the prompt.
+pub fn prompt_tokens_max(messages: impl Iterator<Item = usize>, schema: Option<&Value>) -> u64 {
+    let schema = schema.map_or(0, |schema| schema.to_string().len());
+    let tokens = |bytes: usize| MESSAGE_TOKENS.saturating_add(bytes as u64);
+    messages.map(tokens).fold(schema as u64, u64::saturating_add)
+}
+
 /// The body of `POST /chat/completions`.
 pub fn body(question: &Question, style: SchemaStyle) -> Value {
     let request = &question.request;

@@ -6,13 +6,12 @@
 //! redirect points. Every wait ends: by the time limit or by the user.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use maestro_core::limits;
-use maestro_executor::records::{
-    Live, LiveAnswer, LiveError, ModelPin, ObservedModel, Question, request::LLM_KIND,
-};
+use maestro_executor::records::{LiveAnswer, ModelPin, Question};
 use maestro_executor::runner::Cancel;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, Url};
@@ -122,7 +121,7 @@ impl LlmClient {
         self.in_time(model, async { self.price(model, pin, &self.catalog().await?) }).await
     }
 
-    /// Asks. See [`Live::ask`].
+    /// Asks. See [`Live::ask`](maestro_executor::records::Live::ask).
     pub async fn answer(
         &self,
         question: &Question,
@@ -130,12 +129,17 @@ impl LlmClient {
     ) -> Result<LiveAnswer, CallError> {
         let model = &question.request.model;
         let price = self.in_time(model, self.ready(model, pin)).await?;
-        let called = self.in_time(model, self.call(question, pin, price)).await;
+        let open = AtomicU32::new(0);
+        let called = self.in_time(model, self.call(question, pin, price, &open)).await;
         called.map_err(|error| {
-            // A status instead of an answer is not charged.
-            let charged = !matches!(error, LlmError::Status { .. });
+            let charged = open.into_inner() > 0;
             CallError { error, asked_at: charged.then_some(price) }
         })
+    }
+
+    /// How often a question is asked at most.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.options.attempts
     }
 
     async fn in_time<T>(
@@ -162,7 +166,7 @@ impl LlmClient {
     }
 
     /// Runs a future to its end or to the user's.
-    fn block<T, E: From<LlmError>>(
+    pub(crate) fn block<T, E: From<LlmError>>(
         &self,
         cancel: &Cancel,
         work: impl Future<Output = Result<T, E>>,
@@ -185,9 +189,10 @@ impl LlmClient {
         question: &Question,
         pin: &ModelPin,
         price: Price,
+        open: &AtomicU32,
     ) -> Result<LiveAnswer, LlmError> {
         let model = &question.request.model;
-        let (completion, headers) = self.complete(question).await?;
+        let (completion, headers) = self.complete(question, open).await?;
         // Again: a server may have loaded another model while we waited.
         let after = self.catalog().await?;
         self.check_weights(model, pin, &after)?;
@@ -300,11 +305,22 @@ impl LlmClient {
         .await
     }
 
+    /// Tries until there is an answer; `open` counts the attempts that may have been charged.
     async fn complete(
         &self,
         question: &Question,
+        open: &AtomicU32,
     ) -> Result<(chat::Completion, HeaderMap), LlmError> {
-        let styled = |style| self.retrying(move || self.attempt(question, style));
+        let attempt = async move |style| {
+            open.fetch_add(1, Ordering::Relaxed);
+            let tried = self.attempt(question, style).await;
+            // A status instead of an answer is not charged.
+            if matches!(tried, Err(LlmError::Status { .. })) {
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+            tried
+        };
+        let styled = |style| self.retrying(move || attempt(style));
         match styled(SchemaStyle::JsonSchema).await {
             Err(LlmError::Status { status: 400 | 422, message, .. })
                 if question.request.schema.is_some()
@@ -446,27 +462,6 @@ impl LlmClient {
 struct Answered<'a> {
     deployment: Option<&'a str>,
     model: Option<&'a str>,
-}
-
-impl Live for LlmClient {
-    fn handles(&self, kind: &str) -> bool {
-        kind == LLM_KIND
-    }
-
-    fn identify(&self, model: &str, cancel: &Cancel) -> Result<Option<ObservedModel>, LiveError> {
-        let pin = self.block(cancel, self.observe(model))?;
-        Ok(pin.map(|pin| ObservedModel { pin }))
-    }
-
-    fn ask(
-        &self,
-        question: &Question,
-        pin: &ModelPin,
-        cancel: &Cancel,
-    ) -> Result<LiveAnswer, LiveError> {
-        let answer = self.block(cancel, self.answer(question, pin));
-        Ok(answer.map_err(|failed: CallError| failed.error)?)
-    }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -192,6 +192,7 @@ impl From<LlmError> for LiveError {
             hints: error.hints(),
             kind: error.kind(),
             cancelled: matches!(error, LlmError::Cancelled),
+            asked: false,
         }
     }
 }

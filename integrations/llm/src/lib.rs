@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`client`] | one call from check to answer: identity, price, retries, time limit |
 //! | `endpoint` | which URLs are taken |
+//! | `live` | the client for callers that may block |
 //! | [`chat`] | the request body, and a stream of chunks folded into an answer |
 //! | [`sse`] | server-sent events from bytes in any cut |
 //! | [`catalog`] | what the endpoint tells about its models: weights, deployments, prices |
@@ -24,6 +25,7 @@ pub mod chat;
 pub mod client;
 mod endpoint;
 pub mod error;
+mod live;
 pub mod price;
 pub mod sse;
 pub mod steps;

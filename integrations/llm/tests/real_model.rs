@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use jiff::civil::date;
 use maestro_core::DigestFunction;
+use maestro_core::run::Cap;
+use maestro_core::tenant::TenantName;
+use maestro_executor::ledger::Unkept;
 use maestro_executor::records::{
     LOCK_FILE, Live, LlmRequest, Reach, RecordLookup, Records, UpdateOptions, Updater,
 };
@@ -118,9 +121,14 @@ fn record(peer: &Peer, step: &Step) -> PathBuf {
     let root = step.folder.path().join("workspace");
     std::fs::create_dir(&root).expect("fresh");
     let records = Arc::new(Records::load(&root).expect("no lock yet"));
-    let options =
-        UpdateOptions { targets: vec![], date: date(2026, 11, 23), cost_usd_micros_max: None };
-    let updater = Updater::new(records, Arc::new(peer.client()), options);
+    let options = UpdateOptions {
+        targets: vec![],
+        date: date(2026, 11, 23),
+        cap: Cap::default(),
+        holder: "test".to_owned(),
+    };
+    let ledger = Arc::new(Unkept(TenantName::new("test").expect("a name")));
+    let updater = Updater::new(records, Arc::new(peer.client()), ledger, options);
     updater.run(&job(step, &Cancel::default())).expect("an answer");
     let report = updater.finish().expect("the lock is written");
     assert_eq!((report.recorded.len(), report.cost_usd_micros), (1, 0));

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use maestro_core::run::event::Success;
 use maestro_core::run::{
-    Amount, Command, Failure, FailureClass, Repeat, StepIndex, StepPlan, TaskId, TaskStatus,
-    stale_approval,
+    Amount, Command, Failure, FailureClass, Notice, Repeat, StepIndex, StepPlan, TaskId,
+    TaskStatus, stale_approval,
 };
+use maestro_executor::ledger::LedgerError;
 use maestro_executor::step::{Effect, Reach, Reply, Stop, WorkFailure, Worker};
 
 use super::{DriveError, Driver};
@@ -20,8 +21,10 @@ use crate::script::Expansion;
 pub enum Done {
     /// It is known what work may cost, so that it can begin.
     Bound(TaskId, Prepared, Result<Option<Amount>, Failure>),
-    /// Pure or recorded work.
-    Work(TaskId, Result<Success, WorkFailure>),
+    /// Pure or recorded work, and what its end says of the tenant's budget.
+    Work(TaskId, Result<Success, WorkFailure>, Vec<Notice>),
+    /// The end of work that the tenant's ledger could not write down.
+    Unbooked(LedgerError),
     /// An effect.
     Reply(TaskId, Reply),
     /// Only a person can find out about an effect.
@@ -102,20 +105,26 @@ impl Driver {
         Ok(())
     }
 
-    /// Begins work, if policy allows it and its budget has room.
+    /// Begins work, if policy allows it and its budgets have room.
     async fn begin(
         &mut self,
         task: TaskId,
         Prepared { worker, inputs, reach }: Prepared,
         reserve: Option<Amount>,
     ) -> Result<(), DriveError> {
-        let Some(ruling) = self.may_start(task, &inputs, reach).await? else {
-            return Ok(());
+        let purse = match self.reserve(task, reserve).await? {
+            Ok(purse) => purse,
+            Err(failure) => return self.fail(task, failure).await,
         };
-        let begin = Some(Box::new(Command::Begin { task, reserve }));
-        self.act_on_this(Command::Ruled { rulings: vec![ruling], then: begin }).await?;
+        if let Some(ruling) = self.may_start(task, &inputs, reach).await? {
+            let begin = Some(Box::new(Command::Begin { task, reserve }));
+            self.act_on_this(Command::Ruled { rulings: vec![ruling], then: begin }).await?;
+        }
         if !self.is(task, |status| matches!(status, TaskStatus::Running)) {
-            return Ok(());
+            return match purse {
+                Some(purse) => Ok(purse.give_back().await?),
+                None => Ok(()),
+            };
         }
         let (cancel, times) = self.admit(task);
         let reserved = reserve.unwrap_or_default();
@@ -127,7 +136,15 @@ impl Driver {
                 }),
                 Err(late) => Err(unseen(late.failure(times))),
             };
-            Done::Work(task, result)
+            // Before the journal: what it does not know of is settled by whoever goes on.
+            let settled = match &purse {
+                Some(purse) => purse.settle(result.as_ref().map(|success| success.spent)).await,
+                None => Ok(Vec::new()),
+            };
+            match settled {
+                Ok(notices) => Done::Work(task, result, notices),
+                Err(error) => Done::Unbooked(error),
+            }
         });
         self.names.insert(handle.id(), task);
         Ok(())
@@ -248,13 +265,18 @@ impl Driver {
         let failure = Failure::new(FailureClass::Infrastructure, message);
         match self.state.far_side(task) {
             Some(_) => Done::Reply(task, Reply::Unclear(failure)),
-            None => Done::Work(task, Err(unseen(failure))),
+            None => Done::Work(task, Err(unseen(failure)), Vec::new()),
         }
     }
 
-    pub(super) async fn finish(&mut self, done: Done) -> Result<(), DriveError> {
+    pub(super) async fn finish(&mut self, mut done: Done) -> Result<(), DriveError> {
+        if let Done::Work(_, _, notices) = &mut done {
+            let notices = std::mem::take(notices);
+            self.tell(notices).await?;
+        }
         let (task, command) = match done {
             Done::Fenced(error) => return Err(error.into()),
+            Done::Unbooked(error) => return Err(error.into()),
             Done::Bound(task, prepared, bound) => {
                 self.busy.remove(&task);
                 return match bound {
@@ -262,7 +284,7 @@ impl Driver {
                     Err(failure) => self.fail(task, failure).await,
                 };
             }
-            Done::Work(task, Ok(success)) | Done::Reply(task, Reply::Done(success)) => {
+            Done::Work(task, Ok(success), _) | Done::Reply(task, Reply::Done(success)) => {
                 let spent = success.spent;
                 let command = match self.script.finish(&self.state, task, success) {
                     Ok((success, done)) => Command::Succeed { task, success, done },
@@ -270,7 +292,7 @@ impl Driver {
                 };
                 (task, command)
             }
-            Done::Work(task, Err(WorkFailure { failure, spent })) => {
+            Done::Work(task, Err(WorkFailure { failure, spent }), _) => {
                 let spent = spent.unwrap_or_else(|| self.state.ledger.reserved(task));
                 (task, Command::Fail { task, failure, spent })
             }

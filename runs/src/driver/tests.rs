@@ -1,5 +1,6 @@
 //! Drivers over a real journal, with work and effects that a test can watch.
 
+mod budget;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use maestro_core::policy::{self as rules, Decision, Input, Policy, Reason};
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
+use maestro_core::tenant::TenantCaps;
 use maestro_core::{ActionClass, DigestFunction};
 use maestro_executor::step::{Effect, Found, Reach, Reply, Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
@@ -202,6 +204,7 @@ impl Bench {
             registry,
             policy: Arc::new(Rules::default()),
             project: Arc::default(),
+            ledger: Arc::new(budget::ledger(folder.path(), TenantCaps::default())),
             clock: Arc::new(RealClock),
             checkpoints,
         };

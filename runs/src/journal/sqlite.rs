@@ -11,7 +11,7 @@
 //! snapshots  run → a fold, as JSON with the version of its form
 //! ```
 //!
-//! `PRAGMA user_version` is the version of this layout. A later one is refused.
+//! [`crate::database`] says how the file is opened.
 
 mod reader;
 mod schema;
@@ -21,7 +21,6 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use maestro_core::run::{Entry, RunId, RunState};
@@ -30,10 +29,9 @@ use tokio::sync::watch;
 
 use super::{Append, Journal, JournalError, RunSummary};
 use crate::checkpoint::Checkpoints;
+use crate::database::{self, DatabaseError};
 use writer::Writer;
 
-/// How long a process waits for another one's transaction.
-const BUSY: Duration = Duration::from_secs(30);
 /// The version of a stored fold; one of another version is not used.
 const SNAPSHOT_VERSION: u32 = 1;
 
@@ -49,7 +47,7 @@ impl SqliteJournal {
     /// Opens the file at `path`, or makes it.
     pub fn open(path: &Path, checkpoints: Arc<dyn Checkpoints>) -> Result<Self, JournalError> {
         let path = Arc::new(path.to_owned());
-        let connection = schema::open(&path)?;
+        let connection = database::open(&path, &schema::LAYOUT)?;
         let (tell, changes) = watch::channel(0);
         let writer = Writer::start(path.clone(), connection, checkpoints, tell)?;
         Ok(Self { path, readers: Mutex::new(Vec::new()), writer, changes })
@@ -65,10 +63,10 @@ impl SqliteJournal {
         let done = tokio::task::spawn_blocking(move || {
             let connection = match kept {
                 Some(connection) => connection,
-                None => schema::connect(&path)?,
+                None => database::connect(&path)?,
             };
-            let result = read(&connection).map_err(|e| failed("read", &path, &e))?;
-            Ok((connection, result))
+            let result = read(&connection).map_err(|e| DatabaseError::new("read", &path, &e))?;
+            Ok::<_, JournalError>((connection, result))
         });
         let (connection, result) = done.await.map_err(|e| JournalError::Storage {
             doing: "read",
@@ -137,12 +135,4 @@ impl Journal for SqliteJournal {
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
-}
-
-/// An error of SQLite with the file that it is about.
-fn failed(doing: &'static str, path: &Path, error: &rusqlite::Error) -> JournalError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    let damaged = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
-    let place = path.display().to_string();
-    JournalError::Storage { doing, place, why: error.to_string(), damaged }
 }

@@ -11,11 +11,13 @@ use async_trait::async_trait;
 use maestro_core::policy::{self, Decision, Input, Policy};
 use maestro_core::run::event::{Item, Success};
 use maestro_core::run::*;
+use maestro_core::tenant::{TenantCaps, TenantName};
 use maestro_core::{ActionClass, DigestFunction};
 use maestro_executor::step::{Effect, Registry, Reply, Stop, WorkFailure, Worker};
 use maestro_runs::driver::{self, Clock, Tools};
 use maestro_runs::journal::sqlite::SqliteJournal;
 use maestro_runs::journal::{self, JournalError};
+use maestro_runs::ledger::SqliteLedger;
 use maestro_runs::*;
 use serde_json::{Value, json};
 
@@ -99,13 +101,33 @@ impl Policy for AllowAll {
     }
 }
 
+/// What a build reserves.
+pub const BOUND: Amount = Amount { usd_micros: 10, tokens: 5 };
+/// What it costs.
+pub const COST: Amount = Amount { usd_micros: 3, tokens: 2 };
+/// What all builds of a run may cost, if none of them is killed: build, two tests, two rounds.
+pub const BUILDS: u64 = 5;
+
 struct Build;
 
 #[async_trait]
 impl Worker for Build {
-    async fn run(&self, _: &Value, _: Amount, _: &Stop) -> Result<Success, WorkFailure> {
-        Ok(Success::default())
+    fn costs(&self) -> bool {
+        true
     }
+    async fn bound(&self, _: &Value) -> Result<Option<Amount>, Failure> {
+        Ok(Some(BOUND))
+    }
+    async fn run(&self, _: &Value, _: Amount, _: &Stop) -> Result<Success, WorkFailure> {
+        Ok(Success { spent: COST, ..Success::default() })
+    }
+}
+
+/// The ledger of a folder.
+pub fn ledger(folder: &Path, checkpoints: Arc<dyn Checkpoints>) -> SqliteLedger {
+    let tenant = TenantName::new("release").expect("a name");
+    let owner = (tenant, TenantCaps::default());
+    SqliteLedger::new(&folder.join("budget.db"), owner, Arc::new(RealClock), checkpoints)
 }
 
 struct Post {
@@ -223,6 +245,7 @@ async fn drive(
         registry,
         policy: Arc::new(AllowAll),
         project: Arc::default(),
+        ledger: Arc::new(ledger(folder, checkpoints.clone())),
         clock: Arc::new(RealClock),
         checkpoints,
     };

@@ -5,10 +5,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maestro_core::run::Amount;
+use maestro_executor::ledger::Ledger as _;
+use maestro_runs::NoCheckpoints;
 use tempfile::TempDir;
 
+use super::child::{self, BOUND, BUILDS, COST};
 use super::far_side::FarSide;
 
 /// The variable that makes this program the process to kill.
@@ -99,6 +104,14 @@ impl Scene {
         std::fs::read_to_string(self.folder.path().join("status")).unwrap_or_default()
     }
 
+    /// What the tenant has spent, in micro-dollars; nothing is reserved any more.
+    fn spent(&self) -> u64 {
+        let ledger = child::ledger(self.folder.path(), Arc::new(NoCheckpoints));
+        let day = ledger.accounts().expect("they can be read").day;
+        assert_eq!(day.reserved, Amount::ZERO, "every reservation has an end");
+        day.settled.usd_micros
+    }
+
     fn done(&self) -> Vec<String> {
         self.far_side.seen.lock().expect("unpoisoned").done.clone()
     }
@@ -110,6 +123,8 @@ fn enumerate(deduplicates: bool) {
     let End::Finished(points) = whole.run(None) else { panic!("nobody killed it") };
     assert_eq!(whole.status(), "succeeded");
     assert_eq!(whole.done(), ["deploy", "notify"]);
+    let paid = BUILDS * COST.usd_micros;
+    assert_eq!(whole.spent(), paid);
     let mut killed = Vec::new();
     let mut parked = 0;
     for number in 1..=points.len() {
@@ -123,6 +138,10 @@ fn enumerate(deduplicates: bool) {
         assert!(begun.elapsed() < PATIENCE);
         let (status, done) = (scene.status(), scene.done());
         let context = format!("killed at {number}, {}", points[number - 1]);
+        // Killed once, at most one call has an end that nobody saw.
+        let spent = scene.spent();
+        let unseen = [0, COST.usd_micros, BOUND.usd_micros].map(|more| paid + more);
+        assert!(unseen.contains(&spent), "{context}: {spent} are spent, and {paid} were to be");
         let mut distinct = done.clone();
         distinct.dedup();
         assert_eq!(done, distinct, "{context}: something was done twice");
@@ -156,6 +175,9 @@ fn enumerate_pairs(step: usize) {
             scene.run(None);
             assert_eq!(scene.status(), "succeeded", "killed at {first}, then at {second}");
             assert_eq!(scene.done(), ["deploy", "notify"], "killed at {first}, then at {second}");
+            let most = (BUILDS + 2) * BOUND.usd_micros;
+            let spent = scene.spent();
+            assert!((BUILDS * COST.usd_micros..=most).contains(&spent), "{spent} are spent");
             pairs += 1;
         }
     }

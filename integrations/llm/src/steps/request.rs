@@ -9,9 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
 use super::{Kind, user};
-
-/// What an endpoint may add to a message when it counts tokens, in tokens.
-const MESSAGE_TOKENS: u64 = 32;
+use crate::chat::prompt_tokens_max;
 
 /// The inputs of a step, as a run hands them over.
 #[derive(Debug, Deserialize)]
@@ -126,7 +124,8 @@ impl Inputs {
             messages.push(json!({"role": "system", "content": [{"text": system}]}));
         }
         messages.push(json!({"role": "user", "content": parts}));
-        let prompt = prompt_tokens_max(&messages, &texts, schema.as_ref());
+        let bytes = messages.iter().map(|message| message_bytes(message, &texts));
+        let prompt = prompt_tokens_max(bytes, schema.as_ref());
         let answer = self.answer_tokens_max(prompt)?;
         let mut sampling = json!({"max_tokens": answer});
         if let Some(temperature) = &self.temperature {
@@ -165,22 +164,13 @@ impl Inputs {
     }
 }
 
-/// A bound of the tokens of a prompt. No tokenizer makes more tokens of a text than it has bytes.
-fn prompt_tokens_max(
-    messages: &[Value],
-    texts: &HashMap<String, String>,
-    schema: Option<&Value>,
-) -> u64 {
-    let parts = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
+/// The bytes of a message with its context.
+fn message_bytes(message: &Value, texts: &HashMap<String, String>) -> usize {
     let length = |part: &Value| match (part["text"].as_str(), part["context"].as_str()) {
         (Some(text), _) => text.len(),
         (None, path) => path.and_then(|path| texts.get(path)).map_or(0, String::len),
     };
-    let bytes: usize = parts.map(length).sum();
-    // A schema may be sent along as a part of the prompt.
-    let schema = schema.map_or(0, |schema| schema.to_string().len());
-    let framing = MESSAGE_TOKENS.saturating_mul(messages.len() as u64);
-    (bytes.saturating_add(schema) as u64).saturating_add(framing)
+    message["content"].as_array().into_iter().flatten().map(length).sum()
 }
 
 /// The form of a verdict: what is decided, why, and an answer to each criterion.

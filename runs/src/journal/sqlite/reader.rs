@@ -1,9 +1,10 @@
 //! What is read from the tables.
 
 use maestro_core::run::{Entry, Event, EventError, RunId, RunStatus};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SNAPSHOT_VERSION;
+use crate::database::{signed, unsigned};
 use crate::journal::RunSummary;
 
 /// A row of `events`.
@@ -96,14 +97,4 @@ fn unreadable(
 ) -> rusqlite::Error {
     let kind = rusqlite::types::Type::Text;
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
-}
-
-/// SQLite's integers are signed; times and counts are not, and stay below 2^63.
-pub fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The other way round; a negative number in the file is 0.
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

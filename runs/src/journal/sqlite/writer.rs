@@ -10,9 +10,9 @@ use maestro_core::run::{Event, RunId};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use super::reader::signed;
-use super::{SNAPSHOT_VERSION, failed};
+use super::SNAPSHOT_VERSION;
 use crate::checkpoint::{Checkpoints, Point};
+use crate::database::{DatabaseError, signed};
 use crate::journal::{Append, JournalError};
 
 /// Most appends that wait; further ones wait at the door.
@@ -161,7 +161,8 @@ impl Thread {
             }
             Err(error) => {
                 for answer in answers {
-                    let _ = answer.send(Err(failed("write to", &self.path, &error)));
+                    let error = DatabaseError::new("write to", &self.path, &error);
+                    let _ = answer.send(Err(error.into()));
                 }
             }
         }
