@@ -15,7 +15,7 @@ use super::expression::{Environment, Expr, ExprKind, Function, Loop, Root, Type,
 use super::names::Names;
 use super::report::Report;
 use super::source::{Sources, Span};
-use super::template::{Repeat, Step, Template, Uses};
+use super::template::{Besides, Repeat, Step, Template, Uses};
 use crate::error::Code;
 
 /// How a step can have ended, as expressions see it.
@@ -114,7 +114,8 @@ impl Check<'_> {
     /// What belongs to no step: no step has run when it is looked at.
     fn top(&mut self, template: &Template) {
         let early = Some("no step has run yet when this is looked at");
-        for (_, value) in &template.env {
+        let Besides { env, outputs } = &template.besides;
+        for value in template.env.iter().map(|(_, value)| value).chain(env) {
             let found = self.type_of(value, &Loop::None, false, early);
             self.part_of_text(&found, value.span, "a variable");
         }
@@ -122,7 +123,8 @@ impl Check<'_> {
             let found = self.type_of(group, &Loop::None, false, early);
             self.part_of_text(&found, group.span, "a group");
         }
-        for value in template.outputs.iter().map(|(_, value)| value).chain(&template.given) {
+        let own = template.outputs.iter().map(|(_, value)| value);
+        for value in own.chain(outputs).chain(&template.given) {
             self.type_of(value, &Loop::None, false, None);
         }
     }

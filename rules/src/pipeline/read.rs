@@ -17,7 +17,7 @@ use self::include::Include;
 use super::document::{Kind, Node};
 use super::limits::STEPS_MAX;
 use super::source::{Span, Spanned};
-use super::template::{Budget, Event, Step, Template, Trigger};
+use super::template::{Besides, Budget, Event, Step, Template, Trigger};
 use crate::error::Code;
 
 /// Keys of a template.
@@ -107,6 +107,7 @@ impl Reader<'_> {
             steps: Vec::new(),
             includes: Vec::new(),
             given: Vec::new(),
+            besides: Besides::default(),
             on_failure,
             on_cancel,
             outputs: outputs.unwrap_or_default(),

@@ -36,6 +36,8 @@ pub struct Template {
     pub(crate) includes: Vec<Included>,
     /// What includes give to params, whether anything uses it or not.
     pub(crate) given: Vec<Expr>,
+    /// The variables and outputs of what it includes, to be checked as its own are.
+    pub(crate) besides: Besides,
     /// Steps that run where a run failed, after everything else has ended.
     pub on_failure: Vec<Step>,
     /// Steps that run where a run was cancelled.
@@ -88,6 +90,14 @@ pub(crate) struct Included {
     pub(crate) steps: Range<usize>,
     /// What the step that includes it waits for, where the file says so.
     pub(crate) needs: Option<Vec<Spanned<String>>>,
+}
+
+/// What included files say besides steps. It was put into steps, and is kept since no loop and no
+/// outcome of those steps is seen by the file that says it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Besides {
+    pub(crate) env: Vec<Expr>,
+    pub(crate) outputs: Vec<Expr>,
 }
 
 impl Event {

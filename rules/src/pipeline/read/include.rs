@@ -20,7 +20,7 @@ use crate::pipeline::limits::{
 use crate::pipeline::names::behind;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources, Span, Spanned};
-use crate::pipeline::template::{Budget, Included, Param, Repeat, Step, Template};
+use crate::pipeline::template::{Besides, Budget, Included, Param, Repeat, Step, Template};
 
 /// A step that stands for those of another file.
 pub(crate) struct Include {
@@ -156,6 +156,12 @@ impl<'a> Loader<'a> {
         for step in &mut inner.steps {
             step.put_env(&inner.env, &mut |value| self.copy(value, value.span));
         }
+        let outputs = inner.outputs.iter().map(|(_, value)| self.copy(value, value.span));
+        inner.besides.outputs.extend(outputs);
+        inner
+            .besides
+            .env
+            .extend(std::mem::take(&mut inner.env).into_iter().map(|(_, value)| value));
         inner.each_expression(&mut |expr| self.seen_from_outside(expr, &id, &values));
         let given = values.into_values().filter(|value| matches!(value.kind, ExprKind::Given(..)));
         inner.given.extend(given);
@@ -383,6 +389,8 @@ fn append(
     let first = template.steps.len();
     template.steps.extend(inner.steps);
     template.given.extend(inner.given);
+    template.besides.env.extend(inner.besides.env);
+    template.besides.outputs.extend(inner.besides.outputs);
     template.includes.push(Included { id, steps: first..template.steps.len(), needs });
     template.includes.extend(inner.includes.into_iter().map(|include| Included {
         steps: first + include.steps.start..first + include.steps.end,
@@ -407,12 +415,13 @@ fn both(outer: Expr, inner: Option<Expr>) -> Expr {
 }
 
 impl Template {
-    /// Visits the expressions of its steps and outputs, and what its includes are given.
+    /// Visits the expressions of its steps and outputs, and those of what it includes.
     fn each_expression(&mut self, visit: &mut dyn FnMut(&mut Expr)) {
         let Self { steps, on_failure, on_cancel, .. } = self;
         let steps = steps.iter_mut().chain(on_failure).chain(on_cancel);
         steps.for_each(|step| step.each_expression(visit));
-        self.given.iter_mut().for_each(&mut *visit);
+        let Besides { env, outputs } = &mut self.besides;
+        self.given.iter_mut().chain(env).chain(outputs).for_each(&mut *visit);
         self.outputs.iter_mut().for_each(|(_, value)| visit(value));
     }
 }

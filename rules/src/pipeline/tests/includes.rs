@@ -397,3 +397,32 @@ fn a_binding_stays_within_its_file() {
         ),
     );
 }
+
+#[test]
+fn variables_and_outputs_of_a_file_see_no_step_that_they_are_put_into() {
+    let check = |head: &str, expect: &str| {
+        let inner = format!(
+            "name: i\nparams: {{ v: {{ type: list, default: [] }} }}\n{head}\nsteps:\n- {{ id: b, uses: \
+             run.command, with: {{ command: [x] }}, foreach: \"${{{{ params.v }}}}\", max: 3 }}\n"
+        );
+        let text = "name: p\nenv: { O: o }\nsteps:\n- { id: a, uses: test, with: { targets: [x] } }\n\
+                    - { id: x, include: i.yaml }\n- { id: c, uses: run.command, with: { command: [\"${{ \
+                    default(steps.x.outputs.o, 'o') }}\"] }, foreach: [u] }\n";
+        let checked = with_files(&[("i.yaml", &inner)], text);
+        assert_eq!(told(&checked).join("\n"), expect, "{inner}");
+    };
+    check("outputs: { o: \"${{ git.sha }}\" }", "");
+    let loops = "MAE0607 `item` exists only in a step with `foreach`";
+    check("outputs: { o: \"${{ item }}\" }", &format!("3:20 {loops}"));
+    check("outputs: { o: x }\nenv: { A: \"${{ item }}\" }", &format!("4:16 {loops}"));
+    check(
+        "outputs: { o: x }\nenv: { A: \"${{ steps.b.status }}\" }",
+        "4:22 MAE0607 no step has run yet when this is looked at\n4:22 MAE0609 step `x.b` takes \
+         something from itself | only `until` looks at what its own step made",
+    );
+    // Whether anything takes the output or not.
+    check(
+        "outputs: { o: x, p: \"${{ failure() }}\" }",
+        "3:26 MAE0608 `failure` means something only in `if`",
+    );
+}
