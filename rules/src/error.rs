@@ -225,6 +225,12 @@ maestro_core::error_codes! {
     ///
     /// Fix: take the step out, or skip it with `if`, until it is there; all others run.
     PipelineUnbuilt = "MAE0618",
+    /// An effect comes behind a gate, a scan or a signature that may be skipped without it.
+    ///
+    /// Fix: give the effect the `if` of what guards it, so that both are skipped together, or order
+    /// it by `needs` so that it does not come behind; policy denies an effect whose guard was
+    /// skipped.
+    PipelineGuard = "MAE0619",
     /// A bug in Maestro.
     ///
     /// Fix: report it with the lines that were printed.

@@ -210,6 +210,7 @@ pub fn load(name: &str, text: &str, includes: &Includes<'_>, defaults: &Defaults
         let found = order::order(&mut template, &names, &mut report);
         check::check(&template, &names, &sources, &mut report);
         order::cycles(&template.steps, &found.edges, &mut report);
+        check::skipped_guards(&template.steps, &found.edges, &mut report);
         let order::Ordered { edges, bindings } = found;
         let pipeline = Pipeline { template, edges, bindings, missing, sources: sources.clone() };
         (report.errors() == 0).then_some(pipeline)

@@ -250,6 +250,41 @@ fn starters_run_as_far_as_their_steps_can() {
     check("nightly-scan", 0, "succeeded");
 }
 
+/// A gate and an effect for each case, as the guide proposes.
+const CASES: &str = "name: cases
+params: { e: { type: string, enum: [staging, prod], default: staging } }
+steps:
+  - { id: ask, uses: gate.approval, if: params.e == 'prod' }
+  - id: ship
+    uses: run.command
+    if: params.e == 'prod'
+    needs: [ask]
+    with: { command: [sh, -c, \"echo prod > shipped.txt\"] }
+  - id: try
+    uses: run.command
+    if: params.e == 'staging'
+    needs: []
+    with: { command: [sh, -c, \"echo staging > shipped.txt\"] }
+";
+
+#[test]
+fn a_gate_that_is_skipped_denies_what_lint_says_it_denies() {
+    let ws = workspace(&[("cases.pipeline.yaml", CASES)]);
+    let state = ws.outside().join("state").display().to_string();
+    let ws = ws.with_env("MAESTRO_STATE", &state);
+    assert_eq!(ws.run(&["template", "lint"]).code, 0);
+    let run = ws.run(&["run", "--template", "cases", "--no-wait"]);
+    assert_eq!((run.code, ws.read("shipped.txt").as_str()), (0, "staging\n"), "{}", run.stderr);
+    assert_eq!(ws.run(&["run", "--template", "cases", "--param", "e=prod", "--no-wait"]).code, 10);
+    // Without the `if` of the gate the effect comes to a gate that did not ask.
+    ws.write("cases.pipeline.yaml", CASES.replacen("    if: params.e == 'prod'\n", "", 1));
+    let found = ws.run(&["template", "lint", "--output", "json"]);
+    let expect = "5:9 MAE0619 `ship` is denied by policy where `ask` before it is skipped";
+    assert_eq!((found.code, messages(&json(&found))), (1, vec![expect.to_owned()]));
+    let told = ws.fails(12, &["run", "--template", "cases", "--no-wait"]);
+    assert!(told.contains("ship: failed: policy denies it: the gate `ask` above it"), "{told}");
+}
+
 #[test]
 fn lint_notes_what_this_maestro_does_not_do() {
     let ws = workspace(&[]);

@@ -2,6 +2,7 @@
 //!
 //! Order and binding have been found already; this looks at what each step says.
 
+mod guards;
 mod literal;
 mod whole;
 
@@ -17,6 +18,8 @@ use super::report::Report;
 use super::source::{Sources, Span};
 use super::template::{Besides, Repeat, Step, Template, Uses};
 use crate::error::Code;
+
+pub(crate) use guards::skipped_guards;
 
 /// How a step can have ended, as expressions see it.
 const STATUSES: &[&str] = &["succeeded", "failed", "skipped", "cancelled"];
@@ -182,9 +185,10 @@ impl Check<'_> {
                     "`{field}` of a gate is known when the run begins, and `{}` has not run then",
                     name.value
                 );
-                self.report
-                    .error(Code::PipelineReference, name.span, message)
-                    .hint("two gates with an `if` each can ask for different people");
+                self.report.error(Code::PipelineReference, name.span, message).hint(
+                    "for each case a gate and an effect of its own can ask different people: both \
+                         with the same `if`, and the effect with `needs`",
+                );
             }
         }
     }

@@ -147,6 +147,35 @@ impl Expr {
         found
     }
 
+    /// Whether it says the same as another one, wherever both stand.
+    pub(crate) fn says_same(&self, other: &Self) -> bool {
+        use ExprKind::*;
+        let all = |left: &[Self], right: &[Self]| {
+            left.len() == right.len() && left.iter().zip(right).all(|(a, b)| a.says_same(b))
+        };
+        match (&self.kind, &other.kind) {
+            (Literal(a), Literal(b)) => a == b,
+            (Root(a), Root(b)) => a == b,
+            (Text(a), Text(b)) | (List(a), List(b)) => all(a, b),
+            (Call(function, a), Call(other, b)) => function == other && all(a, b),
+            (Map(a), Map(b)) => {
+                let mut pairs = a.iter().zip(b);
+                a.len() == b.len()
+                    && pairs
+                        .all(|((key, a), (other, b))| key.value == other.value && a.says_same(b))
+            }
+            (Field(a, name), Field(b, other)) => name.value == other.value && a.says_same(b),
+            (Not(a), Not(b)) => a.says_same(b),
+            (Matches(a, pattern), Matches(b, other)) => pattern == other && a.says_same(b),
+            (Given(param, a), Given(other, b)) => param == other && a.says_same(b),
+            (Index(a, at), Index(b, other)) => a.says_same(b) && at.says_same(other),
+            (Binary(operator, a, left), Binary(other, b, right)) => {
+                operator == other && a.says_same(b) && left.says_same(right)
+            }
+            _ => false,
+        }
+    }
+
     /// Puts something else in the place of every part for which `other` gives it, outermost
     /// first. What was put there is not looked at again.
     pub(crate) fn rewrite(&mut self, other: &mut dyn FnMut(&Self) -> Option<Self>) {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod includes;
+mod safety;
 
 use std::time::{Duration, Instant};
 
@@ -253,7 +254,7 @@ fn what_cannot_run_is_refused() {
     check("uses: gate.approval, until: true, max: 3", gate);
     check(
         "uses: gate.approval, with: { approvals: \"${{ length(steps.a.status) }}\" }, needs: []",
-        "3:70 MAE0607 `approvals` of a gate is known when the run begins, and `a` has not run then | two gates with an `if` each can ask for different people\n\
+        "3:70 MAE0607 `approvals` of a gate is known when the run begins, and `a` has not run then | for each case a gate and an effect of its own can ask different people: both with the same `if`, and the effect with `needs`\n\
          3:70 MAE0609 step `a` takes something from itself | only `until` looks at what its own step made",
     );
     let act = "uses: run.command, with: { command: [x] }";
@@ -305,41 +306,6 @@ fn what_cannot_run_is_refused() {
     assert_eq!(told(&read(&text.replace("WHAT", "digest"))), Vec::<String>::new());
     assert!(
         told(&read(&text.replace("WHAT", "files")))[0].contains("is a text, and this is a list")
-    );
-}
-
-#[test]
-fn secrets_stay_secrets_in_loops_lists_and_fields() {
-    let check = |step: &str, expect: &str| {
-        let text = format!(
-            "name: p\nparams: {{ t: {{ type: secret }}, l: {{ type: list, items: {{ type: secret }} }} \
-             }}\nsteps:\n- {{ id: a, {step} }}\n"
-        );
-        let found = told(&read(&text));
-        let found = found.iter().map(|line| line.split(" | ").next().unwrap_or_default());
-        assert_eq!(found.collect::<Vec<_>>().join("; "), expect, "{text}");
-    };
-    let run =
-        |word: &str| format!("uses: run.command, with: {{ command: [\"${{{{ {word} }}}}\"] }}");
-    let tell =
-        |body: &str| format!("uses: notify.webhook, with: {{ url: \"https://a/\", body: {body} }}");
-    let word = "4:54 MAE0604 an item of `command` of `run.command` is a text, and this is a secret";
-    check(&format!("{}, foreach: \"${{{{ params.l }}}}\", max: 3", run("item")), word);
-    check(&format!("{}, foreach: [\"${{{{ params.t }}}}\"]", run("item")), word);
-    check(
-        &format!("{}, foreach: [\"${{{{ params.t }}}}\", x]", run("item")),
-        &word.replace("a secret", "something with a secret in it"),
-    );
-    check(&format!("{}, matrix: {{ k: [\"${{{{ params.t }}}}\"] }}", run("matrix.k")), word);
-    let body = "MAE0613 `body` of `notify.webhook` cannot be a secret";
-    check(&tell("[\"${{ params.t }}\"]"), &format!("4:67 {body}"));
-    check(&tell("{ a: { b: \"${{ params.t }}\" } }"), &format!("4:67 {body}"));
-    check(&tell("\"${{ params }}\""), &format!("4:72 {body}"));
-    // As a whole it is handed on, also by a loop.
-    check(
-        "uses: notify.webhook, with: { url: \"https://a/\", secret: \"${{ item }}\" }, foreach: \
-         \"${{ params.l }}\", max: 3",
-        "",
     );
 }
 

@@ -19,9 +19,7 @@ pub(super) fn bounds(template: &Template, report: &mut Report) {
     let (mut steps, mut guards) = (0, 0);
     for step in template.all_steps() {
         let approval = usize::from(step.approval.is_some());
-        let uses = step.uses.name();
-        let is_guard = uses == GATE || EVIDENCE.contains(&uses.as_str());
-        (steps, guards) = (steps + 1 + approval, guards + usize::from(is_guard) + approval);
+        (steps, guards) = (steps + 1 + approval, guards + usize::from(is_guard(step)) + approval);
         if guards > RUN_GUARDS_MAX {
             let message = format!("a run has up to {RUN_GUARDS_MAX} gates, scans and signatures");
             report
@@ -39,6 +37,12 @@ pub(super) fn bounds(template: &Template, report: &mut Report) {
             return;
         }
     }
+}
+
+/// Whether the effects behind a step rely on it.
+pub(super) fn is_guard(step: &Step) -> bool {
+    let uses = step.uses.name();
+    uses == GATE || EVIDENCE.contains(&uses.as_str())
 }
 
 /// Tells of names that two steps have.

@@ -426,3 +426,20 @@ fn variables_and_outputs_of_a_file_see_no_step_that_they_are_put_into() {
         "3:26 MAE0608 `failure` means something only in `if`",
     );
 }
+
+#[test]
+fn what_skips_an_include_skips_its_gate_and_its_effects() {
+    let inner = "name: i\nparams: { e: x }\nsteps:\n- { id: gate, uses: gate.approval, if: params.e == 'x' }\n\
+                 - { id: act, uses: notify.webhook, with: { url: \"https://a/\" }, if: params.e == 'x' }\n";
+    let check = |after: &str, expect: &[&str]| {
+        let text = format!(
+            "name: p\nsteps:\n- {{ id: x, include: i.yaml, if: git.tag != '', with: {{ e: \"${{{{ git.tag }}}}\" }} }}\n\
+             - {{ id: tell, uses: notify.webhook, with: {{ url: \"https://a/\" }}{after} }}\n"
+        );
+        let found = told(&with_files(&[("i.yaml", inner)], &text));
+        let found = found.iter().map(|line| line.split(" | ").next().unwrap_or_default());
+        assert_eq!(found.collect::<Vec<_>>(), expect);
+    };
+    check("", &["4:9 MAE0619 `tell` is denied by policy where `x.gate` before it is skipped"]);
+    check(", needs: []", &[]);
+}
