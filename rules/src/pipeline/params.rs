@@ -26,20 +26,27 @@ impl ParamKind {
                 if inside { Ok(()) } else { Err(range) }
             }
             (Self::Bool, Value::Bool(_)) | (Self::Secret, Value::String(_)) => Ok(()),
-            (Self::List { item, min, max }, Value::Array(items)) => {
-                if !(*min..=*max).contains(&(items.len() as u64)) {
-                    let most = if *max > i64::MAX as u64 - 1 {
-                        "any number".to_owned()
-                    } else {
-                        max.to_string()
-                    };
-                    return Err(format!("has from {min} to {most} items, not {}", items.len()));
-                }
+            (Self::List { item, .. }, Value::Array(items)) => {
+                self.check_count(items.len())?;
                 items.iter().enumerate().try_for_each(|(at, value)| {
                     item.check(value).map_err(|why| format!("has an item {at} that {why}"))
                 })
             }
             (_, other) => Err(format!("is {}, not {}", self.describe(), Type::of(other))),
+        }
+    }
+
+    /// Whether a list may have so many items.
+    pub(crate) fn check_count(&self, count: usize) -> Result<(), String> {
+        match self {
+            Self::List { min, max, .. } if !(*min..=*max).contains(&(count as u64)) => {
+                let most = match *max > i64::MAX as u64 - 1 {
+                    true => "any number".to_owned(),
+                    false => max.to_string(),
+                };
+                Err(format!("has from {min} to {most} items, not {count}"))
+            }
+            _ => Ok(()),
         }
     }
 

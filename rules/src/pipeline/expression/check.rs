@@ -7,7 +7,7 @@ use crate::error::Code;
 use crate::pipeline::names::Names;
 use crate::pipeline::report::{Draft, Report};
 use crate::pipeline::source::{Span, Spanned};
-use crate::pipeline::template::Param;
+use crate::pipeline::template::{Param, ParamKind};
 
 /// What repeats the step that an expression belongs to.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,11 +95,33 @@ pub(crate) fn type_of(expr: &Expr, env: &Environment<'_>, report: &mut Report) -
 fn given_type(param: &Param, value: &Expr, env: &Environment<'_>, report: &mut Report) -> Type {
     let outside = Environment { repeated: &Loop::None, outcome: false, ..*env };
     let found = type_of(value, &outside, report);
-    let expected = param.kind.value_type();
     let what = format!("param `{}`", param.name.value);
+    given_part(&param.kind, (value, found), &what, &outside, report);
+    param.kind.value_type()
+}
+
+/// Checks a value of a param, or an item of it, by its type.
+fn given_part(
+    kind: &ParamKind,
+    (value, found): (&Expr, Type),
+    what: &str,
+    env: &Environment<'_>,
+    report: &mut Report,
+) {
+    let expected = kind.value_type();
+    // What is known was checked by its value; the names of secrets are texts there.
+    if value.known().is_some() {
+        return;
+    }
+    if let (ParamKind::List { item, .. }, ExprKind::List(items)) = (kind, &value.kind) {
+        let what = format!("an item of {what}");
+        for part in items {
+            let found = type_of(part, env, &mut Report::default());
+            given_part(item, (part, found), &what, env, report);
+        }
+        return;
+    }
     match (&expected, &found) {
-        // Names of secrets are texts where they are written out.
-        _ if expected.holds_secret() && value.known().is_some() => {}
         (Type::Secret, Type::Secret) => {}
         (Type::Secret, _) => {
             let message = format!("{what} is the name of a secret, and this is {found}");
@@ -107,9 +129,8 @@ fn given_type(param: &Param, value: &Expr, env: &Environment<'_>, report: &mut R
                 .error(Code::PipelineSecret, value.span, message)
                 .hint("write its name, or a param of type `secret`");
         }
-        _ => demand(&found, &expected, value.span, &what, report),
+        _ => demand(&found, &expected, value.span, what, report),
     }
-    expected
 }
 
 fn mismatch(span: Span, message: String, report: &mut Report) -> &mut Draft {

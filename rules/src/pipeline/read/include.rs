@@ -20,7 +20,9 @@ use crate::pipeline::limits::{
 use crate::pipeline::names::behind;
 use crate::pipeline::report::Report;
 use crate::pipeline::source::{Source, Sources, Span, Spanned};
-use crate::pipeline::template::{Besides, Budget, Included, Param, Repeat, Step, Template};
+use crate::pipeline::template::{
+    Besides, Budget, Included, Param, ParamKind, Repeat, Step, Template,
+};
 
 /// A step that stands for those of another file.
 pub(crate) struct Include {
@@ -201,7 +203,9 @@ impl<'a> Loader<'a> {
         }
         match (self.includes)(&path.value) {
             Ok(text) => Some(text),
-            Err(why) => refuse(self, format!("`{}` cannot be included: {why}", path.value)),
+            Err(why) => {
+                refuse(self, format!("`{}` cannot be included: {why}", path.value.escape_debug()))
+            }
         }
     }
 
@@ -269,19 +273,30 @@ impl<'a> Loader<'a> {
     /// What a param is given: checked now where it is known, and when it is looked at else.
     fn given(&mut self, param: &Param, value: Expr) -> Expr {
         let span = value.span;
-        if let Some(known) = value.known() {
-            if let Err(why) = param.kind.check(&known) {
-                let message = format!("param `{}` {why}", param.name.value);
-                self.report
-                    .error(Code::PipelineType, span, message)
-                    .see(param.name.span, "it is declared here");
-            }
-            // The name of a secret is a text, and stays one that nothing may be made of.
-            if !param.kind.value_type().holds_secret() {
-                return value;
-            }
+        self.allowed(param, &param.kind, &value, &format!("param `{}`", param.name.value));
+        // The name of a secret is a text, and stays one that nothing may be made of.
+        if value.known().is_some() && !param.kind.value_type().holds_secret() {
+            return value;
         }
         Expr { kind: ExprKind::Given(Arc::new(param.clone()), Box::new(value)), span }
+    }
+
+    /// Tells of what a param does not allow, in the parts that are known.
+    fn allowed(&mut self, param: &Param, kind: &ParamKind, value: &Expr, what: &str) {
+        let checked = match (value.known(), kind, &value.kind) {
+            (Some(known), _, _) => kind.check(&known),
+            (None, ParamKind::List { item, .. }, ExprKind::List(items)) => {
+                let what = format!("an item of {what}");
+                items.iter().for_each(|value| self.allowed(param, item, value, &what));
+                kind.check_count(items.len())
+            }
+            _ => Ok(()),
+        };
+        if let Err(why) = checked {
+            self.report
+                .error(Code::PipelineType, value.span, format!("{what} {why}"))
+                .see(param.name.span, "it is declared here");
+        }
     }
 
     /// Replaces params by their values, and puts the name of the include before names of steps.

@@ -443,3 +443,45 @@ fn what_skips_an_include_skips_its_gate_and_its_effects() {
     check("", &["4:9 MAE0619 `tell` is denied by policy where `x.gate` before it is skipped"]);
     check(", needs: []", &[]);
 }
+
+#[test]
+fn lists_that_params_are_given_are_checked_item_by_item() {
+    let check = |kind: &str, value: &str, expect: &str| {
+        let inner = format!(
+            "name: i\nparams: {{ l: {{ type: list, {kind} }} }}\nsteps:\n- {{ id: b, uses: test, with: {{ \
+             targets: [x] }} }}\n"
+        );
+        let text = format!(
+            "name: p\nparams: {{ s: {{ type: secret }} }}\nsteps:\n- {{ id: a, uses: run.command, with: {{ \
+             command: [x] }} }}\n- {{ id: x, include: i.yaml, with: {{ l: {value} }} }}\n"
+        );
+        let found = told(&with_files(&[("i.yaml", &inner)], &text));
+        let found = found.iter().map(|line| line.split(" | ").next().unwrap_or_default());
+        assert_eq!(found.collect::<Vec<_>>().join("; "), expect, "{value}");
+    };
+    let code = "\"${{ steps.a.outputs.exit_code }}\"";
+    let out = "\"${{ steps.a.outputs.stdout }}\"";
+    check("items: string", &format!("[{out}, a]"), "");
+    check(
+        "items: string",
+        &format!("[a, {code}]"),
+        "5:49 MAE0608 an item of param `l` takes a text, and this is an int",
+    );
+    check(
+        "items: int",
+        &format!("[{code}, a]"),
+        "5:77 MAE0604 an item of param `l` is an int, not a text",
+    );
+    check(
+        "min: 3",
+        &format!("[{out}, a]"),
+        "5:40 MAE0604 param `l` has from 3 to any number items, not 2",
+    );
+    let secrets = "items: { type: secret }";
+    check(secrets, "[TOKEN, \"${{ params.s }}\"]", "");
+    check(
+        secrets,
+        &format!("[TOKEN, {out}]"),
+        "5:53 MAE0613 an item of param `l` is the name of a secret, and this is a text",
+    );
+}
