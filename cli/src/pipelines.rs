@@ -4,6 +4,7 @@
 //! A pipeline is a file `NAME.pipeline.yaml`, `.yml` or `.json`, wherever in the workspace.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -106,7 +107,7 @@ pub fn check(config: &Config, name: &str, text: &str, defaults: &Defaults) -> Ch
 
 /// The text of a file, which must be UTF-8.
 pub fn read(path: &Path, name: &str) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{name}`"))?;
+    let bytes = bytes_of(path).with_context(|| format!("cannot read `{name}`"))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::input(format!("`{name}` is not UTF-8: byte {at} begins no character")).into()
@@ -121,13 +122,21 @@ pub fn included(config: &Config, path: &str) -> Result<String, String> {
     if !real.starts_with(&config.workspace) {
         return Err("it lies outside of the workspace".to_owned());
     }
-    std::fs::read_to_string(real).map_err(|error| plain(&error))
+    let bytes = bytes_of(&real).map_err(|error| plain(&error))?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
-fn plain(error: &std::io::Error) -> String {
+/// The bytes of a file. A pipe would be waited for, and a device may have no end.
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+}
+
+fn plain(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => error.to_string(),
     }
 }
