@@ -29,6 +29,8 @@ pub use calendar::{Period, Span, utc};
 use crate::limits::TENANT_NAME_BYTES_MAX;
 use crate::run::budget::{Amount, Cap, Notice, room_text, usd};
 
+const MINUTE_MS: u64 = 60_000;
+
 /// The name of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -76,7 +78,7 @@ pub struct Rate {
 impl Rate {
     /// The length of the time that is looked at, in milliseconds.
     pub fn window_ms(self) -> u64 {
-        u64::from(self.minutes) * 60_000
+        u64::from(self.minutes) * MINUTE_MS
     }
 }
 
@@ -187,7 +189,8 @@ impl Breaker {
             ),
         };
         let until = match self.until_ms {
-            Some(until) => format!("it closes at {}", utc(until)),
+            // To the minute, and not before it is so.
+            Some(until) => format!("it closes at {}", utc(until.saturating_add(MINUTE_MS - 1))),
             None => "it stays open until somebody closes it".to_owned(),
         };
         format!("the breaker of tenant `{tenant}` is open: {why}; {until}")

@@ -120,6 +120,26 @@ pub enum JournalError {
         /// The latest that is known here.
         known: u32,
     },
+    /// Another process has a file open that is needed alone.
+    #[error("`{place}` is in use by another process")]
+    InUse {
+        /// The file.
+        place: String,
+    },
+    /// A backup is taking its place, or was when its process died.
+    #[error("`{place}` is being restored, or its restore was cut off")]
+    Restoring {
+        /// The file.
+        place: String,
+    },
+    /// A file that was looked at is no whole journal.
+    #[error("`{place}` is no sound journal: {why}")]
+    Unsound {
+        /// The file.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A stored event cannot be read.
     #[error("run `{run}`, event {sequence}: {source}")]
     Event {

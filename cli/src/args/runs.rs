@@ -1,5 +1,7 @@
 //! The flags of pipelines and of the commands about their runs.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::{BuildOptions, DaemonChoice};
@@ -181,6 +183,18 @@ pub enum RunsCommand {
     /// Looks after steps that failed for good or wait for a person: the dead-letter queue.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Copies the journal of all runs to a file, while runs go on.
+    Backup {
+        /// The file; a backup that is there is replaced once the new one is whole.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Puts a backup in the place of a damaged journal, which is kept, and says what is lost.
+    Restore {
+        /// The backup.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// `runs dlq …`.

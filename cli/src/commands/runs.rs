@@ -3,6 +3,7 @@
 //! All but those that drive a run only read its journal or append one wish to it, so they work
 //! from any terminal, while the run lives or after its process died.
 
+mod backup;
 mod dead_letters;
 mod drive;
 
@@ -279,22 +280,23 @@ pub fn replay(global: &Global, args: &ReplayArgs) -> Result<ExitCode> {
 /// `maestro runs …`.
 pub fn runs(global: &Global, command: &RunsCommand) -> Result<ExitCode> {
     let points = checkpoints::from_environment()?;
-    on_runtime(async {
-        let state = State::open(points.clone())?;
-        act(global, &state, command, points).await
-    })
+    on_runtime(act(global, command, points))
 }
 
 async fn act(
     global: &Global,
-    state: &State,
     command: &RunsCommand,
     points: std::sync::Arc<dyn maestro_runs::Checkpoints>,
 ) -> Result<ExitCode> {
+    // A journal that is copied or replaced need not be one that can be opened.
+    let open = || State::open(points.clone());
     match command {
-        RunsCommand::Dlq(command) => dead_letters::dlq(global, state, command, points).await,
-        RunsCommand::List { limit } => list(global, state, *limit).await,
+        RunsCommand::Backup { file } => backup::write(file),
+        RunsCommand::Restore { file } => backup::read(file),
+        RunsCommand::Dlq(command) => dead_letters::dlq(global, &open()?, command, points).await,
+        RunsCommand::List { limit } => list(global, &open()?, *limit).await,
         RunsCommand::Show(RunName { run }) => {
+            let state = open()?;
             let run = state.find(run).await?;
             show(global, &journal::load(&*state.journal, &run).await.map_err(failure)?)
         }
@@ -305,6 +307,7 @@ async fn act(
                 })?,
                 None => BTreeMap::new(),
             };
+            let state = open()?;
             let resolution = match (applied, redo) {
                 (true, _) => Resolution::Applied(outputs),
                 (false, true) => Resolution::Redo,
@@ -318,8 +321,8 @@ async fn act(
                 let (resolution, by) = (resolution.clone(), by.clone());
                 Ok(Command::Resolve { task, resolution, by, reason: reason.clone() })
             };
-            let after = wish_for(state, &run, wish).await?;
-            say_who_drives(state, &after)?;
+            let after = wish_for(&state, &run, wish).await?;
+            say_who_drives(&state, &after)?;
             Ok(ExitCode::SUCCESS)
         }
     }

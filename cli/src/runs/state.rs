@@ -1,8 +1,9 @@
 //! Where the state of runs lies: a folder that is no cache, since nothing can make it again.
 //!
 //! `MAESTRO_STATE`, else `$XDG_STATE_HOME/maestro`, else `~/.local/state/maestro`: `runs.db` is the
-//! journal, `budget.db` the ledger of what calls cost, `leases/` has a lock for each run and group,
-//! `logs/` what detached runs print, and `roles.toml` says who may approve.
+//! journal, `backups/` has a copy of it, `budget.db` is the ledger of what calls cost, `leases/` a
+//! lock for each run and group, `logs/` what detached runs print, and `roles.toml` says who may
+//! approve.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,17 +43,32 @@ pub fn folder() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".local/state/maestro"))
 }
 
+/// The journal in the folder.
+pub fn journal(folder: &Path) -> PathBuf {
+    folder.join("runs.db")
+}
+
+/// The backup of it that is made by itself.
+pub fn backup(folder: &Path) -> PathBuf {
+    folder.join("backups/runs.db")
+}
+
+/// The locks in the folder.
+pub fn leases(folder: &Path) -> PathBuf {
+    folder.join("leases")
+}
+
 impl State {
     /// Opens the folder, or makes it.
     pub fn open(checkpoints: Arc<dyn Checkpoints>) -> Result<Self> {
         let folder = folder()?;
-        let journal = SqliteJournal::open(&folder.join("runs.db"), checkpoints);
+        let journal = SqliteJournal::open(&journal(&folder), checkpoints);
         Ok(Self { journal: Arc::new(journal.map_err(failure)?), folder })
     }
 
     /// The folder of the locks.
     pub fn leases(&self) -> PathBuf {
-        self.folder.join("leases")
+        leases(&self.folder)
     }
 
     /// Whoever types, as the people of this state know them.
@@ -95,13 +111,28 @@ impl State {
     }
 }
 
+/// What helps where a journal is damaged.
+fn restore_hint(journal: &Path) -> String {
+    let last = journal.parent().map(backup).filter(|last| last.is_file());
+    match last {
+        Some(last) => {
+            format!("`maestro runs restore {}` puts the last backup in its place", last.display())
+        }
+        None => "`maestro runs restore FILE` puts a backup in its place".to_owned(),
+    }
+}
+
 /// An error of the journal, with whose fault it is and what helps.
 pub fn failure(error: JournalError) -> anyhow::Error {
     let text = error.to_string();
     let failure = match &error {
-        JournalError::Storage { damaged: true, place, .. } => Failure::environment(text).hint(
-            format!("move `{place}` and the files beside it away; a backup can take its place"),
-        ),
+        JournalError::Storage { damaged: true, place, .. }
+        | JournalError::Restoring { place }
+        | JournalError::Unsound { place, .. } => {
+            Failure::environment(text).hint(restore_hint(Path::new(place)))
+        }
+        JournalError::InUse { .. } => Failure::environment(text)
+            .hint("wait until the other process has ended: `maestro runs list` shows what runs"),
         JournalError::Storage { .. } => {
             Failure::environment(text).hint("`MAESTRO_STATE` names another folder for the state")
         }

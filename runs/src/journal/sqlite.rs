@@ -11,8 +11,11 @@
 //! snapshots  run → a fold, as JSON with the version of its form
 //! ```
 //!
-//! [`crate::database`] says how the file is opened.
+//! A copy of the file can be made while it is in use ([`back_up`]), and put in its place while it
+//! is not ([`restore`]). [`crate::database`] says how the file is opened.
 
+mod backup;
+mod guard;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -27,9 +30,12 @@ use maestro_core::run::{Entry, RunId, RunState};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use backup::{Loss, Restored, Survey, back_up, restore};
+
 use super::{Append, Journal, JournalError, RunSummary};
 use crate::checkpoint::Checkpoints;
 use crate::database::{self, DatabaseError};
+use guard::Guard;
 use writer::Writer;
 
 /// The version of a stored fold; one of another version is not used.
@@ -41,16 +47,19 @@ pub struct SqliteJournal {
     readers: Mutex<Vec<Connection>>,
     writer: Writer,
     changes: watch::Receiver<u64>,
+    /// The last to go: whoever waits for it finds the file closed.
+    guard: Arc<Guard>,
 }
 
 impl SqliteJournal {
     /// Opens the file at `path`, or makes it.
     pub fn open(path: &Path, checkpoints: Arc<dyn Checkpoints>) -> Result<Self, JournalError> {
         let path = Arc::new(path.to_owned());
+        let guard = Guard::shared(&path)?;
         let connection = database::open(&path, &schema::LAYOUT)?;
         let (tell, changes) = watch::channel(0);
         let writer = Writer::start(path.clone(), connection, checkpoints, tell)?;
-        Ok(Self { path, readers: Mutex::new(Vec::new()), writer, changes })
+        Ok(Self { path, readers: Mutex::new(Vec::new()), writer, changes, guard: Arc::new(guard) })
     }
 
     /// Reads with a connection of the pool, on a thread that may block.
@@ -58,7 +67,7 @@ impl SqliteJournal {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let path = self.path.clone();
+        let (path, guard) = (self.path.clone(), self.guard.clone());
         let kept = self.readers.lock().ok().and_then(|mut readers| readers.pop());
         let done = tokio::task::spawn_blocking(move || {
             let connection = match kept {
@@ -66,9 +75,9 @@ impl SqliteJournal {
                 None => database::connect(&path)?,
             };
             let result = read(&connection).map_err(|e| DatabaseError::new("read", &path, &e))?;
-            Ok::<_, JournalError>((connection, result))
+            Ok::<_, JournalError>((connection, result, guard))
         });
-        let (connection, result) = done.await.map_err(|e| JournalError::Storage {
+        let (connection, result, _guard) = done.await.map_err(|e| JournalError::Storage {
             doing: "read",
             place: self.path.display().to_string(),
             why: e.to_string(),

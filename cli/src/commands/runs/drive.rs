@@ -10,6 +10,7 @@ use maestro_runs::Checkpoints;
 use maestro_runs::driver::{self, Driver};
 use maestro_runs::journal;
 
+use super::backup;
 use super::{Follower, PRINT, on_runtime, show};
 use crate::args::runs::PipelineArgs;
 use crate::args::{Global, RunArgs, SandboxChoice, StaleRecords};
@@ -112,6 +113,7 @@ fn refuse_flags_of_labels(args: &RunArgs) -> Result<()> {
 pub(super) async fn begin(state: &State, created: RunCreated) -> Result<RunState> {
     let now_ms = driver::Clock::now_ms(&SystemClock);
     let (created, ruling) = start::permitted(created, now_ms)?;
+    backup::when_due(state).await;
     let begun = driver::begin(&*state.journal, created, vec![ruling], now_ms).await;
     begun.map_err(start::drive_failure)
 }

@@ -66,6 +66,17 @@ pub fn snapshot(connection: &Connection, run: &RunId) -> rusqlite::Result<Option
     select.query_row(params![run.as_str(), SNAPSHOT_VERSION], |row| row.get(0)).optional()
 }
 
+/// Tells each run with the number of its last event, until one cannot be read.
+pub fn each_run(connection: &Connection, mut tell: impl FnMut(RunId, u64)) -> rusqlite::Result<()> {
+    let mut select = connection.prepare("SELECT run, sequence FROM runs ORDER BY number")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        tell(RunId::new(&name).map_err(|e| unreadable(0, e))?, unsigned(row, 1)?);
+    }
+    Ok(())
+}
+
 /// Runs, the newest first.
 pub fn list(connection: &Connection, most: usize) -> rusqlite::Result<Vec<RunSummary>> {
     let mut select = connection.prepare_cached(

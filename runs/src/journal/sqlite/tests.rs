@@ -1,5 +1,7 @@
 //! The embedded journal: what an append promises, and what is left after damage.
 
+mod backup;
+
 use std::path::Path;
 use std::sync::Arc;
 

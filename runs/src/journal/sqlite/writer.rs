@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use maestro_core::run::event::EVENT_VERSION;
@@ -29,10 +30,22 @@ enum Request {
     Snapshot { run: RunId, sequence: u64, body: String, answer: Answer },
 }
 
-/// The way to the thread; dropping it ends the thread.
+/// The way to the thread; dropping it ends the thread, and waits until its file is closed.
 pub struct Writer {
-    requests: SyncSender<Request>,
+    /// Taken when it is dropped.
+    requests: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
     place: String,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // It answers for each group by itself; what is left of a panic is on stderr.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Writer {
@@ -46,7 +59,7 @@ impl Writer {
         let (requests, waiting) = sync_channel(WAITING_MAX);
         let place = path.display().to_string();
         let thread = Thread { path, connection, checkpoints, tell, seen: 0 };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || thread.work(&waiting))
             .map_err(|e| JournalError::Storage {
@@ -55,7 +68,7 @@ impl Writer {
                 why: e.to_string(),
                 damaged: false,
             })?;
-        Ok(Self { requests, place })
+        Ok(Self { requests: Some(requests), thread: Some(thread), place })
     }
 
     /// Appends, once the events before it are in.
@@ -87,8 +100,9 @@ impl Writer {
             damaged: false,
         };
         let mut request = Some(request);
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
         while let Some(next) = request.take() {
-            match self.requests.try_send(next) {
+            match requests.try_send(next) {
                 Ok(()) => {}
                 Err(std::sync::mpsc::TrySendError::Full(back)) => {
                     request = Some(back);
