@@ -52,57 +52,64 @@ pub struct Memory {
 /// What a look at the snapshot says.
 #[derive(Debug)]
 pub enum Look {
-    /// The request is done, and that was reported.
-    Done(ExitCode),
+    /// The request is done: what it reports, with an id and a time of its own.
+    Done(Remembered),
     /// There is something to do, and perhaps something to begin with.
     ToDo(Option<Memory>),
 }
 
-/// Looks whether a request is done already, without evaluating anything, and reports it if so.
+/// Looks whether a request is done already, without evaluating anything.
 /// Nothing is hashed or written but for files that were edited just before the build: those are
 /// hashed until they are old, and the snapshot then is written once without their marks.
-pub fn look(global: &Global, config: &Config, request: &Request) -> Result<Look> {
+/// `wants_all`: whether somebody reads all targets, however many there are.
+pub fn look(config: &Config, request: &Request, wants_all: bool) -> Look {
     let started = Instant::now();
     let Ok(state_dir) = workspace::state_dir(&config.cache, &config.workspace) else {
-        return Ok(Look::ToDo(None)); // the build will say what is wrong
+        return Look::ToDo(None); // the build will say what is wrong
     };
     let options = keyed_options(config, request);
     let name = snapshot_name(&state_dir, &options);
     let told = told(config, &name);
-    if let Some(remembered) = told.as_ref().and_then(|told| report_of_told(global, told)) {
-        return report_done(global, config, request, remembered, started);
+    if let Some(remembered) = told.as_ref().and_then(|told| report_of_told(told, wants_all)) {
+        return Look::Done(remembered.of_now(started));
     }
-    let Some(memory) = read_memory(config, &name, told) else { return Ok(Look::ToDo(None)) };
+    let Some(memory) = read_memory(config, &name, told) else { return Look::ToDo(None) };
     let Memory { snapshot, changes, checked } = &memory;
     let record = snapshot
         .requests()
         .last()
         .filter(|record| record.complete && changes.is_empty() && snapshot.is_current());
-    let remembered = record.and_then(|record| report_of(global, request, &memory, record));
-    let Some(remembered) = remembered else { return Ok(Look::ToDo(Some(memory))) };
+    let remembered = record.and_then(|record| report_of(request, &memory, record, wants_all));
+    let Some(remembered) = remembered else { return Look::ToDo(Some(memory)) };
     if *checked && let Err(error) = snapshot.settle() {
         tracing::debug!(%error, "racy files will be read again");
     }
-    report_done(global, config, request, remembered, started)
+    Look::Done(remembered.of_now(started))
+}
+
+impl Remembered {
+    /// The same as the report of a build that began at `started` and ends now.
+    fn of_now(mut self, started: Instant) -> Self {
+        self.summary.invocation_id = uuid::Uuid::now_v7().to_string();
+        self.summary.wall_ms = millis(started);
+        self
+    }
 }
 
 /// Reports a request that has nothing left to do.
-fn report_done(
+pub fn report_done(
     global: &Global,
     config: &Config,
     request: &Request,
-    remembered: Remembered,
-    started: Instant,
-) -> Result<Look> {
-    let Remembered { mut summary, tests, targets, parts: _ } = remembered;
-    summary.invocation_id = uuid::Uuid::now_v7().to_string();
-    summary.wall_ms = millis(started);
-    tell_up_to_date(config, request, &summary, &tests)?;
+    remembered: &Remembered,
+) -> Result<ExitCode> {
+    let Remembered { summary, tests, targets, parts: _ } = remembered;
+    tell_up_to_date(config, request, summary, tests)?;
     if let Some(flags) = &request.tests {
-        write_merged(flags, &config.workspace, &tests)?;
+        write_merged(flags, &config.workspace, tests)?;
     }
-    print_summary(global.output, &summary, targets, request, true)?;
-    Ok(Look::Done(ExitCode::SUCCESS))
+    print_summary(global.output, summary, *targets, request, true)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is on disk now that the workspace is locked: another build may have come first, while this
@@ -147,9 +154,8 @@ fn read_memory(config: &Config, name: &SnapshotName<'_>, told: Option<Told>) -> 
 
 /// What a request reports that is done, as the daemon says; `None` where it is not, or where
 /// somebody wants to read more targets than were noted.
-fn report_of_told(global: &Global, told: &Told) -> Option<Remembered> {
+fn report_of_told(told: &Told, wants_all: bool) -> Option<Remembered> {
     let remembered: Remembered = serde_json::from_str(told.done.as_ref()?).ok()?;
-    let wants_all = global.output == crate::args::OutputFormat::Json;
     let is_cut = remembered.summary.targets.len() < remembered.targets;
     (!wants_all || !is_cut).then_some(remembered)
 }
@@ -157,13 +163,12 @@ fn report_of_told(global: &Global, told: &Told) -> Option<Remembered> {
 /// What a complete request reports; where it has more targets than were noted, and somebody wants
 /// to read all of them, they are looked up in the graph.
 fn report_of(
-    global: &Global,
     request: &Request,
     memory: &Memory,
     record: &RequestRecord,
+    wants_all: bool,
 ) -> Option<Remembered> {
     let mut remembered: Remembered = serde_json::from_str(&record.payload).ok()?;
-    let wants_all = global.output == crate::args::OutputFormat::Json;
     if wants_all && remembered.summary.targets.len() < remembered.targets {
         remembered.summary.targets = crate::increment::all_targets(request, memory, record)?;
     }

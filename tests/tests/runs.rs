@@ -367,6 +367,38 @@ steps:
     }
 }
 
+/// A build that has nothing to do takes no lock, and a step that is done asks for no build.
+#[test]
+fn a_target_that_is_up_to_date_waits_for_no_build() {
+    let scene = Scene::new("name: x\nsteps:\n  - id: a\n    uses: //:quick\n");
+    let rule = |name: &str, cmd: &str| {
+        format!("genrule(name = \"{name}\", outs = [\"{name}.txt\"], cmd = \"{cmd} > $@\")\n")
+    };
+    let load = "load(\"@maestro//rules:basics.star\", \"genrule\")\n";
+    let targets = [load, &rule("quick", "echo"), &rule("slow", "sleep 30")].concat();
+    std::fs::write(scene.path("maestro.star"), targets).expect("written");
+    let cached = || {
+        let task = scene.json()["steps"][0]["tasks"][0].clone();
+        assert_eq!(task["outputs"]["files"], serde_json::json!(["maestro-out/shared/quick.txt"]));
+        task["cached"] == true
+    };
+    scene.must(0, &["run", "--template", "release"]);
+    assert!(!cached());
+    let mut slow = scene.command(&["build", "//:slow", "--events", "events.jsonl"]);
+    let mut slow = slow.spawn().expect("it starts");
+    let began = || scene.lines("events.jsonl").iter().any(|line| line.contains("action-started"));
+    assert!(poll(LIMIT, began), "the slow build holds the workspace");
+    scene.must(0, &["run", "--template", "release"]);
+    assert!(cached());
+    assert_eq!(slow.try_wait().expect("ours"), None, "it still builds");
+    let slow_id = rustix::process::Pid::from_child(&slow);
+    rustix::process::kill_process(slow_id, rustix::process::Signal::INT).expect("it lives");
+    slow.wait().expect("ours");
+    std::fs::remove_file(scene.path("maestro-out/shared/quick.txt")).expect("it was made");
+    scene.must(0, &["run", "--template", "release"]);
+    assert!(scene.path("maestro-out/shared/quick.txt").is_file(), "made again");
+}
+
 #[test]
 fn what_would_be_passed_over_in_silence_is_refused() {
     let scene = Scene::new(

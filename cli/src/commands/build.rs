@@ -6,12 +6,12 @@ use anyhow::Result;
 use maestro_core::ActionGraph;
 use maestro_core::graph::TargetId;
 
-use crate::args::{BuildArgs, Global, TestArgs, TestFlags};
+use crate::args::{BuildArgs, Global, OutputFormat, TestArgs, TestFlags};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::increment::Known;
 use crate::invocation::{Invocation, Request, Wanted};
-use crate::null_build::{Look, look};
+use crate::null_build::{Look, look, report_done};
 use crate::output_groups::OutputGroups;
 use crate::request::{Goal, count};
 
@@ -42,13 +42,10 @@ fn run(
     tests: Option<TestFlags>,
 ) -> Result<ExitCode> {
     let config = Config::load(global)?.with_daemon(args.daemon);
-    let patterns = args.patterns.clone();
-    let options = crate::profiles::options(&config, &args.options)?;
-    let output_groups = args.output_groups.clone();
-    let request = Request { tests, output_groups, ..Request::plain(command, patterns, options) };
+    let request = request(&config, args, command, tests)?;
     let flags = request.tests.clone();
-    let memory = match look(global, &config, &request)? {
-        Look::Done(code) => return Ok(code),
+    let memory = match look(&config, &request, global.output == OutputFormat::Json) {
+        Look::Done(remembered) => return report_done(global, &config, &request, &remembered),
         Look::ToDo(memory) => memory,
     };
     let invocation = Invocation::start_over(global, config, request, memory)?;
@@ -78,6 +75,19 @@ fn run(
     }
     let built = invocation.build(work, all)?;
     invocation.conclude(built)
+}
+
+/// What `build` or `test` is asked for.
+pub fn request(
+    config: &Config,
+    args: &BuildArgs,
+    command: &'static str,
+    tests: Option<TestFlags>,
+) -> Result<Request> {
+    let patterns = args.patterns.clone();
+    let options = crate::profiles::options(config, &args.options)?;
+    let output_groups = args.output_groups.clone();
+    Ok(Request { tests, output_groups, ..Request::plain(command, patterns, options) })
 }
 
 fn no_test(graph: &ActionGraph, requested: &[TargetId]) -> Failure {

@@ -1,17 +1,26 @@
 //! `uses: //label` and `uses: test` in a pipeline: builds and tests targets as `maestro build` and
-//! `maestro test` do, by calling them.
+//! `maestro test` do.
 //!
-//! A build of its own process has its own signals, its own lock of the workspace and its own
-//! console; the run waits for it, stops it, and takes its outputs from what it prints.
+//! What is done already is found in this process, as a build finds it that has nothing to do.
+//! Anything else is a build of its own process, with its own signals, its own lock of the workspace
+//! and its own console; the run waits for it, stops it, and takes its outputs from what it prints.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use async_trait::async_trait;
+use clap::Parser;
 use maestro_core::run::{Amount, Failure, FailureClass, Success};
 use maestro_executor::step::{Stop, WorkFailure, Worker};
 use serde_json::{Value, json};
 use tokio::process::Command;
+
+use crate::args::{self, Cli};
+use crate::commands::build::request;
+use crate::config::Config;
+use crate::null_build::{Look, look};
+use crate::report::Summary;
 
 /// Builds and tests targets of a workspace.
 #[derive(Clone)]
@@ -28,14 +37,15 @@ pub struct BuildTarget {
 impl Worker for BuildTarget {
     async fn run(&self, inputs: &Value, _: Amount, stop: &Stop) -> Result<Success, WorkFailure> {
         let (verb, labels) = wanted(inputs)?;
+        let line = self.command_line(verb, &labels);
+        let looked = line.clone();
+        let done = tokio::task::spawn_blocking(move || up_to_date(&looked)).await;
+        if let Some(summary) = done.unwrap_or_default() {
+            return Ok(success(&json!(summary)));
+        }
         let mut command = Command::new(&self.program);
         command
-            .args([verb, "--output", "json"])
-            .arg("--workspace")
-            .arg(&self.workspace)
-            .arg("--cache")
-            .arg(&self.cache)
-            .args(&labels)
+            .args(&line[1..])
             .current_dir(&self.workspace)
             .env_remove("MAESTRO_CHECKPOINTS")
             .stdin(Stdio::null())
@@ -59,7 +69,7 @@ impl Worker for BuildTarget {
         let output = output
             .map_err(|error| Failure::new(FailureClass::Infrastructure, error.to_string()))?;
         if output.status.success() {
-            return Ok(success(&output.stdout));
+            return Ok(success(&serde_json::from_slice(&output.stdout).unwrap_or_default()));
         }
         let class = match output.status.code() {
             Some(1 | 2) => FailureClass::User,
@@ -72,6 +82,18 @@ impl Worker for BuildTarget {
         let message = format!("`{command}`: {error}");
         let hints = vec![format!("`{command}` shows all of it")];
         Err(Failure { hints, ..Failure::new(class, message) }.into())
+    }
+}
+
+impl BuildTarget {
+    /// What a user would type.
+    fn command_line(&self, verb: &str, labels: &[String]) -> Vec<OsString> {
+        let mut line: Vec<OsString> = vec![self.program.clone().into(), verb.into()];
+        line.extend(["--output", "json", "--workspace"].map(OsString::from));
+        line.push(self.workspace.clone().into());
+        line.extend(["--cache".into(), self.cache.clone().into()]);
+        line.extend(labels.iter().map(OsString::from));
+        line
     }
 }
 
@@ -104,9 +126,25 @@ fn interrupt(pid: Option<u32>) {
     }
 }
 
-/// The outputs of a target, from what `build --output json` printed.
-fn success(stdout: &[u8]) -> Success {
-    let report: Value = serde_json::from_slice(stdout).unwrap_or_default();
+/// What a command reports if nothing is left to do; whatever is wrong, the command itself will say.
+fn up_to_date(line: &[OsString]) -> Option<Summary> {
+    let Cli { global, command } = Cli::try_parse_from(line).ok()?;
+    let (build, verb, tests) = match command {
+        args::Command::Build(build) => (build, "build", None),
+        args::Command::Test(test) => (test.build, "test", Some(test.flags)),
+        _ => return None,
+    };
+    let config = Config::load(&global).ok()?.with_daemon(build.daemon);
+    let config = Config { package: String::new(), ..config }; // the command stands in the root
+    let request = request(&config, &build, verb, tests).ok()?;
+    match look(&config, &request, true) {
+        Look::Done(remembered) => Some(remembered.summary),
+        Look::ToDo(_) => None,
+    }
+}
+
+/// The outputs of a target, from what `build --output json` prints.
+fn success(report: &Value) -> Success {
     let mut files = Vec::new();
     let mut digests = Vec::new();
     for file in report["targets"].as_array().into_iter().flatten().flat_map(outputs_of) {

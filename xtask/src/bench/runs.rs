@@ -96,7 +96,9 @@ impl Bench {
         }
         std::fs::write(self.work.join("maestro.star"), targets)?;
         self.pipeline("labels", &labels)?;
-        let cached = self.pipeline("labels", &labels)? / 40.0 * 1e3;
+        // What is not of a step: the program that starts, its templates, policies and journal.
+        let bare = self.shortest("bare", "  - id: s0\n    uses: //:t0\n")?;
+        let cached = (self.shortest("labels", &labels)? - bare) / 39.0 * 1e3;
         writeln!(page, "| a step that is a cached target | {cached:.1} ms | 0.5 ms |")?;
         Ok(())
     }
@@ -162,6 +164,15 @@ impl Bench {
         std::fs::write(self.work.join(format!("{name}.pipeline.yaml")), text)?;
         let took = self.timed(&["run", "--template", name], &self.work.join("state"))?;
         Ok(took.as_secs_f64())
+    }
+
+    /// The least of a few runs of a pipeline, in seconds.
+    fn shortest(&self, name: &str, steps: &str) -> Result<f64> {
+        let mut least = f64::INFINITY;
+        for _ in 0..REPEATS {
+            least = least.min(self.pipeline(name, steps)?);
+        }
+        Ok(least)
     }
 
     fn timed(&self, arguments: &[&str], state: &Path) -> Result<Duration> {

@@ -313,11 +313,18 @@ fn values_have_no_witness() {
 #[test]
 fn the_oldest_snapshots_go_first() {
     let mut fixture = Fixture::new();
+    let all = fixture.folder.path().join("state").join(FOLDER);
     for number in 0..40 {
+        if number == 20 {
+            let heavy = all.join("heavy");
+            fs::create_dir(&heavy).expect("made");
+            let file = fs::File::create(heavy.join("graph")).expect("made");
+            file.set_len(1 << 40).expect("a sparse file");
+        }
         fixture.options = vec![format!("//{number}")];
         fixture.save(None, &graph(), &Results::default(), Vec::new(), &Changes::default());
     }
-    let all = fixture.folder.path().join("state").join(FOLDER);
-    assert_eq!(fs::read_dir(all).expect("there").count(), 32);
+    assert_eq!(fs::read_dir(&all).expect("there").count(), 1 + 40);
+    assert!(!all.join("heavy").exists(), "too heavy, and the oldest");
     assert!(fixture.open_as("1").is_some(), "the newest is there");
 }

@@ -22,8 +22,12 @@ const CHANGES_MIN: usize = 8192;
 const CHANGES_PART: usize = 16;
 /// Most requests that one snapshot remembers; the oldest go first.
 const REQUESTS_MAX: usize = 32;
-/// Most snapshots that one workspace keeps; the oldest go first.
-const SNAPSHOTS_MAX: usize = 32;
+/// Snapshots that one workspace keeps whatever they weigh; the oldest go first.
+const SNAPSHOTS_MIN: usize = 16;
+/// Most snapshots that one workspace keeps: a pipeline asks for each of its labels apart.
+const SNAPSHOTS_MAX: usize = 1024;
+/// The most that the snapshots of one workspace weigh, in bytes, but for the newest.
+const SNAPSHOTS_BYTES_MAX: u64 = 512 << 20;
 
 /// The memory of an evaluation, as bytes that only `rules` reads.
 #[derive(Clone, Debug, Default)]
@@ -266,26 +270,61 @@ fn sweep(folder: &Path, head: &Head) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the oldest snapshots beyond the limit.
+/// Removes the oldest snapshots beyond the limits.
 fn sweep_old(all: &Path) -> std::io::Result<()> {
     let mut found = Vec::new();
     for entry in fs::read_dir(all)? {
         let path = entry?.path();
         let modified = fs::symlink_metadata(path.join(HEAD)).and_then(|m| m.modified()).ok();
-        found.push((modified, path));
+        let bytes = folder_bytes(&path);
+        found.push((modified, path, bytes));
     }
     found.sort();
-    let surplus = found.len().saturating_sub(SNAPSHOTS_MAX);
-    found.into_iter().take(surplus).try_for_each(|(_, path)| {
+    let sizes = found.iter().rev().map(|(_, _, bytes)| *bytes);
+    let surplus = found.len() - kept(sizes);
+    found.into_iter().take(surplus).try_for_each(|(_, path, _)| {
         // Files of an older layout lie here, too.
         let folder = path.is_dir();
         remove(&path, |path| if folder { fs::remove_dir_all(path) } else { fs::remove_file(path) })
     })
 }
 
+/// How many snapshots of these sizes are kept, the newest first.
+fn kept(sizes: impl Iterator<Item = u64>) -> usize {
+    let mut total = 0_u64;
+    let fits = |(place, bytes): &(usize, u64)| {
+        total = total.saturating_add(*bytes);
+        *place < SNAPSHOTS_MIN || (*place < SNAPSHOTS_MAX && total <= SNAPSHOTS_BYTES_MAX)
+    };
+    sizes.enumerate().take_while(fits).count()
+}
+
+/// What the files of a folder weigh, as far as that can be told.
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
 fn remove(path: &Path, remove: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     match remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_kept_by_number_and_weight() {
+        let check = |sizes: &[(usize, u64)], expect: usize| {
+            let sizes = sizes.iter().flat_map(|(count, bytes)| std::iter::repeat_n(*bytes, *count));
+            assert_eq!(kept(sizes), expect);
+        };
+        check(&[], 0);
+        check(&[(2000, 10)], SNAPSHOTS_MAX);
+        check(&[(2000, SNAPSHOTS_BYTES_MAX)], SNAPSHOTS_MIN);
+        check(&[(20, SNAPSHOTS_BYTES_MAX / 100), (1, SNAPSHOTS_BYTES_MAX), (9, 1)], 20);
     }
 }
