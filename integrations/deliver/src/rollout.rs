@@ -27,6 +27,7 @@ mod repository;
 mod traffic;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use maestro_core::run::Failure;
@@ -48,6 +49,9 @@ use traffic::Traffic;
 
 /// What steps call it.
 pub const USES: &str = "cd.rollout";
+
+/// How long the ledger may still be asked, once the run is cancelled, how the rollout stands.
+const LOOK_LAST: Duration = Duration::from_secs(12);
 
 /// Rolls out.
 pub struct Rollout {
@@ -120,8 +124,18 @@ impl Rollout {
             Ok(request) => request,
             Err(failure) => return early(failure),
         };
-        let ledger = match self.ledger(&request, key, stop).await {
-            Ok(ledger) => ledger,
+        // What is being taken back is found and ended, whoever has cancelled the run meanwhile.
+        let (own, time) = match begin {
+            true => (stop.clone(), Duration::ZERO),
+            false => (Stop::new(), LOOK_LAST),
+        };
+        let looked = outlasting((stop, time), &own, async {
+            let ledger = self.ledger(&request, key, &own).await?;
+            let entry = ledger.look(&own).await;
+            Ok((ledger, entry))
+        });
+        let (ledger, entry) = match looked.await {
+            Ok(looked) => looked,
             Err(failure) => return early(failure),
         };
         let drive = Drive {
@@ -138,7 +152,7 @@ impl Rollout {
             http: &self.http,
             options: &self.options,
         };
-        let entry = match ledger.look(stop).await {
+        let entry = match entry {
             Ok(Entry::Absent) if !begin => return Ended::Absent,
             Ok(Entry::Absent) => match drive.begin(stop).await {
                 Ok(begun) => Entry::Begun(begun),
@@ -150,6 +164,24 @@ impl Rollout {
         };
         drive.go_on(entry, stop).await.into()
     }
+}
+
+/// Does work whose own stop comes that long after another one.
+async fn outlasting<T>(
+    (stop, time): (&Stop, Duration),
+    own: &Stop,
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(work);
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(time).await;
+    };
+    tokio::select! {
+        done = &mut work => return done,
+        () = late => own.cancel(),
+    }
+    work.await
 }
 
 #[async_trait]

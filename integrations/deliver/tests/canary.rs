@@ -13,7 +13,7 @@ use std::sync::Arc;
 use far::{Far, Kill, World};
 use maestro_core::run::{Failure, FailureClass};
 use maestro_deliver::Rollout;
-use maestro_executor::step::{Effect as _, Reply, Stop};
+use maestro_executor::step::{Effect as _, Found, Reply, Stop};
 use serde_json::{Value, json};
 
 const KEY: &str = "00ff";
@@ -90,6 +90,37 @@ async fn a_probe_that_goes_bad_at_25_takes_it_back_wherever_it_is_killed() {
         points += 1;
     }
     assert!(points > 20, "only {points} kills");
+}
+
+#[tokio::test]
+async fn a_rollback_that_was_killed_is_ended_though_the_run_is_cancelled() {
+    let (mut stood, mut ended) = (0, 0);
+    for kill in kills() {
+        let far = Far::start(World::default(), 25, kill);
+        let scratch = tempfile::tempdir().expect("a folder");
+        let rollout = rollout(scratch.path());
+        let request = rollout.render(&far.inputs(json!({}))).expect("a request");
+        let going = Stop::new();
+        tokio::select! {
+            _ = rollout.send(&request, KEY, &going) => break,
+            () = far.killed.cancelled() => {}
+        }
+        let before = far.world().weights.clone();
+        let deployment = far.world().deployment.clone();
+        let is_noted = deployment.is_some_and(|own| own["outcome"] == "rolled-back");
+        let cancelled = Stop::new();
+        cancelled.cancel();
+        let found = rollout.find(&request, KEY, &cancelled).await;
+        if is_noted {
+            assert_eq!(far.world().weights, [5, 25, 0], "{kill:?}");
+            assert_eq!(found, Found::NotDone, "{kill:?}");
+            ended += 1;
+        } else {
+            assert_eq!(far.world().weights, before, "{kill:?}: nothing goes on");
+            stood += 1;
+        }
+    }
+    assert!(stood > 10 && ended > 3, "{stood} and {ended}");
 }
 
 #[tokio::test]
