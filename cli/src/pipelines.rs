@@ -107,7 +107,8 @@ pub fn check(config: &Config, name: &str, text: &str, defaults: &Defaults) -> Ch
 
 /// The text of a file, which must be UTF-8.
 pub fn read(path: &Path, name: &str) -> Result<String> {
-    let bytes = bytes_of(path).with_context(|| format!("cannot read `{name}`"))?;
+    let refuse = |why: String| Failure::input(format!("cannot read `{name}`: {why}"));
+    let bytes = bytes_of(path).map_err(|error| refuse(plain(&error)))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::input(format!("`{name}` is not UTF-8: byte {at} begins no character")).into()

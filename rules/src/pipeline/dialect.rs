@@ -113,11 +113,12 @@ impl Import<'_> {
     fn triggers(&mut self, key: &Spanned<String>, node: &Node) {
         let texts = self.reader.texts(node, "a trigger");
         // Theirs does not say when.
-        let known = texts.iter().filter_map(|text| event_of(&text.value));
-        let known = known.filter(|event| *event != Event::Schedule);
-        let known: Vec<&str> = known.map(Event::as_str).collect();
-        if known.len() < texts.len() {
-            self.untranslated("a trigger", key);
+        let mut known = Vec::new();
+        for text in texts {
+            match event_of(&text.value).filter(|event| *event != Event::Schedule) {
+                Some(event) => known.push(event.as_str()),
+                None => self.untranslated(&format!("{}: {}", key.value, in_line(&text.value)), key),
+            }
         }
         if !known.is_empty() {
             self.out.push_str(&format!("on: [{}]\n", known.join(", ")));
@@ -230,7 +231,10 @@ impl Import<'_> {
             self.out.push_str(&format!("    if: {condition}\n"));
             return;
         }
-        let theirs = self.reader.sources.text(node.span).escape_debug().to_string();
+        let theirs = in_line(match &node.kind {
+            Kind::Scalar(scalar) => &scalar.text,
+            Kind::Sequence(_) | Kind::Mapping(_) => self.reader.sources.text(node.span),
+        });
         let message = format!("the condition `{theirs}` is not translated");
         self.reader.error(Code::PipelineImport, node.span, message).hint(
             "it became `if: false`, so that the step never runs; write it in the language of \
@@ -326,6 +330,15 @@ fn identifier(text: &str) -> String {
     }
 }
 
+/// A text on one line, as part of a sentence or a remark.
+fn in_line(text: &str) -> String {
+    let shown = |c: char| match c {
+        '"' | '\'' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
 /// A number or time as a file can say it; where an alias stands, what it means.
 fn written(node: &Node) -> String {
     match &node.kind {
@@ -413,14 +426,27 @@ mod tests {
             assert_eq!(told.join("; "), expect, "{text}");
         };
         check("a: b", "`a` is not translated; the file has no list of `steps`");
-        for when in ["weekday()", "[a]", "{ a: b }", "\"${{ x }}\"", "''", "5 5"] {
+        for (when, theirs) in [
+            ("weekday()", "weekday()"),
+            ("[a]", "[a]"),
+            ("{ a: b }", "{ a: b }"),
+            ("\"${{ x }}\"", "${{ x }}"),
+            ("'a == \"b\" # c'", "a == \"b\" # c"),
+            ("\"a\\n  if: true\"", "a\\n  if: true"),
+            ("''", ""),
+            ("5 5", "5 5"),
+        ] {
             let text = format!("steps: [{{ id: a, run: b, when: {when} }}]");
-            check(&text, &format!("the condition `{}` is not translated", when.escape_debug()));
+            check(&text, &format!("the condition `{theirs}` is not translated"));
             let ours = import("p.yaml", &text, "ci").text.expect("it has steps");
             assert!(ours.ends_with("    if: false\n"), "{ours}");
             let none = |path: &str| Err(format!("there is no file `{path}`"));
             assert!(load("p.yaml", &ours, &none, &Defaults::new()).pipeline.is_some(), "{ours}");
         }
+        check(
+            "on: [push, nightly, schedule]\nsteps: [{ id: a, run: b }]",
+            "`on: nightly` is not translated; `on: schedule` is not translated",
+        );
         check("steps: [{ id: a, uses: b }]", "step `a` has no `run`; `a.uses` is not translated");
         check("steps: [", "this is not YAML: unclosed bracket '['");
     }
