@@ -88,10 +88,10 @@ impl Names {
         found.map(|(_, (_, name))| name)
     }
 
-    /// The steps of one file, by their names there.
+    /// The steps and includes of one file, by their names there.
     fn beside<'n>(&'n self, include: &'n str) -> impl Iterator<Item = &'n str> {
-        let steps = self.steps.iter().map(|name| self.split(name));
-        steps.filter(move |(of, _)| *of == include).map(|(_, own)| own)
+        let names = self.steps.iter().chain(&self.includes).map(|name| self.split(name));
+        names.filter(move |(of, _)| *of == include).map(|(_, own)| own)
     }
 }
 
