@@ -180,7 +180,7 @@ fn a_budget_bounds_what_a_run_spends() {
         .with_env("MAESTRO_LLM_ENDPOINT", &proxy.url())
         .with_env("MAESTRO_LLM_API_KEY", KEY);
     let runs = follow(&ws, &steps("budget-a-pipeline.md"));
-    assert_eq!(runs.len(), 10, "commands");
+    assert_eq!(runs.len(), 15, "commands");
     let denied = "0.00 of 0.001 USD spent, 0.00 reserved, 0.002183 asked";
     assert!(runs.iter().any(|run| run.stdout.contains(denied)), "as the guide shows it");
 }

@@ -209,7 +209,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), JournalError> {
         let mut tries = 0;
         loop {
             // All pages in one step: a copy in several would begin anew with each append.
-            match backup.step(-1).map_err(|e| wrong(from, &e))? {
+            match backup.step(-1).map_err(|e| failed(from, to, &e))? {
                 StepResult::Done => break,
                 _ if tries < TRIES => tries += 1,
                 _ => return Err(JournalError::InUse { place: from.display().to_string() }),
@@ -222,6 +222,15 @@ fn copy(from: &Path, to: &Path) -> Result<(), JournalError> {
     let target = Connection::open_with_flags(to, flags).map_err(|e| wrong(to, &e))?;
     target.pragma_update(None, "journal_mode", "DELETE").map_err(|e| wrong(to, &e))?;
     Ok(())
+}
+
+/// Why a copy failed: what is copied is damaged, or the copy cannot be written.
+fn failed(from: &Path, to: &Path, error: &rusqlite::Error) -> JournalError {
+    let read = DatabaseError::new("copy", from, error);
+    match read {
+        DatabaseError::Storage { damaged: true, .. } => read.into(),
+        _ => DatabaseError::new("write", to, error).into(),
+    }
 }
 
 fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
