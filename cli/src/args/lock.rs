@@ -33,7 +33,7 @@ pub struct LockArgs {
     /// of output.
     #[arg(long, value_name = "IN,OUT")]
     pub price: Option<String>,
-    /// No further call is made once so much is spent.
+    /// Most that is spent: what a call can cost is reserved before it is made.
     #[arg(long, value_name = "AMOUNTusd")]
     pub budget: Option<String>,
     /// How to build what recorded steps need.

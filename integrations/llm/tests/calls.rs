@@ -112,6 +112,41 @@ fn passing_trouble_is_tried_again() {
 }
 
 #[test]
+fn an_attempt_that_may_have_been_charged_is_told() {
+    let check = |replies: Vec<Reply>, asked: bool| {
+        let server = Server::start(replies);
+        let error = ask(&server, request()).expect_err("no answer");
+        assert_eq!(error.asked, asked, "{error}");
+    };
+    let refused = || Reply::status(401, "", r#"{"error":{"message":"wrong key"}}"#);
+    let down = || Reply::status(503, "", "down");
+    check(vec![refused()], false);
+    check(vec![down(), down(), down(), down()], false);
+    check(vec![Reply::close(), refused()], true);
+    check(vec![Reply::stream(&chunk("half", None)), down(), refused()], true);
+    check(vec![Reply::stream(&format!("{}{}", chunk("x", Some("length")), usage(1, 64)))], true);
+}
+
+#[test]
+fn a_call_is_bounded_by_its_prompt_its_answer_and_its_attempts() {
+    let server = Server::start(Vec::new());
+    let mut options = LlmOptions::new(server.url());
+    let (input_usd_micros_per_mtok, output_usd_micros_per_mtok) = (1_000_000, 2_000_000);
+    options.price = Some(Price { input_usd_micros_per_mtok, output_usd_micros_per_mtok });
+    let attempts = u64::from(options.attempts);
+    let client = LlmClient::new(options).expect("a loopback endpoint");
+    let step = Step::new(request(), &[("p/in.txt", "the context")]);
+    let question = step.question();
+    let bound = client.bound(&question, &pin(), &Cancel::default()).expect("it is known");
+    let messages = question.messages();
+    let bytes: usize = messages.iter().map(|(_, text)| text.len()).sum();
+    let (prompt, answer) = ((bytes + 32 * messages.len()) as u64, 64);
+    assert!(bytes > "the context".len(), "the context is a part of the prompt");
+    assert_eq!(bound.tokens, attempts * (prompt + answer));
+    assert_eq!(bound.usd_micros, attempts * (prompt + 2 * answer));
+}
+
+#[test]
 fn what_is_no_answer_is_an_error_at_once() {
     let check = |reply: Reply, expect: &str| {
         let server = Server::start(vec![reply, Reply::stream(&good())]);

@@ -127,8 +127,12 @@ async fn made(journal: PathBuf, file: PathBuf) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make `{}`", folder.display()))?;
     }
-    let survey = tokio::task::spawn_blocking(move || back_up(&journal, &file)).await?;
-    let survey = survey.map_err(failure)?;
-    told(&survey);
-    Ok(())
+    match tokio::task::spawn_blocking(move || back_up(&journal, &file)).await? {
+        // Another run that begins now is at it.
+        Err(JournalError::InUse { .. }) => Ok(()),
+        survey => {
+            told(&survey.map_err(failure)?);
+            Ok(())
+        }
+    }
 }
