@@ -1,5 +1,7 @@
 //! Reads steps.
 
+use std::collections::BTreeSet;
+
 use maestro_core::Label;
 
 use super::RawStep;
@@ -319,9 +321,9 @@ impl Reader<'_> {
                 }
             }
         }
-        let names: Vec<&str> = axes.iter().map(|(name, _)| name.value.as_str()).collect();
+        let names: BTreeSet<&str> = axes.iter().map(|(name, _)| name.value.as_str()).collect();
         for (key, _) in exclude.iter().chain(&include).flat_map(entries_of) {
-            if !names.contains(&key.value.as_str()) {
+            if !names.contains(key.value.as_str()) {
                 let message = format!("the matrix has no axis `{}`", key.value);
                 let draft = self.report.error(Code::PipelineReference, key.span, message);
                 draft.suggest(&key.value, key.span, names.iter().copied());
