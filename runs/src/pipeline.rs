@@ -12,6 +12,7 @@
 //! it again to evaluate expressions. What it compiles to must be the stored plan; if a later
 //! version of Maestro reads the text otherwise, the run is refused rather than changed.
 
+mod part;
 mod plan;
 mod scope;
 mod script;
@@ -25,6 +26,7 @@ use maestro_rules::pipeline::template::Step;
 use maestro_rules::pipeline::{GIT_FIELDS, Pipeline, StepId};
 use serde_json::{Map, Value};
 
+pub use part::PartError;
 pub use plan::{BUILD, unkept};
 pub use script::{Group, PipelineScript};
 

@@ -286,6 +286,54 @@ fn a_gate_that_is_skipped_denies_what_lint_says_it_denies() {
 }
 
 #[test]
+fn a_step_is_built_by_its_label_and_changes_nothing() {
+    let pipeline = "name: rel
+params:
+  who: { type: string, default: world }
+steps:
+  - id: t
+    uses: //:t
+  - id: again
+    uses: //:t
+    if: ${{ params.who == 'world' && steps.t.outputs.digest != '' }}
+  - id: say
+    uses: run.command
+    with: { command: [touch, said], repeatable: true }
+  - id: after
+    uses: //:t
+    needs: [say]
+";
+    let targets = "load(\"@maestro//rules:basics.star\", \"genrule\")
+genrule(name = \"t\", outs = [\"t.txt\"], cmd = \"echo > $@\")
+";
+    let ws = workspace(&[("rel.pipeline.yaml", pipeline), ("maestro.star", targets)]);
+    let state = ws.outside().join("state");
+    let ws = ws.with_env("MAESTRO_STATE", state.to_str().expect("UTF-8"));
+    let built = ws.ok(&["build", "//:rel.again", "//:rel.t", "--output", "json"]);
+    assert_eq!(built["success"], true);
+    for (place, label) in ["//:rel.again", "//:rel.t"].iter().enumerate() {
+        let step = &built["steps"][place];
+        assert_eq!((&step["label"], &step["verdict"]), (&(*label).into(), &"succeeded".into()));
+        assert_eq!(step["outputs"]["files"], serde_json::json!(["maestro-out/shared/t.txt"]));
+    }
+    let mars = ws.ok(&["build", "//:rel.again", "--param", "who=mars", "--output", "json"]);
+    assert_eq!(mars["steps"][0]["verdict"], "skipped", "{mars}");
+    assert_eq!(ws.ok(&["build", "//:rel.t", "--output", "json"])["steps"][0]["cached"], true);
+    let refused = |arguments: &[&str], expect: &str| {
+        let told = ws.fails(2, &[&["build"], arguments].concat());
+        assert!(told.contains(expect), "{told}");
+    };
+    refused(&["//:rel.after"], "it waits for `say`, which changes the world (`run.command`)");
+    refused(&["//:rel.say"], "step `say` is made by a run only: it changes the world");
+    refused(&["//:rel.t", "//:t"], "`//:t` is no step of `rel`, as `t` is");
+    refused(&["//:rel.t", "--jobs", "2"], "`--jobs` says nothing about a step of a pipeline");
+    refused(&["//:rel.t", "--param", "wo=x"], "pipeline `rel` has no param `wo`");
+    refused(&["//:rel.nope"], "there is no target or file `//:rel.nope`");
+    assert!(!ws.outside().join("ws/said").exists());
+    assert!(!state.exists(), "no run was kept");
+}
+
+#[test]
 fn lint_notes_what_this_maestro_does_not_do() {
     let ws = workspace(&[]);
     let check = |step: &str, expect: &str| {

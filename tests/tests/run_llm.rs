@@ -167,6 +167,9 @@ fn the_sample_runs_up_to_what_is_not_built_and_its_plan_is_recorded() {
     assert_eq!(verdict(&offline, "plan"), "succeeded");
     let outputs = |run: &Value| step(run, "plan")["tasks"][0]["outputs"].clone();
     assert_eq!(outputs(&offline), outputs(&run));
+    let built = scene.run("a-third-cache", &["build", "//:intelgraph-build.plan"]);
+    let told = String::from_utf8_lossy(&built.stdout).into_owned();
+    assert!(built.status.success() && told.contains("  text: "), "{built:?}");
     let pruned = scene.run("cache", &["lock", "--prune"]);
     assert!(pruned.status.success());
     let lock = std::fs::read_to_string(scene.scene.path("maestro.lock")).expect("there");

@@ -1,5 +1,7 @@
 //! `maestro build` and `maestro test`.
 
+mod steps;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -48,6 +50,11 @@ fn run(
         Look::Done(remembered) => return report_done(global, &config, &request, &remembered),
         Look::ToDo(memory) => memory,
     };
+    if flags.is_none()
+        && let Some(steps) = steps::named(&config, &args.patterns)?
+    {
+        return steps.build(global, &config, args);
+    }
     let invocation = Invocation::start_over(global, config, request, memory)?;
     let mut work = invocation.work()?;
     let groups = OutputGroups::parse(&args.output_groups);

@@ -7,7 +7,7 @@ mod backup;
 mod dead_letters;
 mod drive;
 
-pub use drive::run;
+pub use drive::{drive_with_lines, flag_of_targets, run, signalled};
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use maestro_core::run::{
-    Command, Principal, Refusal, Resolution, RunId, RunState, TaskId, TaskStatus,
+    Command, Event, Principal, Refusal, Resolution, RunId, RunState, TaskId, TaskStatus,
 };
 use maestro_runs::driver;
 use maestro_runs::journal;
@@ -38,11 +38,13 @@ const PRINT: Duration = Duration::from_millis(100);
 const EVENTS: usize = 1000;
 
 /// Prints what a journal gains.
-struct Follower<'a> {
+pub struct Follower<'a> {
     state: &'a State,
     run: &'a RunId,
     seen: u64,
+    /// What is left out: all but one step, or what is said of the run itself.
     step: Option<&'a str>,
+    steps_only: bool,
     to: Lines,
 }
 
@@ -59,7 +61,12 @@ enum Lines {
 
 impl<'a> Follower<'a> {
     fn new(state: &'a State, run: &'a RunId, seen: u64) -> Self {
-        Self { state, run, seen, step: None, to: Lines::Stderr }
+        Self { state, run, seen, step: None, steps_only: false, to: Lines::Stderr }
+    }
+
+    /// One for a run that nobody knows by its name.
+    pub fn of_steps(state: &'a State, run: &'a RunId) -> Self {
+        Self { steps_only: true, ..Self::new(state, run, 0) }
     }
 
     async fn print(&mut self) -> Result<()> {
@@ -76,6 +83,13 @@ impl<'a> Follower<'a> {
             let loaded = journal::load(&*self.state.journal, self.run).await;
             let fold = loaded.map_err(failure)?;
             for entry in &entries {
+                let of_run = matches!(
+                    entry.event,
+                    Event::RunCreated(_) | Event::Owned { .. } | Event::RunEnded { .. }
+                );
+                if of_run && self.steps_only {
+                    continue;
+                }
                 let Some(line) = view::line(&fold, entry) else { continue };
                 let of_step = |step: &str| {
                     line.strip_prefix(step).is_some_and(|rest| rest.starts_with([':', '[', '#']))
@@ -345,7 +359,8 @@ async fn list(global: &Global, state: &State, limit: usize) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn wish_for(
+/// Notes what somebody wishes for a run.
+pub async fn wish_for(
     state: &State,
     run: &RunId,
     wish: impl Fn(&RunState) -> Result<Command, Refusal>,
@@ -388,7 +403,8 @@ fn with_state<F: Future<Output = Result<ExitCode>>>(
     on_runtime(async { work(State::open(points)?).await })
 }
 
-fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs what waits for much at once.
+pub fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

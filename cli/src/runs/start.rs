@@ -15,7 +15,7 @@ use maestro_deliver::{holds_credentials, without_credentials};
 use maestro_rules::pipeline::{self, Defaults, Given, Pipeline};
 use maestro_runs::driver::{self, Driver, DriverOptions, Tools};
 use maestro_runs::journal;
-use maestro_runs::pipeline::{Group, PipelineScript, RunContext, compile};
+use maestro_runs::pipeline::{Compiled, Group, PipelineScript, RunContext, compile};
 use maestro_runs::policy::denial;
 use maestro_runs::{Checkpoints, Lease, LeaseError, Seat};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ struct Source {
     /// What it is a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     git: Option<GitSource>,
+    /// The steps that are wanted, with what they wait for; empty for the whole of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<String>,
 }
 
 /// What a user asked for beside the template.
@@ -64,6 +67,8 @@ pub struct Wishes<'a> {
     pub keep_going: bool,
     /// What the workspace is a copy of.
     pub git: Option<GitSource>,
+    /// The steps that are wanted; empty for all.
+    pub steps: &'a [String],
 }
 
 /// What the first event of a run says, for a template that a user names.
@@ -87,6 +92,7 @@ pub fn create(
         defaults: pipelines::defaults(config)?,
         workspace: config.workspace.clone(),
         git: wishes.git.clone(),
+        steps: wishes.steps.to_vec(),
     };
     let pipeline = check(&mut source, true, &|path| pipelines::included(config, path))?;
     if let Some(missing) = pipeline.missing.first() {
@@ -104,9 +110,7 @@ pub fn create(
     without_passwords(&pipeline, &params)?;
     let run = new_id(&pipeline.template.name.value)?;
     let context = context(config, &run, &pipeline, &initiator);
-    let mut plan = compile(&pipeline, &params, &context)
-        .map_err(|error| Failure::input(error.to_string()))?
-        .plan;
+    let mut plan = compiled(&source, &pipeline, &params, &context)?.plan;
     if let Some(budget) = wishes.budget {
         plan.cap.usd_micros =
             Some(maestro_core::quantity::usd_micros(budget).ok_or_else(|| {
@@ -126,6 +130,25 @@ pub fn create(
         policy: None,
         replay_of: None,
     })
+}
+
+/// The plan of a template, or of the part that is wanted.
+fn compiled(
+    source: &Source,
+    pipeline: &Pipeline,
+    params: &BTreeMap<String, Value>,
+    context: &RunContext,
+) -> Result<Compiled> {
+    let whole = compile(pipeline, params, context);
+    let whole = whole.map_err(|error| Failure::input(error.to_string()))?;
+    if source.steps.is_empty() {
+        return Ok(whole);
+    }
+    let name = &pipeline.template.name.value;
+    let part = whole.part(&source.steps).map_err(|error| {
+        Failure::input(error.to_string()).hint(format!("`maestro run --template {name}` does it"))
+    });
+    Ok(part?)
 }
 
 /// Refuses URLs with credentials in them: template and params stand in the journal as they are.
@@ -321,8 +344,7 @@ pub(super) fn script(state: &RunState) -> Result<(PipelineScript, PathBuf)> {
     let read = |path: &str| stored.get(path).cloned().ok_or_else(|| "it was not stored".to_owned());
     let pipeline = check(&mut again, false, &read)?;
     let context: RunContext = serde_json::from_value(state.created.context.clone())?;
-    let compiled = compile(&pipeline, &state.created.params, &context)
-        .map_err(|error| Failure::input(error.to_string()))?;
+    let compiled = compiled(&again, &pipeline, &state.created.params, &context)?;
     let (mut ours, theirs) = (compiled.plan.clone(), state.plan());
     (ours.cap, ours.keep_going) = (theirs.cap, theirs.keep_going);
     if ours != *theirs {

@@ -61,7 +61,11 @@ pub fn leases(folder: &Path) -> PathBuf {
 impl State {
     /// Opens the folder, or makes it.
     pub fn open(checkpoints: Arc<dyn Checkpoints>) -> Result<Self> {
-        let folder = folder()?;
+        Self::at(folder()?, checkpoints)
+    }
+
+    /// Opens a folder, or makes it.
+    pub fn at(folder: PathBuf, checkpoints: Arc<dyn Checkpoints>) -> Result<Self> {
         let journal = SqliteJournal::open(&journal(&folder), checkpoints);
         Ok(Self { journal: Arc::new(journal.map_err(failure)?), folder })
     }

@@ -94,6 +94,30 @@ fn a_template_becomes_a_plan() {
 }
 
 #[test]
+fn a_part_has_what_its_steps_wait_for_and_nothing_that_acts() {
+    let compile = || {
+        let checked = load("t", RELEASE, &|_| Err("there are none".into()), &Defaults::new());
+        let params = [("env".to_owned(), json!("prod"))].into();
+        compile(&checked.pipeline.expect("right"), &params, &RunContext::default()).expect("a plan")
+    };
+    let part = compile().part(&["tests".to_owned()]).expect("only work");
+    let ids: Vec<&str> = part.plan.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(ids, ["build", "tests"]);
+    assert_eq!(part.plan.steps[1].after, [StepIndex(0)]);
+    assert_eq!(part.plan.check(), Ok(()));
+    let check = |names: &[&str], expect: &str| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(compile().part(&names).expect_err(expect).to_string(), expect);
+    };
+    check(&["nope"], "pipeline `release` has no step `nope`");
+    check(&["undo"], "pipeline `release` has no step `undo`");
+    let acts = "step `deploy` is made by a run only: it changes the world (`run.command`)";
+    check(&["tests", "deploy"], acts);
+    let asks = "step `deploy.approval` is made by a run only: it asks people";
+    check(&["deploy.approval"], asks);
+}
+
+#[test]
 fn a_matrix_is_listed_when_its_turn_comes() {
     let (script, plan) = compiled(RELEASE);
     let mut state = begun(plan);

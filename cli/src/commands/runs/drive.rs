@@ -13,7 +13,7 @@ use maestro_runs::journal;
 use super::backup;
 use super::{Follower, PRINT, on_runtime, show};
 use crate::args::runs::PipelineArgs;
-use crate::args::{Global, RunArgs, SandboxChoice, StaleRecords};
+use crate::args::{BuildOptions, Global, RunArgs, SandboxChoice, StaleRecords};
 use crate::config::{Config, cache_dir};
 use crate::exit::Failure;
 use crate::runs::source::{self, GitSource};
@@ -33,7 +33,7 @@ pub fn run(global: &Global, all: &RunArgs) -> Result<ExitCode> {
             (Some(template), _) => {
                 let (config, git) = workspace(global, &state, args)?;
                 let budget = args.budget.as_deref();
-                let wishes = Wishes { params, budget, keep_going, git };
+                let wishes = Wishes { params, budget, keep_going, git, steps: &[] };
                 let begun = match start::create(&config, template, &wishes, state.principal()?) {
                     Ok(created) => begin(&state, created).await,
                     Err(error) => Err(error),
@@ -80,9 +80,28 @@ fn workspace(
 
 /// Flags of `run LABEL` that say nothing about a pipeline; none is passed over in silence.
 fn refuse_flags_of_labels(args: &RunArgs) -> Result<()> {
-    let options = &args.options;
-    let configuration = &options.configuration;
     let resumed = args.pipeline.resume.is_some();
+    let given = [
+        ("--daemon", args.daemon.flag().is_some()),
+        ("ARG", !args.arguments.is_empty()),
+        ("--param", resumed && !args.options.configuration.params.is_empty()),
+        ("--keep-going", resumed && args.options.keep_going),
+    ];
+    let given = given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+    match given.or_else(|| flag_of_targets(&args.options)) {
+        None => Ok(()),
+        Some(flag) => {
+            let with = if resumed { "--resume" } else { "--template" };
+            Err(Failure::input(format!("`{flag}` has no meaning with `{with}`"))
+                .hint("a run takes `--param` and `--keep-going` when it begins")
+                .into())
+        }
+    }
+}
+
+/// A flag that was given and says how targets are built, not steps of pipelines.
+pub fn flag_of_targets(options: &BuildOptions) -> Option<&'static str> {
+    let configuration = &options.configuration;
     let given = [
         ("--jobs", options.jobs.is_some()),
         ("--locked", options.locked),
@@ -94,20 +113,8 @@ fn refuse_flags_of_labels(args: &RunArgs) -> Result<()> {
         ("--platform", configuration.platform.is_some()),
         ("--config", !configuration.profiles.is_empty()),
         ("--aspects", !configuration.aspects.is_empty()),
-        ("--daemon", args.daemon.flag().is_some()),
-        ("ARG", !args.arguments.is_empty()),
-        ("--param", resumed && !configuration.params.is_empty()),
-        ("--keep-going", resumed && options.keep_going),
     ];
-    match given.into_iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((flag, _)) => {
-            let with = if resumed { "--resume" } else { "--template" };
-            Err(Failure::input(format!("`{flag}` has no meaning with `{with}`"))
-                .hint("a run takes `--param` and `--keep-going` when it begins")
-                .into())
-        }
-    }
+    given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
 }
 
 pub(super) async fn begin(state: &State, created: RunCreated) -> Result<RunState> {
@@ -158,7 +165,7 @@ pub(super) async fn drive(
     let cache = cache_dir(global)?;
     let (driver, _locks) = start::own(state, loaded, &cache, points, (take_over, no_wait)).await?;
     let ended = tokio::select! {
-        ended = drive_with_lines(state, driver, &run, seen) => ended?,
+        ended = drive_with_lines(Follower::new(state, &run, seen), driver) => ended?,
         interrupted = interrupted(state, &run) => interrupted?,
     };
     start::discard(&ended)?;
@@ -166,15 +173,9 @@ pub(super) async fn drive(
 }
 
 /// Drives a run and prints its events as they come.
-async fn drive_with_lines(
-    state: &State,
-    driver: Driver,
-    run: &RunId,
-    seen: u64,
-) -> Result<RunState> {
+pub async fn drive_with_lines(mut follower: Follower<'_>, driver: Driver) -> Result<RunState> {
     let driving = driver.drive();
     tokio::pin!(driving);
-    let mut follower = Follower::new(state, run, seen);
     loop {
         tokio::select! {
             ended = &mut driving => {
@@ -186,14 +187,20 @@ async fn drive_with_lines(
     }
 }
 
-/// The first Ctrl-C leaves the run as it is: it goes on when it is resumed.
-async fn interrupted(state: &State, run: &RunId) -> Result<RunState> {
+/// Waits for Ctrl-C, or for being asked to end.
+pub async fn signalled() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
+    Ok(())
+}
+
+/// The first Ctrl-C leaves the run as it is: it goes on when it is resumed.
+async fn interrupted(state: &State, run: &RunId) -> Result<RunState> {
+    signalled().await?;
     eprintln!("left where it is; what was under way is settled when it goes on");
     eprintln!("hint: maestro run --resume {run}");
     eprintln!("hint: maestro cancel {run}");
