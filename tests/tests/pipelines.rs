@@ -309,16 +309,16 @@ genrule(name = \"t\", outs = [\"t.txt\"], cmd = \"echo > $@\")
     let ws = workspace(&[("rel.pipeline.yaml", pipeline), ("maestro.star", targets)]);
     let state = ws.outside().join("state");
     let ws = ws.with_env("MAESTRO_STATE", state.to_str().expect("UTF-8"));
-    let built = ws.ok(&["build", "//:rel.again", "//:rel.t", "--output", "json"]);
+    let built = ws.ok(&["build", "//:rel.again", "//:rel.t"]);
     assert_eq!(built["success"], true);
     for (place, label) in ["//:rel.again", "//:rel.t"].iter().enumerate() {
         let step = &built["steps"][place];
         assert_eq!((&step["label"], &step["verdict"]), (&(*label).into(), &"succeeded".into()));
         assert_eq!(step["outputs"]["files"], serde_json::json!(["maestro-out/shared/t.txt"]));
     }
-    let mars = ws.ok(&["build", "//:rel.again", "--param", "who=mars", "--output", "json"]);
+    let mars = ws.ok(&["build", "//:rel.again", "--param", "who=mars"]);
     assert_eq!(mars["steps"][0]["verdict"], "skipped", "{mars}");
-    assert_eq!(ws.ok(&["build", "//:rel.t", "--output", "json"])["steps"][0]["cached"], true);
+    assert_eq!(ws.ok(&["build", "//:rel.t"])["steps"][0]["cached"], true);
     let refused = |arguments: &[&str], expect: &str| {
         let told = ws.fails(2, &[&["build"], arguments].concat());
         assert!(told.contains(expect), "{told}");
