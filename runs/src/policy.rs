@@ -148,7 +148,8 @@ impl Questions<'_> {
     /// Whether an effect may be sent.
     pub fn effect(&self, sending: Sending<'_>) -> Input {
         let Sending { task, inputs, request, approved_ms } = sending;
-        let before = facts::before(self.state.plan(), task.step);
+        let mut before = facts::before(self.state.plan(), task.step);
+        before.retain(|step| !self.state.is_moot(*step, task.step));
         Input::Effect(policy::EffectInput {
             now: facts::time(self.now_ms),
             run: self.run(),

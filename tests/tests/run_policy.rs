@@ -342,3 +342,58 @@ fn a_gate_that_was_not_approved_in_time_does_not_ask_again_after_its_end() {
     assert_eq!(log.matches("ok: waiting for approval").count(), 1, "{log}");
     assert!(scene.lines("deployed").is_empty());
 }
+
+/// A step's own approval goes with the step: where that is skipped nobody is asked, and what
+/// follows is not held up by it.
+#[test]
+fn nobody_is_asked_about_what_is_skipped() {
+    let template = r#"
+name: release
+params:
+  env: { type: string, enum: [staging, prod], default: staging }
+  list: { type: string, default: "[]" }
+  code: { type: int, default: 0 }
+steps:
+  - id: list
+    uses: run.command
+    with: { command: [echo, "${{ params.list }}"], repeatable: true }
+  - id: each
+    uses: run.command
+    approval: true
+    foreach: ${{ steps.list.outputs.json }}
+    max: 5
+    with: { command: [touch, "each-${{ item }}"], repeatable: true }
+  - id: tell
+    uses: run.command
+    approval: true
+    if: ${{ params.env == 'prod' }}
+    with: { command: [touch, told], repeatable: true }
+  - id: last
+    uses: run.command
+    with: { command: [sh, -c, "touch last; exit ${{ params.code }}"], repeatable: true }
+  - id: mourn
+    uses: run.command
+    approval: true
+    if: ${{ failure() }}
+    with: { command: [touch, mourned], repeatable: true }
+"#;
+    let scene = Scene::new(template);
+    let begin = |code: i32, params: &[&str]| {
+        let params = params.iter().flat_map(|param| ["--param", param]);
+        let command = ["run", "--template", "release", "--no-wait"];
+        scene.must(code, &command.into_iter().chain(params).collect::<Vec<_>>())
+    };
+    let waits = |gate: &str| {
+        let run = scene.json();
+        let step = run["steps"].as_array().expect("steps").iter().find(|step| step["id"] == gate);
+        step.expect("it is there")["tasks"][0]["status"] == "waiting for approval"
+    };
+    begin(0, &[]);
+    assert!(scene.path("last").is_file() && !scene.path("told").exists());
+    begin(10, &["env=prod"]);
+    assert!(waits("tell.approval") && !scene.path("told").exists());
+    begin(10, &["list=[1, 2]"]);
+    assert!(waits("each.approval") && !scene.path("each-1").exists());
+    begin(10, &["code=1"]);
+    assert!(waits("mourn.approval") && !scene.path("mourned").exists());
+}

@@ -84,6 +84,9 @@ pub struct StepPlan {
     /// Its verdict stands for the safety of what follows: a scan or a signature.
     #[serde(default)]
     pub evidence: bool,
+    /// The step that this gate alone is about; it is skipped where that step is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approves: Option<StepIndex>,
 }
 
 impl StepPlan {
@@ -104,6 +107,7 @@ impl StepPlan {
             cap: Cap::default(),
             parallel: 0,
             evidence: false,
+            approves: None,
         }
     }
 
@@ -275,7 +279,7 @@ impl Plan {
             Trigger::OnCancelOf(of) => Some(of),
             Trigger::Flow | Trigger::OnCancel => None,
         };
-        for index in step.after.iter().copied().chain(watched) {
+        for index in step.after.iter().copied().chain(watched).chain(step.approves) {
             if self.step(index).is_none() {
                 return Err(PlanError::Missing { step: step.id.clone(), index: index.0 });
             }

@@ -408,11 +408,18 @@ impl RunState {
     /// The gates, scans and signatures before a step that do not stand for it: they failed, were
     /// skipped, or were never reached.
     pub fn broken_guards(&self, step: StepIndex) -> Vec<StepIndex> {
-        let stands = |guard: &StepIndex| {
-            let state = self.steps.get(guard.index());
-            state.and_then(StepState::verdict).is_none_or(|v| v == Verdict::Succeeded)
-        };
-        self.guards(step).iter().copied().filter(|guard| !stands(guard)).collect()
+        let verdict = |guard: StepIndex| self.step(guard).and_then(|(_, state)| state.verdict());
+        let stands = |guard| verdict(guard).is_none_or(|v| v == Verdict::Succeeded);
+        let guards = self.guards(step).iter().copied();
+        guards.filter(|guard| !stands(*guard) && !self.is_moot(*guard, step)).collect()
+    }
+
+    /// Whether a gate is about another step alone, and was skipped as that one is.
+    pub fn is_moot(&self, gate: StepIndex, step: StepIndex) -> bool {
+        self.step(gate).is_some_and(|(plan, state)| {
+            plan.approves.is_some_and(|own| own != step)
+                && state.verdict() == Some(Verdict::Skipped)
+        })
     }
 }
 

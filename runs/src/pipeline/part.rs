@@ -84,6 +84,7 @@ impl Compiled {
             steps.filter(|(index, _)| kept.contains(index)).map(|(_, step)| step).collect();
         for step in &mut plan.steps {
             step.after = step.after.iter().filter_map(moved).collect();
+            step.approves = step.approves.as_ref().and_then(moved);
         }
         let origins = indexed.zip(origins).filter(|(index, _)| kept.contains(index));
         Self::new(plan, origins.map(|(_, origin)| origin).collect())

@@ -74,7 +74,8 @@ impl Compiler<'_> {
         let pipeline = self.pipeline;
         for (id, step) in pipeline.indexed() {
             if let Some(approval) = &step.approval {
-                let gate = self.approval(step, approval);
+                let mut gate = self.approval(step, approval);
+                gate.approves = u32::try_from(self.steps.len() + 1).ok().map(StepIndex);
                 self.push(gate, Origin::ApprovalOf(id));
             }
             let plan = self.step(step, Trigger::Flow)?;
@@ -225,7 +226,12 @@ impl Compiler<'_> {
             expires_ms: approval.expires_ms,
         };
         let id = format!("{}.approval", step.id.value);
-        StepPlan::new(&id, GATE, StepKind::Gate(gate))
+        let mut plan = StepPlan::new(&id, GATE, StepKind::Gate(gate));
+        // Nobody is asked about what will not be done.
+        let listed = matches!(step.repeat, Repeated::Each { .. } | Repeated::Matrix { .. });
+        plan.conditional = step.condition.is_some() || listed;
+        plan.even_after_failure = step.condition.as_ref().is_some_and(asks_for_failures);
+        plan
     }
 
     fn repeat(&self, step: &Step) -> Result<(Repeat, u32), CompileError> {

@@ -16,7 +16,7 @@ use maestro_rules::pipeline::{EvalError, Expr, Pipeline, Scope, eval};
 use serde_json::{Map, Value, json};
 
 use super::scope::{self, Known};
-use super::{Compiled, RunContext};
+use super::{Compiled, Origin, RunContext};
 use crate::script::{Expansion, Place, Script};
 
 /// Runs that share it run so many at a time.
@@ -132,7 +132,13 @@ impl Script for PipelineScript {
         {
             return Ok(Expansion::Skip);
         }
-        Ok(Expansion::Items(self.items(step, &scope)?))
+        let items = self.items(step, &scope)?;
+        Ok(match self.compiled.origin(index) {
+            Some(Origin::ApprovalOf(_)) if items.is_empty() => Expansion::Skip,
+            // One gate for all of them.
+            Some(Origin::ApprovalOf(_)) => Expansion::Items(vec![Item::only()]),
+            _ => Expansion::Items(items),
+        })
     }
 
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure> {
