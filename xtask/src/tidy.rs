@@ -11,7 +11,7 @@ mod naming;
 mod quiet;
 mod rust;
 mod size;
-mod tree;
+pub(crate) mod tree;
 
 use std::fmt;
 use std::path::Path;

@@ -12,27 +12,27 @@ const MADE: [&str; 5] = [".git", "target", "node_modules", "maestro-out", "__pyc
 
 /// A text file of the repository.
 #[derive(Clone, Debug)]
-pub(super) struct SourceFile {
+pub(crate) struct SourceFile {
     /// The path below the root, with `/`.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The content.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl SourceFile {
     /// Whether the name ends so: `.rs`.
-    pub(super) fn has_suffix(&self, suffix: &str) -> bool {
+    pub(crate) fn has_suffix(&self, suffix: &str) -> bool {
         self.path.ends_with(suffix)
     }
 
     /// Numbered from 1.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 }
 
 /// All text files below `root`, sorted by path; what is not UTF-8 is left out.
-pub(super) fn read(root: &Path) -> Result<Vec<SourceFile>> {
+pub(crate) fn read(root: &Path) -> Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
