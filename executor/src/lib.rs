@@ -19,6 +19,7 @@ pub mod baselines;
 pub mod command;
 pub mod engine;
 pub mod ledger;
+pub mod leftovers;
 pub mod native;
 pub mod process_group;
 pub mod provenance;

@@ -4,18 +4,16 @@
 //! the key of the effect as `MAESTRO_IDEMPOTENCY_KEY`. Its exit code decides: 0 is done, anything
 //! else is a failure of the step. Where it was killed or could not be waited for, nobody knows.
 //!
-//! A command can outlive a Maestro that is killed. So before the same effect is asked about or run
-//! again, what is left of it is ended: every process that has its key in its environment. A
-//! command that is to leave something running starts it without that variable.
+//! What a Maestro that was killed has left of it is ended before it is asked about or run again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use maestro_core::record::canonical_json;
 use maestro_core::run::{Failure, FailureClass, Success};
+use maestro_executor::leftovers::{KEY_VARIABLE, end_leftovers};
 use maestro_executor::process_group::ProcessGroup;
 use maestro_executor::step::{Effect, Found, Reply, Stop};
 use serde::{Deserialize, Serialize};
@@ -23,12 +21,6 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-/// The variable by which a command knows the key of its effect.
-const KEY_VARIABLE: &str = "MAESTRO_IDEMPOTENCY_KEY";
-/// How often it is looked for what an earlier try has left.
-const LEFTOVER_TRIES: u32 = 100;
-/// How long it is waited between these looks.
-const LEFTOVER_LOOK: Duration = Duration::from_millis(10);
 /// Largest output that becomes an output of the step, in bytes.
 const STDOUT_BYTES_MAX: u64 = 64 * 1024;
 
@@ -190,37 +182,6 @@ async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
     kept
-}
-
-fn pid(id: u32) -> Option<rustix::process::Pid> {
-    i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw)
-}
-
-/// Ends the processes that an earlier try of the effect with this key has left, and waits until
-/// they are gone.
-async fn end_leftovers(key: &str) {
-    let entry = format!("{KEY_VARIABLE}={key}");
-    for _ in 0..LEFTOVER_TRIES {
-        let left: Vec<u32> = processes().filter(|id| has_variable(*id, &entry)).collect();
-        if left.is_empty() {
-            return;
-        }
-        for process in left.into_iter().filter_map(pid) {
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-        }
-        tokio::time::sleep(LEFTOVER_LOOK).await;
-    }
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Whether a process was started with this entry in its environment, as far as we may know.
-fn has_variable(process: u32, entry: &str) -> bool {
-    let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
 }
 
 fn success(stdout: &[u8]) -> Success {

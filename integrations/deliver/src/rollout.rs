@@ -32,6 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use maestro_core::run::Failure;
 use maestro_core::run::event::Success;
+use maestro_executor::leftovers::end_leftovers;
 use maestro_executor::step::{Effect, Found, Reach, Reply, Stop};
 use reqwest::Client;
 use serde_json::Value;
@@ -124,6 +125,8 @@ impl Rollout {
             Ok(request) => request,
             Err(failure) => return early(failure),
         };
+        // A probe may have outlived the process that asked it.
+        end_leftovers(key).await;
         // What is being taken back is found and ended, whoever has cancelled the run meanwhile.
         let (own, time) = match begin {
             true => (stop.clone(), Duration::ZERO),
@@ -149,6 +152,7 @@ impl Rollout {
             watch: request.watch.as_ref(),
             automatic: request.automatic,
             env: &request.env,
+            key,
             http: &self.http,
             options: &self.options,
         };

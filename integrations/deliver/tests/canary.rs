@@ -7,12 +7,14 @@ mod server;
 #[path = "support/shop.rs"]
 mod shop;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use far::{Far, Kill, World};
 use maestro_core::run::{Failure, FailureClass};
 use maestro_deliver::Rollout;
+use maestro_executor::leftovers::KEY_VARIABLE;
 use maestro_executor::step::{Effect as _, Found, Reply, Stop};
 use serde_json::{Value, json};
 
@@ -27,13 +29,17 @@ fn rollout(scratch: &Path) -> Rollout {
 
 /// Sends, with a caller that dies where the far side says so, and settles what is left.
 async fn run(far: &Far, changes: Value) -> Reply {
+    run_as(KEY, far, changes).await
+}
+
+async fn run_as(key: &str, far: &Far, changes: Value) -> Reply {
     let scratch = tempfile::tempdir().expect("a folder");
     let rollout = rollout(scratch.path());
     let request = rollout.render(&far.inputs(changes)).expect("a request");
     let stop = Stop::new();
     tokio::select! {
-        reply = rollout.send(&request, KEY, &stop) => reply,
-        () = far.killed.cancelled() => shop::settle(&rollout, &request, KEY).await,
+        reply = rollout.send(&request, key, &stop) => reply,
+        () = far.killed.cancelled() => shop::settle(&rollout, &request, key).await,
     }
 }
 
@@ -279,7 +285,8 @@ async fn probes_that_hang_or_talk_nonsense_are_bad() {
         for (name, value) in probe.as_object().expect("an object") {
             changes[name] = value.clone();
         }
-        match (run(&far, changes).await, expected) {
+        // A key of its own: whoever rolls out ends the commands that have its key.
+        match (run_as("0bad", &far, changes).await, expected) {
             (Reply::Done(_), None) => {}
             (Reply::Refused(failure), Some(part)) => {
                 assert!(failure.message.contains(part), "{shown}: {}", failure.message);
@@ -305,4 +312,17 @@ async fn probes_that_hang_or_talk_nonsense_are_bad() {
     check(json!({"probe_command": at}), Some("`sh` ended")).await;
     check(json!({"probe_command": ["sh", "-c", "sleep 600 & wait"]}), Some("longer than 5 s"))
         .await;
+}
+
+#[tokio::test]
+async fn a_probe_that_outlived_its_maestro_is_ended() {
+    let far = Far::start(World::default(), 101, Kill::Never);
+    let mut left = std::process::Command::new("sleep")
+        .arg("60")
+        .env(KEY_VARIABLE, "0ff5")
+        .spawn()
+        .expect("it starts");
+    assert!(matches!(run_as("0ff5", &far, json!({})).await, Reply::Done(_)));
+    let status = left.wait().expect("ours");
+    assert_eq!(status.signal(), Some(9), "{status}");
 }

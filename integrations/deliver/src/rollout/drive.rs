@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::ledger::{Begun, Entry, Ledger, RolledBack, Trouble};
-use super::probe::{Verdict, Watch};
+use super::probe::{At, Verdict, Watch};
 use super::traffic::{Split, Traffic};
 use crate::DeliverOptions;
 use crate::failures::{cancelled, hinted, infrastructure, user};
@@ -59,6 +59,7 @@ pub(super) struct Drive<'a> {
     pub(super) watch: Option<&'a Watch>,
     pub(super) automatic: bool,
     pub(super) env: &'a str,
+    pub(super) key: &'a str,
     pub(super) http: &'a Client,
     pub(super) options: &'a DeliverOptions,
 }
@@ -180,7 +181,10 @@ impl Drive<'_> {
 
     async fn watched(&self, begun: &Begun, percent: u32, stop: &Stop) -> Step {
         let Some(watch) = self.watch else { return Step::Next };
-        match watch.run(self.http, self.options, (self.env, percent), stop).await {
+        match watch
+            .run(self.http, self.options, At { env: self.env, percent, key: self.key }, stop)
+            .await
+        {
             Verdict::Good => Step::Next,
             Verdict::Stopped => {
                 let message = format!("cancelled while {percent} % were watched; it stays there");

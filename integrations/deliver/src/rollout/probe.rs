@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use maestro_core::run::Failure;
+use maestro_executor::leftovers::KEY_VARIABLE;
 use maestro_executor::process_group::ProcessGroup;
 use maestro_executor::step::Stop;
 use reqwest::Client;
@@ -72,6 +73,16 @@ impl Count {
     }
 }
 
+/// What is watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) env: &'a str,
+    /// How much of the traffic meets the new version.
+    pub(super) percent: u32,
+    /// The key of the rollout.
+    pub(super) key: &'a str,
+}
+
 impl Watch {
     pub(super) fn check(&self) -> Result<(), Failure> {
         if !(0.0..=1.0).contains(&self.max_error_rate) {
@@ -94,7 +105,7 @@ impl Watch {
         &self,
         http: &Client,
         options: &DeliverOptions,
-        (env, percent): (&str, u32),
+        at: At<'_>,
         stop: &Stop,
     ) -> Verdict {
         let end = Instant::now() + Duration::from_millis(self.pause_ms);
@@ -110,7 +121,7 @@ impl Watch {
         loop {
             let next = Instant::now() + INTERVAL;
             let answer = tokio::select! {
-                answer = question.ask(http, options, env, percent) => answer,
+                answer = question.ask(http, options, at) => answer,
                 () = stop.cancelled() => return Verdict::Stopped,
             };
             count.asked += 1;
@@ -143,12 +154,11 @@ impl Question {
         &self,
         http: &Client,
         options: &DeliverOptions,
-        env: &str,
-        percent: u32,
+        at: At<'_>,
     ) -> Result<(), (f64, String)> {
         match self {
             Self::Url(url) => ask_url(http, url).await,
-            Self::Command(words) => run(words, options, env, percent).await.map_err(|w| (1.0, w)),
+            Self::Command(words) => run(words, options, at).await.map_err(|w| (1.0, w)),
         }
     }
 }
@@ -175,12 +185,7 @@ async fn ask_url(http: &Client, url: &str) -> Result<(), (f64, String)> {
     }
 }
 
-async fn run(
-    words: &[String],
-    options: &DeliverOptions,
-    env: &str,
-    percent: u32,
-) -> Result<(), String> {
+async fn run(words: &[String], options: &DeliverOptions, at: At<'_>) -> Result<(), String> {
     let (program, args) = words.split_first().ok_or("there is no command")?;
     // A path is meant in the workspace, a bare name in `PATH`.
     let path = match program.contains('/') {
@@ -192,8 +197,9 @@ async fn run(
         .current_dir(&options.folder)
         .env_clear()
         .envs(options.environment.iter().map(|(name, value)| (name, value)))
-        .env("MAESTRO_ENV", env)
-        .env("MAESTRO_WEIGHT", percent.to_string())
+        .env("MAESTRO_ENV", at.env)
+        .env("MAESTRO_WEIGHT", at.percent.to_string())
+        .env(KEY_VARIABLE, at.key)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
