@@ -31,7 +31,7 @@ pub trait Script: Send + Sync {
     /// Condition and items of a step whose turn has come.
     fn expand(&self, state: &RunState, step: StepIndex) -> Result<Expansion, Failure>;
 
-    /// The inputs of a task.
+    /// The inputs of a task: what the template says, and what people have put in its place.
     fn inputs(&self, state: &RunState, task: TaskId) -> Result<Value, Failure>;
 
     /// Where a step acts, as far as it can be told now: its own `env`, else that of the run.

@@ -316,14 +316,37 @@ fn whoever_replaces_what_a_run_does_does_not_approve_it() {
 #[test]
 fn replaced_inputs_do_not_make_production_less_grave() {
     needs_root();
-    let template = gated().replace("echo ${{", "test -e ready && echo ${{");
-    let scene = Scene::new(&template);
+    let template = r#"
+name: release
+params:
+  env: { type: string, default: staging }
+steps:
+  - id: ok
+    uses: gate.approval
+  - id: deploy
+    uses: cd.rollout
+    with:
+      subject: app@sha256:0f
+      env: ${{ params.env }}
+      strategy: all-at-once
+      via: gate
+      gate: http://127.0.0.1:9/gate
+"#;
+    let scene = Scene::new(template);
     begin(&scene, 10, &["--param", "env=prod"]);
     let run = run_name(&scene);
     scene.must(0, &["cancel", &run]);
     scene_goes_on(&scene, 13);
-    let dev = r#"deploy={"command": ["sh", "-c", "echo prod >> deployed"], "env": "dev"}"#;
-    scene.must(10, &["retry", &run, "--no-wait", "--with", dev]);
+    let refused = |with: &str, expect: &str| {
+        let told = scene.must(2, &["retry", &run, "--no-wait", "--with", with]);
+        assert!(told.contains(expect), "{told}");
+    };
+    refused(r#"deploy={"environment": "dev"}"#, "`cd.rollout` takes no `environment`");
+    refused(r#"deploy={"env": 3}"#, "`env` of `cd.rollout` is a text, and this is 3");
+    refused(r#"deploy={"strategy": "hope"}"#, "`strategy` of `cd.rollout` is one of");
+    refused(r#"deploy=["env"]"#, "the inputs of `deploy` are no object");
+    refused(r#"nope={"env": "dev"}"#, "step `nope`");
+    scene.must(10, &["retry", &run, "--no-wait", "--with", r#"deploy={"env": "dev"}"#]);
     let told = ended(scene.as_user(1, &["approve", &run]), 12);
     assert!(told.contains("`prod` is production"), "{told}");
 }

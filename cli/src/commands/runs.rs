@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use maestro_core::run::{
     Command, Event, Principal, Refusal, Resolution, RunId, RunState, TaskId, TaskStatus,
 };
+use maestro_rules::pipeline::definitions::definition;
 use maestro_runs::driver;
 use maestro_runs::journal;
 
@@ -259,6 +260,24 @@ fn replaced_inputs(texts: &[String]) -> Result<BTreeMap<String, serde_json::Valu
     Ok(inputs)
 }
 
+/// Refuses values for what their steps do not take, or not so.
+fn check_inputs(run: &RunState, inputs: &BTreeMap<String, serde_json::Value>) -> Result<()> {
+    for (step, values) in inputs {
+        let Some(fields) = values.as_object() else {
+            return Err(Failure::input(format!("the inputs of `{step}` are no object"))
+                .hint(format!("write `{step}={{\"FIELD\": …}}`"))
+                .into());
+        };
+        // Whoever reopens the run refuses steps that there are not.
+        let plan = run.plan().find(step).and_then(|index| run.plan().step(index));
+        let kind = plan.and_then(|plan| definition(&plan.uses));
+        if let Some(why) = kind.and_then(|kind| kind.refuses(fields)) {
+            return Err(Failure::input(format!("the inputs of `{step}`: {why}")).into());
+        }
+    }
+    Ok(())
+}
+
 /// `maestro retry`.
 pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
     let points = checkpoints::from_environment()?;
@@ -266,6 +285,8 @@ pub fn retry(global: &Global, args: &RetryArgs) -> Result<ExitCode> {
     on_runtime(async {
         let state = State::open(points.clone())?;
         let run = state.find(&args.run.run).await?;
+        let failed = journal::load(&*state.journal, &run).await.map_err(failure)?;
+        check_inputs(&failed, &inputs)?;
         let (by, reason) = (state.principal()?, args.reason.clone());
         let wish = |now: &RunState| {
             let unknown = |id: &String| Refusal::Unknown(format!("step `{id}`"));

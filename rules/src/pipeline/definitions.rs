@@ -16,6 +16,7 @@ mod web;
 use std::sync::LazyLock;
 
 use maestro_core::ActionClass;
+use serde_json::Value;
 
 use super::expression::{Type, named};
 
@@ -59,6 +60,26 @@ impl StepDefinition {
     /// A field by its name.
     pub fn field(&self, name: &str) -> Option<&'static FieldDefinition> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// Why these cannot be values of its fields, if so. None of them needs to be there.
+    pub fn refuses(&self, values: &serde_json::Map<String, Value>) -> Option<String> {
+        values.iter().find_map(|(name, value)| {
+            let Some(field) = self.field(name) else {
+                let names: Vec<&str> = self.fields.iter().map(|field| field.name).collect();
+                let names = names.join("`, `");
+                return Some(format!("`{}` takes no `{name}`, but `{names}`", self.name));
+            };
+            let told = || {
+                let found = match value {
+                    Value::Number(number) => number.to_string(),
+                    other => Type::of(other).to_string(),
+                };
+                let kind = field.kind.describe();
+                format!("`{name}` of `{}` is {kind}, and this is {found}", self.name)
+            };
+            (!field.kind.takes(value)).then(told)
+        })
     }
 
     /// Whether it acts on the world.
@@ -221,6 +242,26 @@ pub const TARGET_OUTPUTS: &[OutputDefinition] = &[
 ];
 
 impl FieldKind {
+    /// Whether it can be this value; null stands for what is left out.
+    fn takes(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null)
+            | (Self::Any, _)
+            | (Self::Secret | Self::Duration, Value::String(_)) => true,
+            (Self::Duration, value) => value.is_number(),
+            (Self::Choice(texts), Value::String(text)) => texts.contains(&text.as_str()),
+            (Self::List(of), Value::Array(items)) => items.iter().all(|item| of.takes(item)),
+            (Self::Map(of), Value::Object(fields)) => fields.values().all(|value| of.takes(value)),
+            (Self::Int(low, high), value) => {
+                value.as_i64().is_some_and(|number| (low..=high).contains(&number))
+            }
+            (Self::Number(low, high), value) => {
+                value.as_f64().is_some_and(|number| (low..=high).contains(&number))
+            }
+            (kind, value) => Type::of(value).fits(&kind.value_type()),
+        }
+    }
+
     /// The type that expressions see.
     pub(crate) fn value_type(self) -> Type {
         match self {

@@ -62,11 +62,7 @@ impl Driver {
     }
 
     pub(super) fn inputs(&self, task: TaskId) -> Result<serde_json::Value, Failure> {
-        let plan = self.plan_of(task)?;
-        match self.state.inputs.get(&plan.id) {
-            Some(replaced) => Ok(replaced.clone()),
-            None => self.script.inputs(&self.state, task),
-        }
+        self.script.inputs(&self.state, task)
     }
 
     async fn fail(&mut self, task: TaskId, failure: Failure) -> Result<(), DriveError> {

@@ -145,7 +145,10 @@ impl Script for PipelineScript {
         let step = self.step(task.step)?;
         let scope = self.task_scope(state, task, step);
         let mut inputs = Map::new();
-        for (name, expr) in &step.with {
+        let replaced = state.plan().step(task.step).and_then(|plan| state.inputs.get(&plan.id));
+        let replaced = replaced.and_then(Value::as_object);
+        let kept = |name: &str| replaced.is_none_or(|own| !own.contains_key(name));
+        for (name, expr) in step.with.iter().filter(|(name, _)| kept(&name.value)) {
             let value = self.eval(expr, &scope)?;
             let value =
                 if takes_steps(step, &name.value) { with_names(expr, value) } else { value };
@@ -171,6 +174,7 @@ impl Script for PipelineScript {
         if takes_env && !env.is_empty() {
             inputs.insert("$env".into(), Value::Object(env));
         }
+        inputs.extend(replaced.cloned().into_iter().flatten());
         Ok(Value::Object(inputs))
     }
 

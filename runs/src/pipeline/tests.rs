@@ -94,6 +94,16 @@ fn a_template_becomes_a_plan() {
 }
 
 #[test]
+fn what_people_replace_takes_the_place_of_single_fields() {
+    let (script, plan) = compiled(RELEASE);
+    let mut state = begun(plan);
+    let deploy = TaskId::first(state.plan().find("deploy").expect("a step"));
+    state.inputs.insert("deploy".to_owned(), json!({"command": ["other"]}));
+    let inputs = script.inputs(&state, deploy).expect("values");
+    assert_eq!((&inputs["command"], &inputs["query"]), (&json!(["other"]), &json!(["asked"])));
+}
+
+#[test]
 fn a_part_has_what_its_steps_wait_for_and_nothing_that_acts() {
     let compile = || {
         let checked = load("t", RELEASE, &|_| Err("there are none".into()), &Defaults::new());

@@ -16,7 +16,7 @@ use maestro_core::run::{
 use maestro_runs::{Checkpoints, journal};
 use serde_json::{Value, json};
 
-use super::{drive, replaced_inputs, wish_for};
+use super::{check_inputs, drive, replaced_inputs, wish_for};
 use crate::args::runs::{DlqChoice, DlqCommand, DlqFilter};
 use crate::args::{Global, OutputFormat};
 use crate::exit::Failure;
@@ -188,6 +188,7 @@ async fn replay(
             eprintln!("hint: `maestro runs dlq replay {name}` replays it all the same");
             continue;
         }
+        check_inputs(&run, &inputs)?;
         let by = state.principal()?;
         let wish = |_: &RunState| {
             let (inputs, by, reason) = (inputs.clone(), by.clone(), reason.to_owned());
