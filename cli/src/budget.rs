@@ -12,7 +12,7 @@ use maestro_core::limits::BUDGET_RATE_MINUTES_MAX;
 use maestro_core::quantity;
 use maestro_core::run::Cap;
 use maestro_core::tenant::{Rate, TenantCaps, TenantName};
-use maestro_executor::ledger::LedgerError;
+use maestro_executor::storage::StorageError;
 use maestro_runs::Checkpoints;
 use maestro_runs::ledger::SqliteLedger;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -160,16 +160,16 @@ pub fn project_name(workspace: &Path) -> String {
 }
 
 /// An error of the ledger, with what helps.
-pub fn failure(error: &LedgerError) -> Failure {
+pub fn failure(error: &StorageError) -> Failure {
     let failure = Failure::environment(error.to_string());
     match error {
-        LedgerError::Storage { damaged: true, place, .. } => failure.hint(format!(
+        StorageError::Failed { damaged: true, place, .. } => failure.hint(format!(
             "move `{place}` and the files beside it away: what was spent until now is forgotten"
         )),
-        LedgerError::Storage { .. } => {
+        StorageError::Failed { .. } => {
             failure.hint("`MAESTRO_STATE` names another folder for the state")
         }
-        LedgerError::Newer { .. } => {
+        StorageError::Newer { .. } => {
             failure.hint("use the version of Maestro that wrote it, or a later one")
         }
     }

@@ -7,6 +7,7 @@
 //! [`key`] how a step becomes a cache key and why that key changed.
 
 pub mod action;
+mod civil;
 pub mod depset;
 pub mod digest;
 pub mod event;

@@ -23,6 +23,8 @@ use maestro_core::run::{Amount, Notice};
 use maestro_core::tenant::{Accounts, Breaker, TenantName};
 use serde::{Deserialize, Serialize};
 
+use crate::storage::StorageError;
+
 /// The name of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClaimKey {
@@ -52,33 +54,6 @@ pub struct Denied {
     pub message: String,
     /// What can be done.
     pub hints: Vec<String>,
-}
-
-/// Why a ledger did not do what it was asked. Nothing was reserved then, and nothing settled.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The storage failed.
-    #[error("cannot {doing} `{place}`: {why}")]
-    Storage {
-        /// What was tried.
-        doing: &'static str,
-        /// The file or server.
-        place: String,
-        /// What it said.
-        why: String,
-        /// The storage itself is damaged, beyond a failed call.
-        damaged: bool,
-    },
-    /// A later version of Maestro made it.
-    #[error("`{place}` has version {found}, and this Maestro knows up to {known}")]
-    Newer {
-        /// The file or server.
-        place: String,
-        /// Its version.
-        found: u32,
-        /// The latest that is known here.
-        known: u32,
-    },
 }
 
 /// What happened to the budget of a tenant. The JSON form has a field `type`.
@@ -136,26 +111,26 @@ pub trait Ledger: Send + Sync {
         &self,
         key: &ClaimKey,
         asked: Amount,
-    ) -> Result<Result<Vec<Notice>, Denied>, LedgerError>;
+    ) -> Result<Result<Vec<Notice>, Denied>, StorageError>;
 
     /// Ends a reservation; what people are to be told. The first end stands, and a later one can
     /// only raise what was spent.
-    fn settle(&self, key: &ClaimKey, end: Settlement) -> Result<Vec<Notice>, LedgerError>;
+    fn settle(&self, key: &ClaimKey, end: Settlement) -> Result<Vec<Notice>, StorageError>;
 
     /// The keys of a holder's reservations that have no end, in no order.
-    fn open_claims(&self, holder: &str) -> Result<Vec<ClaimKey>, LedgerError>;
+    fn open_claims(&self, holder: &str) -> Result<Vec<ClaimKey>, StorageError>;
 
     /// Whose accounts they are.
     fn tenant(&self) -> &TenantName;
 
     /// The accounts as they are now.
-    fn accounts(&self) -> Result<Accounts, LedgerError>;
+    fn accounts(&self) -> Result<Accounts, StorageError>;
 
     /// Closes the breaker; whether it was open.
-    fn close_breaker(&self, by: &str, reason: &str) -> Result<bool, LedgerError>;
+    fn close_breaker(&self, by: &str, reason: &str) -> Result<bool, StorageError>;
 
     /// The newest entries of the history, at most `most`, in their order.
-    fn history(&self, most: usize) -> Result<Vec<LedgerEntry>, LedgerError>;
+    fn history(&self, most: usize) -> Result<Vec<LedgerEntry>, StorageError>;
 }
 
 /// The accounts of whoever keeps none: it grants everything, and remembers nothing.
@@ -166,25 +141,29 @@ pub struct Unkept(
 );
 
 impl Ledger for Unkept {
-    fn reserve(&self, _: &ClaimKey, _: Amount) -> Result<Result<Vec<Notice>, Denied>, LedgerError> {
+    fn reserve(
+        &self,
+        _: &ClaimKey,
+        _: Amount,
+    ) -> Result<Result<Vec<Notice>, Denied>, StorageError> {
         Ok(Ok(Vec::new()))
     }
-    fn settle(&self, _: &ClaimKey, _: Settlement) -> Result<Vec<Notice>, LedgerError> {
+    fn settle(&self, _: &ClaimKey, _: Settlement) -> Result<Vec<Notice>, StorageError> {
         Ok(Vec::new())
     }
-    fn open_claims(&self, _: &str) -> Result<Vec<ClaimKey>, LedgerError> {
+    fn open_claims(&self, _: &str) -> Result<Vec<ClaimKey>, StorageError> {
         Ok(Vec::new())
     }
     fn tenant(&self) -> &TenantName {
         &self.0
     }
-    fn accounts(&self) -> Result<Accounts, LedgerError> {
+    fn accounts(&self) -> Result<Accounts, StorageError> {
         Ok(Accounts::default())
     }
-    fn close_breaker(&self, _: &str, _: &str) -> Result<bool, LedgerError> {
+    fn close_breaker(&self, _: &str, _: &str) -> Result<bool, StorageError> {
         Ok(false)
     }
-    fn history(&self, _: usize) -> Result<Vec<LedgerEntry>, LedgerError> {
+    fn history(&self, _: usize) -> Result<Vec<LedgerEntry>, StorageError> {
         Ok(Vec::new())
     }
 }

@@ -27,4 +27,5 @@ pub mod records;
 pub mod runner;
 pub mod sandbox;
 pub mod step;
+pub mod storage;
 pub mod workspace;

@@ -7,10 +7,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use maestro_executor::ledger::LedgerError;
+use maestro_executor::storage::StorageError;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
-
-use crate::journal::JournalError;
 
 /// How long a process waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(30);
@@ -23,76 +21,32 @@ pub struct Layout {
     pub tables: &'static str,
 }
 
-/// Why a file cannot be used.
-#[derive(Debug)]
-pub enum DatabaseError {
-    /// Opening, reading or writing failed.
-    Storage {
-        /// What was tried.
-        doing: &'static str,
-        /// The file.
-        place: String,
-        /// What the storage said.
-        why: String,
-        /// The file itself is damaged, beyond a failed call.
-        damaged: bool,
-    },
-    /// A later version of Maestro made it.
-    Newer {
-        /// The file.
-        place: String,
-        /// Its version.
-        found: u32,
-        /// The latest that is known here.
-        known: u32,
-    },
+/// An error of SQLite with the file that it is about.
+pub fn failure(doing: &'static str, path: &Path, error: &rusqlite::Error) -> StorageError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let damaged = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+    let place = path.display().to_string();
+    StorageError::Failed { doing, place, why: error.to_string(), damaged }
 }
 
-impl DatabaseError {
-    /// An error of SQLite with the file that it is about.
-    pub fn new(doing: &'static str, path: &Path, error: &rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let damaged = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
-        let place = path.display().to_string();
-        Self::Storage { doing, place, why: error.to_string(), damaged }
-    }
-}
-
-impl From<DatabaseError> for JournalError {
-    fn from(error: DatabaseError) -> Self {
-        match error {
-            DatabaseError::Storage { doing, place, why, damaged } => {
-                Self::Storage { doing, place, why, damaged }
-            }
-            DatabaseError::Newer { place, found, known } => Self::Newer { place, found, known },
-        }
-    }
-}
-
-impl From<DatabaseError> for LedgerError {
-    fn from(error: DatabaseError) -> Self {
-        match error {
-            DatabaseError::Storage { doing, place, why, damaged } => {
-                Self::Storage { doing, place, why, damaged }
-            }
-            DatabaseError::Newer { place, found, known } => Self::Newer { place, found, known },
-        }
-    }
+/// A text in a row that is not what it should be.
+pub fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    let kind = rusqlite::types::Type::Text;
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
 /// A connection whose tables are there and of the version that is known. Makes the file and its
 /// folder, where they are missing.
-pub fn open(path: &Path, layout: &Layout) -> Result<Connection, DatabaseError> {
+pub fn open(path: &Path, layout: &Layout) -> Result<Connection, StorageError> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| DatabaseError::Storage {
-            doing: "make the folder of",
-            place: path.display().to_string(),
-            why: e.to_string(),
-            damaged: false,
-        })?;
+        std::fs::create_dir_all(folder)
+            .map_err(|e| StorageError::failed("make the folder of", path.display(), e))?;
     }
     let mut connection = connect(path)?;
-    let wrong = |e: rusqlite::Error| DatabaseError::new("open", path, &e);
+    let wrong = |e: rusqlite::Error| failure("open", path, &e);
     let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get(0));
     let found: u32 = version(&connection).map_err(wrong)?;
     if found == 0 {
@@ -110,13 +64,13 @@ pub fn open(path: &Path, layout: &Layout) -> Result<Connection, DatabaseError> {
         true => Ok(connection),
         false => {
             let place = path.display().to_string();
-            Err(DatabaseError::Newer { place, found, known: layout.version })
+            Err(StorageError::Newer { place, found, known: layout.version })
         }
     }
 }
 
 /// A connection to a file that need not have tables yet.
-pub fn connect(path: &Path) -> Result<Connection, DatabaseError> {
+pub fn connect(path: &Path) -> Result<Connection, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -128,7 +82,7 @@ pub fn connect(path: &Path) -> Result<Connection, DatabaseError> {
         connection.pragma_update(None, "foreign_keys", true)?;
         Ok(connection)
     };
-    set_up().map_err(|e: rusqlite::Error| DatabaseError::new("open", path, &e))
+    set_up().map_err(|e: rusqlite::Error| failure("open", path, &e))
 }
 
 /// SQLite's integers are signed; a number past their end is taken for their end.

@@ -36,8 +36,9 @@ use maestro_core::run::{
     Agenda, Command, Entry, Event, Owner, Principal, Refusal, Ruling, RunCreated, RunId, RunState,
     RunStatus, StepIndex, TaskId, Work, create, decide,
 };
-use maestro_executor::ledger::{Ledger, LedgerError};
+use maestro_executor::ledger::Ledger;
 use maestro_executor::step::{Registry, Stop};
+use maestro_executor::storage::StorageError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -87,7 +88,7 @@ pub enum DriveError {
     },
     /// The ledger of the tenant failed. Nothing was asked that it did not grant.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Ledger(#[from] StorageError),
     /// Policy broke down. Nothing was done on it.
     #[error("policy did not answer at `{}`: {why}", point.name())]
     Unanswered {

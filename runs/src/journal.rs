@@ -29,6 +29,7 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 use maestro_core::run::{ApplyError, Entry, Event, EventError, RunId, RunState, RunStatus};
+use maestro_executor::storage::StorageError;
 use tokio::sync::watch;
 
 /// Events for the end of a journal.
@@ -99,27 +100,8 @@ pub enum JournalError {
     #[error("there is a run `{0}` already")]
     Exists(RunId),
     /// The storage failed. Nothing was appended.
-    #[error("cannot {doing} `{place}`: {why}")]
-    Storage {
-        /// What was tried.
-        doing: &'static str,
-        /// The file or server.
-        place: String,
-        /// What it said.
-        why: String,
-        /// The storage itself is damaged, beyond a failed call.
-        damaged: bool,
-    },
-    /// A later version of Maestro made it.
-    #[error("`{place}` has version {found}, and this Maestro knows up to {known}")]
-    Newer {
-        /// The file or server.
-        place: String,
-        /// Its version.
-        found: u32,
-        /// The latest that is known here.
-        known: u32,
-    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// Another process has a file open that is needed alone.
     #[error("`{place}` is in use by another process")]
     InUse {

@@ -31,13 +31,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use maestro_core::run::{Amount, Notice};
 use maestro_core::tenant::{Accounts, TenantCaps, TenantName, admit};
-use maestro_executor::ledger::{
-    ClaimKey, Denied, Ledger, LedgerEntry, LedgerError, LedgerEvent, Settlement,
-};
+use maestro_executor::ledger::{ClaimKey, Denied, Ledger, LedgerEntry, LedgerEvent, Settlement};
+use maestro_executor::storage::StorageError;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::checkpoint::{Checkpoints, Point};
-use crate::database::{self, DatabaseError};
+use crate::database;
 use crate::driver::Clock;
 use books::Books;
 
@@ -70,8 +69,8 @@ impl SqliteLedger {
         &self,
         doing: &'static str,
         change: impl FnOnce(&Books<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, LedgerError> {
-        let wrong = |error: rusqlite::Error| DatabaseError::new(doing, &self.path, &error);
+    ) -> Result<T, StorageError> {
+        let wrong = |error: rusqlite::Error| database::failure(doing, &self.path, &error);
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = match slot.as_mut() {
             Some(connection) => connection,
@@ -99,7 +98,7 @@ impl Ledger for SqliteLedger {
         &self,
         key: &ClaimKey,
         asked: Amount,
-    ) -> Result<Result<Vec<Notice>, Denied>, LedgerError> {
+    ) -> Result<Result<Vec<Notice>, Denied>, StorageError> {
         self.transact("reserve in", |books| {
             if let Some(open) = books.open_claim(key)? {
                 // Whoever held it has not called.
@@ -118,7 +117,7 @@ impl Ledger for SqliteLedger {
         })
     }
 
-    fn settle(&self, key: &ClaimKey, end: Settlement) -> Result<Vec<Notice>, LedgerError> {
+    fn settle(&self, key: &ClaimKey, end: Settlement) -> Result<Vec<Notice>, StorageError> {
         self.transact("settle in", |books| {
             let (claim, reserved) = match (books.open_claim(key)?, end) {
                 (Some(claim), _) => {
@@ -147,7 +146,7 @@ impl Ledger for SqliteLedger {
         })
     }
 
-    fn open_claims(&self, holder: &str) -> Result<Vec<ClaimKey>, LedgerError> {
+    fn open_claims(&self, holder: &str) -> Result<Vec<ClaimKey>, StorageError> {
         self.transact("read", |books| books.open_claims(holder))
     }
 
@@ -155,11 +154,11 @@ impl Ledger for SqliteLedger {
         &self.tenant
     }
 
-    fn accounts(&self) -> Result<Accounts, LedgerError> {
+    fn accounts(&self) -> Result<Accounts, StorageError> {
         self.transact("read", |books| books.accounts(&self.tenant))
     }
 
-    fn close_breaker(&self, by: &str, reason: &str) -> Result<bool, LedgerError> {
+    fn close_breaker(&self, by: &str, reason: &str) -> Result<bool, StorageError> {
         self.transact("close the breaker in", |books| {
             let open = books.breaker(self.tenant.as_str())?.is_some();
             if open {
@@ -171,7 +170,7 @@ impl Ledger for SqliteLedger {
         })
     }
 
-    fn history(&self, most: usize) -> Result<Vec<LedgerEntry>, LedgerError> {
+    fn history(&self, most: usize) -> Result<Vec<LedgerEntry>, StorageError> {
         self.transact("read", |books| books.history(self.tenant.as_str(), most))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use maestro_core::run::{Principal, RunId};
+use maestro_executor::storage::StorageError;
 use maestro_runs::journal::sqlite::SqliteJournal;
 use maestro_runs::{Checkpoints, Journal, JournalError, RunSummary};
 
@@ -130,17 +131,17 @@ fn restore_hint(journal: &Path) -> String {
 pub fn failure(error: JournalError) -> anyhow::Error {
     let text = error.to_string();
     let failure = match &error {
-        JournalError::Storage { damaged: true, place, .. }
+        JournalError::Storage(StorageError::Failed { damaged: true, place, .. })
         | JournalError::Restoring { place }
         | JournalError::Unsound { place, .. } => {
             Failure::environment(text).hint(restore_hint(Path::new(place)))
         }
         JournalError::InUse { .. } => Failure::environment(text)
             .hint("wait until the other process has ended: `maestro runs list` shows what runs"),
-        JournalError::Storage { .. } => {
+        JournalError::Storage(StorageError::Failed { .. }) => {
             Failure::environment(text).hint("`MAESTRO_STATE` names another folder for the state")
         }
-        JournalError::Newer { .. } => Failure::environment(text)
+        JournalError::Storage(StorageError::Newer { .. }) => Failure::environment(text)
             .hint("use the version of Maestro that wrote it, or a later one"),
         JournalError::Fenced { .. } => {
             Failure::environment(text).hint("`maestro watch RUN` shows what that process does")

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::civil::civil;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// No month is longer.
 const MONTH_DAYS_MAX: u64 = 31;
@@ -68,19 +70,6 @@ pub fn utc(at_ms: u64) -> String {
     let (year, month, day) = civil(at_ms / DAY_MS);
     let minutes = at_ms % DAY_MS / 60_000;
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
-}
-
-/// Year, month and day of a day that is counted from 1970-01-01: `civil_from_days` of Howard
-/// Hinnant's *chrono-Compatible Low-Level Date Algorithms*, for days from 1970 on.
-fn civil(day: u64) -> (u64, u64, u64) {
-    let shifted = day + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use maestro_core::run::budget::{Notice, room_text};
 use maestro_core::run::{Amount, Cap};
 
 use super::hold;
-use crate::ledger::{ClaimKey, Ledger, LedgerError, Settlement};
+use crate::ledger::{ClaimKey, Ledger, Settlement};
 use crate::runner::RunError;
+use crate::storage::StorageError;
 
 /// The money of one update.
 pub(super) struct Spending {
@@ -92,6 +93,6 @@ impl Books {
     }
 }
 
-fn broken(error: LedgerError) -> RunError {
+fn broken(error: StorageError) -> RunError {
     RunError::Machine { message: error.to_string(), hints: Vec::new() }
 }

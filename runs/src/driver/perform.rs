@@ -9,8 +9,8 @@ use maestro_core::run::{
     Amount, Command, Failure, FailureClass, Notice, Repeat, StepIndex, StepPlan, TaskId,
     TaskStatus, stale_approval,
 };
-use maestro_executor::ledger::LedgerError;
 use maestro_executor::step::{Effect, Reach, Reply, Stop, WorkFailure, Worker};
+use maestro_executor::storage::StorageError;
 
 use super::{DriveError, Driver};
 use crate::checkpoint::Point;
@@ -24,7 +24,7 @@ pub enum Done {
     /// Pure or recorded work, and what its end says of the tenant's budget.
     Work(TaskId, Result<Success, WorkFailure>, Vec<Notice>),
     /// The end of work that the tenant's ledger could not write down.
-    Unbooked(LedgerError),
+    Unbooked(StorageError),
     /// An effect.
     Reply(TaskId, Reply),
     /// Only a person can find out about an effect.

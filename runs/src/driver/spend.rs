@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use maestro_core::run::{Amount, Command, Failure, FailureClass, Notice, TaskId};
-use maestro_executor::ledger::{ClaimKey, Ledger, LedgerError, Settlement};
+use maestro_executor::ledger::{ClaimKey, Ledger, Settlement};
 use maestro_executor::step::WorkFailure;
+use maestro_executor::storage::StorageError;
 
 use super::{DriveError, Driver};
 
@@ -22,18 +23,18 @@ pub struct Purse {
 impl Purse {
     async fn ask<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&dyn Ledger, &ClaimKey) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+        ask: impl FnOnce(&dyn Ledger, &ClaimKey) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
         let Self { ledger, key } = self.clone();
         let asked = tokio::task::spawn_blocking(move || ask(&*ledger, &key)).await;
         asked.unwrap_or_else(|error| {
             let place = format!("tenant `{}`", self.ledger.tenant());
             let (doing, why) = ("ask the ledger of", error.to_string());
-            Err(LedgerError::Storage { doing, place, why, damaged: false })
+            Err(StorageError::failed(doing, place, why))
         })
     }
 
-    async fn reserve(&self, amount: Amount) -> Result<Result<Vec<Notice>, Failure>, LedgerError> {
+    async fn reserve(&self, amount: Amount) -> Result<Result<Vec<Notice>, Failure>, StorageError> {
         let reserved = self.ask(move |ledger, key| ledger.reserve(key, amount)).await?;
         Ok(reserved.map_err(|denied| {
             let failure = Failure::new(FailureClass::Budget, denied.message);
@@ -45,7 +46,7 @@ impl Purse {
     pub async fn settle(
         &self,
         came_to: Result<Amount, &WorkFailure>,
-    ) -> Result<Vec<Notice>, LedgerError> {
+    ) -> Result<Vec<Notice>, StorageError> {
         let end = match came_to.map_err(|failed| failed.spent) {
             Ok(spent) | Err(Some(spent)) => Settlement::Cost(spent),
             Err(None) => Settlement::Unseen,
@@ -54,7 +55,7 @@ impl Purse {
     }
 
     /// Gives a reservation back whose call is not made.
-    pub async fn give_back(&self) -> Result<(), LedgerError> {
+    pub async fn give_back(&self) -> Result<(), StorageError> {
         self.ask(|ledger, key| ledger.settle(key, Settlement::Unasked)).await.map(|_| ())
     }
 }

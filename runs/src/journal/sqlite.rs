@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use maestro_core::run::{Entry, RunId, RunState};
+use maestro_executor::storage::StorageError;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -34,7 +35,7 @@ pub use backup::{Loss, Restored, Survey, back_up, restore};
 
 use super::{Append, Journal, JournalError, RunSummary};
 use crate::checkpoint::Checkpoints;
-use crate::database::{self, DatabaseError};
+use crate::database;
 use guard::Guard;
 use writer::Writer;
 
@@ -74,15 +75,11 @@ impl SqliteJournal {
                 Some(connection) => connection,
                 None => database::connect(&path)?,
             };
-            let result = read(&connection).map_err(|e| DatabaseError::new("read", &path, &e))?;
+            let result = read(&connection).map_err(|e| database::failure("read", &path, &e))?;
             Ok::<_, JournalError>((connection, result, guard))
         });
-        let (connection, result, _guard) = done.await.map_err(|e| JournalError::Storage {
-            doing: "read",
-            place: self.path.display().to_string(),
-            why: e.to_string(),
-            damaged: false,
-        })??;
+        let (connection, result, _guard) =
+            done.await.map_err(|e| StorageError::failed("read", self.path.display(), e))??;
         if let Ok(mut readers) = self.readers.lock() {
             readers.push(connection);
         }
@@ -128,12 +125,8 @@ impl Journal for SqliteJournal {
     }
 
     async fn keep_snapshot(&self, state: &RunState) -> Result<(), JournalError> {
-        let body = serde_json::to_string(state).map_err(|e| JournalError::Storage {
-            doing: "encode a snapshot for",
-            place: self.path.display().to_string(),
-            why: e.to_string(),
-            damaged: false,
-        })?;
+        let body = serde_json::to_string(state)
+            .map_err(|e| StorageError::failed("encode a snapshot for", self.path.display(), e))?;
         self.writer.keep_snapshot(state.created.run.clone(), state.sequence, body).await
     }
 

@@ -6,7 +6,7 @@ use maestro_executor::ledger::{ClaimKey, LedgerEntry, LedgerEvent};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
-use crate::database::{Layout, signed, unsigned};
+use crate::database::{Layout, signed, unreadable, unsigned};
 
 /// What a ledger's file holds.
 pub const LAYOUT: Layout = Layout { version: 1, tables: TABLES };
@@ -324,12 +324,4 @@ fn decode<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result
     }
     let body: String = row.get(column + 1)?;
     serde_json::from_str(&body).map_err(|error| unreadable(column + 1, error))
-}
-
-fn unreadable(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    let kind = rusqlite::types::Type::Text;
-    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use maestro_core::run::Cap;
 use maestro_core::tenant::{Period, Rate, Used};
+use maestro_executor::storage::StorageError;
 use tempfile::TempDir;
 
 use super::*;
@@ -193,11 +194,11 @@ fn damaged_and_newer_files_are_refused_and_left_alone() {
     let path = bench.folder.path().join("budget.db");
     std::fs::write(&path, "this is no database, and has no magic number either").expect("written");
     let error = bench.ledger("shop", day(1)).accounts().expect_err("refused");
-    assert!(matches!(error, LedgerError::Storage { damaged: true, .. }), "{error}");
+    assert!(matches!(error, StorageError::Failed { damaged: true, .. }), "{error}");
     std::fs::remove_file(&path).expect("removed");
     let connection = Connection::open(&path).expect("opens");
     connection.pragma_update(None, "user_version", 9).expect("set");
     drop(connection);
     let error = bench.ledger("shop", day(1)).accounts().expect_err("refused");
-    assert!(matches!(error, LedgerError::Newer { found: 9, known: 1, .. }), "{error}");
+    assert!(matches!(error, StorageError::Newer { found: 9, known: 1, .. }), "{error}");
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use maestro_core::run::{Cap, Command, RunState, Success};
+use maestro_core::run::{Cap, Command, FailureClass, RunState, Success};
 use maestro_rules::pipeline::template::Step;
 use maestro_runs::{NoCheckpoints, driver};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::commands::runs::{
     Follower, drive_with_lines, flag_of_targets, on_runtime, signalled, wish_for,
 };
 use crate::config::Config;
-use crate::exit::{DENIED, Failure};
+use crate::exit::Failure;
 use crate::invocation::open_store;
 use crate::pipelines;
 use crate::runs::start::{self, Wishes};
@@ -152,7 +152,8 @@ impl Steps {
                 }
             }
         }
-        if code == DENIED {
+        let mut failures = ended.tasks.values().filter_map(|task| task.failure.as_ref());
+        if failures.any(|failure| failure.class == FailureClass::Budget) {
             let pipeline = &self.pipeline;
             eprintln!("hint: a build asks no model; `maestro run --template {pipeline}` may");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use maestro_core::run::RunId;
+use maestro_executor::storage::StorageError;
 use maestro_runs::driver::Clock as _;
 use maestro_runs::journal::sqlite::{Loss, Restored, Survey, back_up, restore};
 use maestro_runs::{JournalError, Lease};
@@ -53,7 +54,7 @@ pub fn read(file: &Path) -> Result<ExitCode> {
 fn about(file: &Path, error: JournalError) -> anyhow::Error {
     let (text, named) = (error.to_string(), file.display().to_string());
     match error {
-        JournalError::Storage { place, .. }
+        JournalError::Storage(StorageError::Failed { place, .. })
         | JournalError::Unsound { place, .. }
         | JournalError::InUse { place }
             if place.starts_with(&named) =>

@@ -22,13 +22,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use maestro_core::run::{RunId, RunState};
+use maestro_executor::storage::StorageError;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, flock};
 
 use super::guard::{Guard, beside, io, sync_folder};
 use super::{reader, schema};
-use crate::database::DatabaseError;
+use crate::database;
 use crate::journal::JournalError;
 
 /// How often a copy is begun that others keep from beginning.
@@ -111,14 +112,8 @@ pub fn restore(journal: &Path, backup: &Path, now_ms: u64) -> Result<Restored, J
 
 /// Refuses to write over the journal, and over what is no backup.
 fn is_free(journal: &Path, file: &Path) -> Result<(), JournalError> {
-    let refuse = |why: &str| {
-        Err(JournalError::Storage {
-            doing: "write a backup to",
-            place: file.display().to_string(),
-            why: why.to_owned(),
-            damaged: false,
-        })
-    };
+    let refuse =
+        |why: &str| Err(StorageError::failed("write a backup to", file.display(), why).into());
     let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
     let name = |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec());
     let own = name(journal).zip(name(file)).is_some_and(|(own, other)| other.starts_with(&own));
@@ -201,7 +196,7 @@ impl Drop for Part {
 /// Copies a database as it is at one instant, by SQLite's online backup: others go on writing.
 fn copy(from: &Path, to: &Path) -> Result<(), JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let wrong = |path: &Path, e: &rusqlite::Error| DatabaseError::new("copy", path, e);
+    let wrong = |path: &Path, e: &rusqlite::Error| database::failure("copy", path, e);
     let source = Connection::open_with_flags(from, flags).map_err(|e| wrong(from, &e))?;
     let mut target = Connection::open_with_flags(to, flags).map_err(|e| wrong(to, &e))?;
     {
@@ -226,23 +221,23 @@ fn copy(from: &Path, to: &Path) -> Result<(), JournalError> {
 
 /// Why a copy failed: what is copied is damaged, or the copy cannot be written.
 fn failed(from: &Path, to: &Path, error: &rusqlite::Error) -> JournalError {
-    let read = DatabaseError::new("copy", from, error);
+    let read = database::failure("copy", from, error);
     match read {
-        DatabaseError::Storage { damaged: true, .. } => read.into(),
-        _ => DatabaseError::new("write", to, error).into(),
+        StorageError::Failed { damaged: true, .. } => read.into(),
+        _ => database::failure("write", to, error).into(),
     }
 }
 
 fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags);
-    opened.map_err(|e| DatabaseError::new("open", path, &e).into())
+    opened.map_err(|e| database::failure("open", path, &e).into())
 }
 
 /// Looks at everything in a journal's file: each page, and each event of each run.
 fn survey(path: &Path) -> Result<Survey, JournalError> {
     let connection = open_to_read(path)?;
-    let wrong = |e: rusqlite::Error| JournalError::from(DatabaseError::new("read", path, &e));
+    let wrong = |e: rusqlite::Error| JournalError::from(database::failure("read", path, &e));
     let unsound = |why: String| JournalError::Unsound { place: path.display().to_string(), why };
     let told: String = connection
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -274,7 +269,7 @@ fn fold(connection: &Connection, path: &Path, run: &RunId, last: u64) -> Result<
     loop {
         let after = state.as_ref().map_or(0, |state| state.sequence);
         let rows = reader::events(connection, run, after, READ_EVENTS)
-            .map_err(|e| DatabaseError::new("read", path, &e))?;
+            .map_err(|e| database::failure("read", path, &e))?;
         if rows.is_empty() {
             let place = path.display().to_string();
             let why = format!("run `{run}` has {after} of {last} events");

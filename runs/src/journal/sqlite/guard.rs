@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use maestro_executor::storage::StorageError;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::journal::JournalError;
@@ -80,5 +81,5 @@ pub fn sync_folder(path: &Path) -> Result<(), JournalError> {
 /// An error of the file system.
 pub fn io(doing: &'static str, path: &Path, error: &std::io::Error) -> JournalError {
     let (place, why) = (path.display().to_string(), error.to_string());
-    JournalError::Storage { doing, place, why, damaged: false }
+    StorageError::failed(doing, place, why).into()
 }

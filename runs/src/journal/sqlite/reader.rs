@@ -4,7 +4,7 @@ use maestro_core::run::{Entry, Event, EventError, RunId, RunStatus};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SNAPSHOT_VERSION;
-use crate::database::{signed, unsigned};
+use crate::database::{signed, unreadable, unsigned};
 use crate::journal::RunSummary;
 
 /// A row of `events`.
@@ -100,12 +100,4 @@ pub fn list(connection: &Connection, most: usize) -> rusqlite::Result<Vec<RunSum
         })
     })?;
     rows.collect()
-}
-
-fn unreadable(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    let kind = rusqlite::types::Type::Text;
-    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use maestro_core::run::{
     Cap, Entry, Event, Owner, Plan, Principal, RunCreated, RunId, RunStatus, StepKind, StepPlan,
 };
+use maestro_executor::storage::StorageError;
 use tempfile::TempDir;
 
 use super::*;
@@ -192,7 +193,10 @@ async fn foreign_files_are_refused_and_left_alone() {
     let path = folder.path().join("runs.db");
     std::fs::write(&path, "this is no database, and has no magic number either").expect("written");
     let error = SqliteJournal::open(&path, Arc::new(NoCheckpoints)).err().expect("refused");
-    assert!(matches!(error, JournalError::Storage { damaged: true, .. }), "{error}");
+    assert!(
+        matches!(error, JournalError::Storage(StorageError::Failed { damaged: true, .. })),
+        "{error}"
+    );
     assert!(std::fs::read_to_string(&path).expect("still there").starts_with("this is no"));
 
     let newer = folder.path().join("newer.db");
@@ -200,5 +204,8 @@ async fn foreign_files_are_refused_and_left_alone() {
     connection.pragma_update(None, "user_version", 9).expect("set");
     drop(connection);
     let error = SqliteJournal::open(&newer, Arc::new(NoCheckpoints)).err().expect("refused");
-    assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error}");
+    assert!(
+        matches!(error, JournalError::Storage(StorageError::Newer { found: 9, known: 1, .. })),
+        "{error}"
+    );
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use maestro_core::run::event::EVENT_VERSION;
 use maestro_core::run::{Event, RunId};
+use maestro_executor::storage::StorageError;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
 use super::SNAPSHOT_VERSION;
 use crate::checkpoint::{Checkpoints, Point};
-use crate::database::{DatabaseError, signed};
+use crate::database::{self, signed};
 use crate::journal::{Append, JournalError};
 
 /// Most appends that wait; further ones wait at the door.
@@ -62,12 +63,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || thread.work(&waiting))
-            .map_err(|e| JournalError::Storage {
-                doing: "start the writer of",
-                place: place.clone(),
-                why: e.to_string(),
-                damaged: false,
-            })?;
+            .map_err(|e| StorageError::failed("start the writer of", &place, e))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), place })
     }
 
@@ -93,11 +89,12 @@ impl Writer {
         request: Request,
         answered: oneshot::Receiver<Result<u64, JournalError>>,
     ) -> Result<u64, JournalError> {
-        let ended = || JournalError::Storage {
-            doing: "write to",
-            place: self.place.clone(),
-            why: "its writer has ended".into(),
-            damaged: false,
+        let ended = || {
+            JournalError::from(StorageError::failed(
+                "write to",
+                &self.place,
+                "its writer has ended",
+            ))
         };
         let mut request = Some(request);
         let requests = self.requests.as_ref().ok_or_else(ended)?;
@@ -175,7 +172,7 @@ impl Thread {
             }
             Err(error) => {
                 for answer in answers {
-                    let error = DatabaseError::new("write to", &self.path, &error);
+                    let error = database::failure("write to", &self.path, &error);
                     let _ = answer.send(Err(error.into()));
                 }
             }
@@ -239,12 +236,9 @@ impl Refused {
             Self::Fenced { epoch } => JournalError::Fenced { run, epoch, own },
             Self::Unknown => JournalError::Unknown(run),
             Self::Exists => JournalError::Exists(run),
-            Self::Unreadable(why) => JournalError::Storage {
-                doing: "encode an event for",
-                place: path.display().to_string(),
-                why,
-                damaged: false,
-            },
+            Self::Unreadable(why) => {
+                StorageError::failed("encode an event for", path.display(), why).into()
+            }
         }
     }
 }

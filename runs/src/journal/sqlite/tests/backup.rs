@@ -1,5 +1,7 @@
 //! Backups while others append, and what takes the place of a damaged journal.
 
+use maestro_executor::storage::StorageError;
+
 use super::*;
 
 /// The folder's files that begin so.
@@ -61,7 +63,10 @@ async fn a_backup_takes_no_name_that_is_not_its_own() {
     check("folder", "Is a directory");
     assert_eq!(std::fs::read_to_string(place("thesis.txt")).expect("there"), "of three years");
     let missing = back_up(&place("other.db"), &place("copy.db")).expect_err("there is no journal");
-    assert!(matches!(missing, JournalError::Storage { damaged: false, .. }), "{missing}");
+    assert!(
+        matches!(missing, JournalError::Storage(StorageError::Failed { damaged: false, .. })),
+        "{missing}"
+    );
     assert!(!place("other.db").exists() && !place("copy.db").exists());
 }
 
@@ -106,7 +111,8 @@ async fn a_damaged_journal_is_never_a_backup() {
         damage(how);
         for done in [back_up(&from, &to).map(|_| ()), restore(&from, &from, 1).map(|_| ())] {
             let error = done.expect_err("refused");
-            let damaged = matches!(error, JournalError::Storage { damaged: true, .. });
+            let damaged =
+                matches!(error, JournalError::Storage(StorageError::Failed { damaged: true, .. }));
             assert!(damaged || matches!(error, JournalError::Unsound { .. }), "{error}");
         }
         assert_eq!(std::fs::read(&to).expect("a file"), sound, "the last good one stays");
