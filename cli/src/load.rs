@@ -3,9 +3,10 @@
 use anyhow::Result;
 use maestro_core::event::Severity;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
-use maestro_core::{FailureKind, Label, RelPath, TargetPattern};
+use maestro_core::{FailureKind, RelPath, TargetPattern};
 use maestro_rules::{
-    ConfigurationRequest, Diagnostic, LoadOptions, Loaded, Memory, Reloaded, Remember, Resolution,
+    ConfigurationRequest, Diagnostic, GroupToolchains, LoadOptions, Loaded, Memory, Reloaded,
+    Remember,
 };
 
 use crate::config::Config;
@@ -67,7 +68,7 @@ pub fn resolve_toolchains(
     host: &dyn Host,
     pattern: &str,
     configuration: ConfigurationRequest,
-) -> Result<Vec<(Label, Resolution)>> {
+) -> Result<Vec<GroupToolchains>> {
     let pattern = TargetPattern::parse(pattern, &config.package)
         .map_err(|e| Failure::input(e.to_string()))?;
     let options =

@@ -38,7 +38,8 @@ use crate::package::TargetDecl;
 use crate::repos::{file_path, is_library};
 use crate::resolve::{Universe, location_of};
 use crate::rule::RuleSpec;
-use crate::scope::{Current, Prints, RuleScope};
+use crate::scope::{Current, GroupPlatforms, Prints, RuleScope};
+use crate::values::exec_group::Execution;
 use crate::values::file::{FileOrigin, FileValue};
 
 /// An analyzed target.
@@ -240,7 +241,8 @@ impl<'u, 'h> Analyzer<'u, 'h> {
         let at = |error: RuleError| Box::new(decl.error(error));
         let id = self.add_target(node, decl);
         let out_root = out_root(self.root(self.current));
-        let current = Current { label: decl.label.clone(), target: id, out_root };
+        let execution = self.platforms(self.current, &decl.rule.execution);
+        let current = Current { label: decl.label.clone(), target: id, out_root, execution };
         let folder = current.out_dir();
         self.scope.current.replace(Some(current));
         self.declare_outputs(decl, &folder).map_err(at)?;
@@ -328,6 +330,14 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             check_value(value, &mut HashMap::new())?;
         }
         Ok(value)
+    }
+
+    /// Where the actions of a node run, by execution groups.
+    fn platforms(&self, node: NodeId, execution: &Execution) -> Option<Arc<GroupPlatforms>> {
+        let found = self.configured.resolutions(node);
+        let names = execution.all().map(|(name, _)| name.cloned());
+        let groups = || names.zip(found.iter().cloned()).collect();
+        (!found.is_empty()).then(|| Arc::new(GroupPlatforms(groups())))
     }
 
     fn add_target(&mut self, node: &Node, decl: &TargetDecl) -> TargetId {

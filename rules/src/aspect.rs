@@ -18,8 +18,8 @@ use crate::error::{Code, RuleError};
 use crate::rule::{RuleSpec, unpack_attributes, unpack_provides};
 use crate::scope::FileScope;
 use crate::values::definition::{Definition, definition};
+use crate::values::exec_group::{Execution, GroupNeeds};
 use crate::values::provider::{ProviderType, builtins, same_type};
-use crate::values::toolchains::{ToolchainNeed, unpack_needs};
 use crate::values::{expect_sequence, wrong_type};
 
 /// Stands for every attribute in `attr_aspects`.
@@ -45,8 +45,8 @@ pub(crate) struct AspectSpec {
     /// Its own attributes. Those without `_` in front are params.
     pub(crate) attrs: Vec<(String, Arc<AttrSpec>)>,
     pub(crate) provides: Vec<Arc<ProviderType>>,
-    /// The types of toolchains that its actions need.
-    pub(crate) toolchains: Vec<ToolchainNeed>,
+    /// What its actions need of where they run.
+    pub(crate) execution: Execution,
     /// Aspects that are put on every target before this one, which sees them.
     pub(crate) requires: Vec<Arc<AspectSpec>>,
     /// Whether a file that a target makes stands for the target.
@@ -206,6 +206,8 @@ pub(crate) fn aspect_globals(builder: &mut GlobalsBuilder) {
     ///   provides: providers that the implementation always returns.
     ///   requires: aspects that are put on each target before it, and are seen.
     ///   toolchains: types of toolchains that its actions need, as in `rule`.
+    ///   exec_compatible_with: constraint values of the platform that they run on, as in `rule`.
+    ///   exec_groups: groups of actions that run on platforms of their own, as in `rule`.
     ///   apply_to_generating_rules: whether it goes on from a file to the target that makes it.
     ///   doc: what it does.
     fn aspect<'v>(
@@ -217,6 +219,8 @@ pub(crate) fn aspect_globals(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] provides: Option<Value<'v>>,
         #[starlark(require = named)] requires: Option<Value<'v>>,
         #[starlark(require = named)] toolchains: Option<Value<'v>>,
+        #[starlark(require = named)] exec_compatible_with: Option<Value<'v>>,
+        #[starlark(require = named)] exec_groups: Option<Value<'v>>,
         #[starlark(require = named, default = false)] apply_to_generating_rules: bool,
         #[starlark(require = named, default = "")] doc: &str,
         eval: &mut Evaluator<'v, '_, '_>,
@@ -236,13 +240,16 @@ pub(crate) fn aspect_globals(builder: &mut GlobalsBuilder) {
         for (name, spec) in &attrs {
             check_attribute(name, spec)?;
         }
+        let needs = GroupNeeds::unpack(toolchains, exec_compatible_with, base)?;
+        let execution = Execution::new(needs, exec_groups)?;
+        execution.check_attributes(&attrs)?;
         let needed = |value, parameter| given(value, |value| unpack_providers(value, parameter));
         let spec = AspectSpec {
             file: scope.file.clone(),
             variable: OnceLock::new(),
             attrs,
             provides: given(provides, unpack_provides)?,
-            toolchains: given(toolchains, |value| unpack_needs(value, base))?,
+            execution,
             requires: given(requires, |value| unpack_aspects(value, "requires"))?,
             follows_files: apply_to_generating_rules,
             doc: doc.to_owned(),

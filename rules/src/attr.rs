@@ -70,8 +70,9 @@ pub(crate) enum AllowFiles {
 pub(crate) enum DependencyConfig {
     /// The same as the target.
     Target,
-    /// The platform on which the target's actions run, with every param at its default.
-    Exec,
+    /// The platform on which the target's actions run, with every param at its default: those of
+    /// the group with this name, or of the default one.
+    Exec(Option<Arc<str>>),
     /// What a transition makes of the target's configuration.
     Transition(Arc<TransitionSpec>),
 }

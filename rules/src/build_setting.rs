@@ -1,17 +1,19 @@
 //! `config`: how a rule says that its targets are params, whose values users and transitions set.
 
 use std::fmt;
+use std::sync::Arc;
 
 use allocative::Allocative;
 use starlark::environment::GlobalsBuilder;
 use starlark::starlark_module;
 use starlark::starlark_simple_value;
 use starlark::values::{
-    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, starlark_value,
+    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
 };
 
 use crate::attr::{AttrKind, AttrValue};
 use crate::config::SettingValue;
+use crate::values::wrong_type;
 
 /// The type of a param.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Allocative)]
@@ -89,12 +91,41 @@ impl fmt::Display for BuildSetting {
 #[starlark_value(type = "BuildSetting")]
 impl<'v> StarlarkValue<'v> for BuildSetting {}
 
+/// The result of `config.exec(…)`.
+#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
+pub(crate) struct ExecConfig {
+    /// The execution group on whose platform something runs; the default one where `None`.
+    pub(crate) group: Option<Arc<str>>,
+}
+
+starlark_simple_value!(ExecConfig);
+
+impl fmt::Display for ExecConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<execution configuration>")
+    }
+}
+
+#[starlark_value(type = "ExecTransition")]
+impl<'v> StarlarkValue<'v> for ExecConfig {}
+
 /// The members of `config`.
 #[starlark_module]
 pub(crate) fn config_members(builder: &mut GlobalsBuilder) {
-    /// For `cfg` of an attribute: the platform on which the actions run; the same as `"exec"`.
-    fn exec() -> starlark::Result<&'static str> {
-        Ok("exec")
+    /// For `cfg` of an attribute: the platform on which the actions run; without a group, the same
+    /// as `"exec"`.
+    ///
+    /// Args:
+    ///   exec_group: the name of the execution group whose actions are meant.
+    fn exec<'v>(exec_group: Option<Value<'v>>) -> starlark::Result<ExecConfig> {
+        let group = match exec_group.filter(|value| !value.is_none()) {
+            None => None,
+            Some(value) => match value.unpack_str() {
+                Some(name) => Some(name.into()),
+                None => return wrong_type("exec_group", "the name of a group", value).raise(),
+            },
+        };
+        Ok(ExecConfig { group })
     }
 
     /// For `cfg` of an attribute: the same as for the target; the same as `"target"`.

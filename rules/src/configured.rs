@@ -35,7 +35,7 @@ use crate::error::RuleError;
 use crate::package::TargetDecl;
 use crate::resolve::Universe;
 use crate::rule::PARAM_DEFAULT;
-use crate::values::toolchains::ToolchainNeed;
+use crate::values::exec_group::GroupNeeds;
 
 pub(crate) use self::check::in_attribute;
 
@@ -143,8 +143,11 @@ impl Node {
     }
 }
 
-/// Toolchains, and what finding them read of the configuration.
+/// Toolchains and a platform, and what finding them read of the configuration.
 type Resolved = (Arc<Resolution>, BTreeSet<Setting>);
+
+/// What was found for each execution group of a node, the default one first.
+type Groups = Box<[Arc<Resolution>]>;
 
 /// What a label in a configuration is known to read, with all below it, if it is as it was in an
 /// earlier build.
@@ -164,10 +167,10 @@ pub(crate) struct ConfiguredGraph {
     configurations: Configurations,
     definitions: Definitions,
     reads: ReadsTable,
-    /// The toolchains that were found for nodes whose rules need some.
-    resolutions: HashMap<NodeId, Arc<Resolution>>,
+    /// What was found for the execution groups of nodes, where there was something to find.
+    resolutions: HashMap<NodeId, Groups>,
     /// The same by what was asked for, with what that read: targets of one rule get the same.
-    resolved: HashMap<ConfigId, HashMap<Box<[ToolchainNeed]>, Resolved>>,
+    resolved: HashMap<ConfigId, HashMap<GroupNeeds, Resolved>>,
     /// The names of the configurations to which the transition of an attribute leads.
     splits: HashMap<(NodeId, u16), Box<[Arc<str>]>>,
     /// Nodes that cannot be built for their platform, and why.
@@ -253,9 +256,12 @@ impl ConfiguredGraph {
         }
     }
 
-    /// The toolchains that were found for a node, if its rule needs some.
-    pub(crate) fn resolution(&self, id: NodeId) -> Option<&Resolution> {
-        self.resolutions.get(&id).map(|found| &**found)
+    /// What was found for the execution groups of a node, in the order of [`Execution::all`];
+    /// nothing where all run on this machine and need no toolchain.
+    ///
+    /// [`Execution::all`]: crate::values::exec_group::Execution::all
+    pub(crate) fn resolutions(&self, id: NodeId) -> &[Arc<Resolution>] {
+        self.resolutions.get(&id).map(|found| &**found).unwrap_or_default()
     }
 
     /// The names of the configurations to which the transition of an attribute leads: `None`

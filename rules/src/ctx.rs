@@ -56,6 +56,8 @@ pub(crate) struct Ctx<'v> {
     pub(crate) build_setting_value: Value<'v>,
     pub(crate) fields: CtxFields<'v>,
     pub(crate) toolchains: Value<'v>,
+    /// The toolchains of the execution groups that have names.
+    pub(crate) exec_groups: Value<'v>,
     /// What the rule of the target says, for aspects.
     pub(crate) rule: Option<Value<'v>>,
 }
@@ -130,6 +132,13 @@ fn attribute_methods(builder: &mut MethodsBuilder) {
     #[starlark(attribute)]
     fn toolchains<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         Ok(this_ctx(this)?.toolchains)
+    }
+
+    /// The execution groups of the rule, by name: `ctx.exec_groups["link"].toolchains` is to the
+    /// group what `ctx.toolchains` is to all other actions.
+    #[starlark(attribute)]
+    fn exec_groups<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(this_ctx(this)?.exec_groups)
     }
 
     /// What the rule of the target says, as an aspect sees it: `attr`, `executable`, `file`,

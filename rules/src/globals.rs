@@ -24,6 +24,7 @@ use crate::rule::{rule_globals, unpack_visibility};
 use crate::scope::FileScope;
 use crate::symbolic_macro::macro_globals;
 use crate::values::depset::depset_globals;
+use crate::values::exec_group::exec_group_globals;
 use crate::values::label::LabelValue;
 use crate::values::provider::{builtins, provider_globals};
 use crate::values::select::select_globals;
@@ -54,6 +55,7 @@ pub(crate) fn globals() -> &'static Globals {
         label_globals(&mut builder);
         select_globals(&mut builder);
         transition_globals(&mut builder);
+        exec_group_globals(&mut builder);
         builder.namespace("config_common", config_common_members);
         builder.namespace("platform_common", |common| {
             common.set("ToolchainInfo", builtins().toolchain.clone());

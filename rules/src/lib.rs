@@ -79,7 +79,7 @@ pub use reference::{
     AspectReference, Attribute, Field, FileReference, Function, MacroReference, Parameter,
     Provider, RuleReference, error_page, error_pages, language_page, reference,
 };
-pub use toolchain_report::resolve_toolchains;
+pub use toolchain_report::{GroupToolchains, resolve_toolchains};
 
 /// What is to be loaded.
 #[derive(Clone)]

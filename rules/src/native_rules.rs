@@ -10,9 +10,11 @@ use starlark::environment::GlobalsBuilder;
 use starlark::values::FrozenValue;
 
 use crate::attr::{AllowFiles, AttrKind, AttrSpec, DependencyConfig};
+use crate::config::definitions::EXEC_PROPERTIES;
 use crate::config::toolchains::EXEC_COMPATIBLE;
 use crate::library;
 use crate::rule::{COMPATIBLE, RuleGen, RuleSpec, common_attributes};
+use crate::values::exec_group::Execution;
 
 /// Which of the rules of the language a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,11 @@ fn attributes(kind: NativeKind) -> Vec<(String, Arc<AttrSpec>)> {
                 LabelList,
                 "At most one platform, whose values hold where it is silent.",
             ),
+            fixed(
+                EXEC_PROPERTIES,
+                StringDict,
+                "What remote execution is told of actions that run on it, beside its parent's.",
+            ),
         ],
     }
 }
@@ -105,7 +112,7 @@ fn native(name: &str, kind: NativeKind) -> Arc<RuleSpec> {
         native: Some(kind),
         build_setting: None,
         cfg: DependencyConfig::Target,
-        toolchains: Vec::new(),
+        execution: Execution::default(),
     })
 }
 

@@ -54,7 +54,7 @@ impl TargetDecl {
                 let labels = value.labels().into_iter().chain(value.conditions());
                 labels.map(move |label| (name.as_str(), label))
             })
-            .chain(self.rule.toolchains.iter().map(|need| ("toolchains", &need.ty)))
+            .chain(self.rule.execution.toolchains().map(|need| ("toolchains", &need.ty)))
     }
 }
 

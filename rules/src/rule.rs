@@ -21,8 +21,8 @@ use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::scope::{FileScope, outermost_call};
 use crate::values::definition::{Definition, definition};
+use crate::values::exec_group::{Execution, GroupNeeds};
 use crate::values::provider::{ProviderCallable, ProviderType};
-use crate::values::toolchains::{ToolchainNeed, unpack_needs};
 use crate::values::{expect_sequence, wrong_type};
 use crate::visibility::Visibility;
 
@@ -55,8 +55,8 @@ pub(crate) struct RuleSpec {
     pub(crate) build_setting: Option<BuildSetting>,
     /// What its targets are built for, in terms of what they were asked for in.
     pub(crate) cfg: DependencyConfig,
-    /// The types of toolchains that its actions need.
-    pub(crate) toolchains: Vec<ToolchainNeed>,
+    /// What its actions need of where they run.
+    pub(crate) execution: Execution,
 }
 
 impl RuleSpec {
@@ -278,6 +278,9 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
     ///   cfg: a transition from the configuration that a target is asked for in to its own.
     ///   toolchains: types of toolchains that its actions need, as labels, or as
     ///     `config_common.toolchain_type(label, mandatory = False)`.
+    ///   exec_compatible_with: constraint values that the platform must have that they run on.
+    ///   exec_groups: a dict from names to `exec_group(…)`: actions that name one of them run on a
+    ///     platform of their own.
     ///   build_setting: `config.string(flag = True)` and its kin: the targets are params.
     fn rule<'v>(
         implementation: Value<'v>,
@@ -289,6 +292,8 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] build_setting: Option<Value<'v>>,
         #[starlark(require = named)] cfg: Option<Value<'v>>,
         #[starlark(require = named)] toolchains: Option<Value<'v>>,
+        #[starlark(require = named)] exec_compatible_with: Option<Value<'v>>,
+        #[starlark(require = named)] exec_groups: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Rule<'v>> {
         let scope = FileScope::of(eval)?;
@@ -318,6 +323,9 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             None => Vec::new(),
             Some(value) => unpack_provides(value)?,
         };
+        let needs = GroupNeeds::unpack(toolchains, exec_compatible_with, base)?;
+        let execution = Execution::new(needs, exec_groups)?;
+        execution.check_attributes(&all)?;
         let spec = RuleSpec {
             file: scope.file.clone(),
             variable: OnceLock::new(),
@@ -330,12 +338,9 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             build_setting,
             cfg: match cfg.filter(|value| !value.is_none()) {
                 None => DependencyConfig::Target,
-                Some(value) => unpack_cfg(value)?,
+                Some(value) => unpack_own_cfg(value)?,
             },
-            toolchains: match toolchains.filter(|value| !value.is_none()) {
-                None => Vec::new(),
-                Some(value) => unpack_needs(value, base)?,
-            },
+            execution,
         };
         Ok(RuleGen { implementation, spec: Arc::new(spec) })
     }
@@ -363,6 +368,18 @@ pub(crate) fn rule_globals(builder: &mut GlobalsBuilder) {
             return RuleError::new(Code::Evaluation, "`visibility` is called twice").raise();
         }
         Ok(NoneType)
+    }
+}
+
+/// The `cfg` of a rule, which no group of its own can decide.
+fn unpack_own_cfg(value: Value<'_>) -> Result<DependencyConfig, RuleError> {
+    match unpack_cfg(value)? {
+        DependencyConfig::Exec(Some(group)) => {
+            let message = format!("`cfg` of a rule names the execution group `{group}`");
+            Err(RuleError::new(Code::Toolchain, message)
+                .hint("name it in `cfg` of an attribute, or write `cfg = \"exec\"`"))
+        }
+        cfg => Ok(cfg),
     }
 }
 

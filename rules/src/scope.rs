@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use maestro_core::host::Host;
 use maestro_core::label::package_dir;
-use maestro_core::{ActionGraph, ArtifactId, Label, Origin, TargetId};
+use maestro_core::{ActionGraph, ActionId, ArtifactId, Label, Origin, TargetId};
 use starlark::any::{AnyLifetime, ProvidesStaticType};
 use starlark::codemap::FileSpan;
 use starlark::eval::Evaluator;
 
+use crate::config::toolchains::Resolution;
 use crate::ctx::out_dir;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::error::{Code, RuleError};
@@ -23,6 +24,7 @@ use crate::memo::targets::{PackageKey, TargetMemory};
 use crate::package::{Package, TargetDecl};
 use crate::resolve::location_of;
 use crate::symbolic_macro::MacroCall;
+use crate::values::exec_group::unknown_group;
 use crate::values::file::{FileOrigin, FileValue};
 use crate::visibility::Visibility;
 
@@ -103,9 +105,34 @@ pub(crate) struct Current {
     pub(crate) target: TargetId,
     /// The folder of outputs of its configuration, such as `maestro-out/shared`.
     pub(crate) out_root: String,
+    /// Where its actions run; `None` where all run on this machine, for no execution group.
+    pub(crate) execution: Option<Arc<GroupPlatforms>>,
 }
 
+/// Where the actions of each execution group run, the default one first.
+#[derive(Debug)]
+pub(crate) struct GroupPlatforms(pub(crate) Vec<(Option<Arc<str>>, Arc<Resolution>)>);
+
 impl Current {
+    /// Where the actions of an execution group run; `None` is this machine.
+    pub(crate) fn platform(&self, group: Option<&str>) -> Result<Option<&Resolution>, RuleError> {
+        let groups = self.execution.as_ref().map(|groups| &*groups.0).unwrap_or_default();
+        let mut same = groups.iter().filter(|(name, _)| name.as_deref() == group);
+        match (same.next(), group) {
+            (Some((_, found)), _) => Ok(Some(&**found)),
+            (None, None) => Ok(None),
+            (None, Some(name)) => {
+                let known = groups.iter().filter_map(|(name, _)| name.as_deref());
+                Err(unknown_group(name, &known.collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    /// Whether the rule declares an execution group.
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        self.platform(Some(group)).is_ok()
+    }
+
     /// The folder of the target's outputs.
     pub(crate) fn out_dir(&self) -> String {
         out_dir(&self.out_root, &self.label)
@@ -121,6 +148,8 @@ pub(crate) struct RuleScope {
     pub(crate) runnables: RefCell<HashMap<ArtifactId, Runnable>>,
     /// The target whose implementation runs.
     pub(crate) current: RefCell<Option<Current>>,
+    /// The platforms of actions that do not run on this machine, of those that were declared now.
+    pub(crate) platforms: RefCell<HashMap<ActionId, Label>>,
     /// The folders of packages, to tell to which of them a source belongs that an earlier build
     /// has named.
     pub(crate) folders: HashMap<String, (Arc<str>, Arc<str>)>,

@@ -8,6 +8,7 @@ pub(crate) mod args;
 pub(crate) mod definition;
 pub(crate) mod depset;
 pub(crate) mod entry;
+pub(crate) mod exec_group;
 pub(crate) mod file;
 pub(crate) mod label;
 pub(crate) mod provider;

@@ -2,14 +2,15 @@
 
 mod file_system;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use maestro_cas::{Store, StoreOptions};
-use maestro_core::{DigestFunction, Label};
+use maestro_core::DigestFunction;
 use maestro_executor::sandbox;
-use maestro_rules::{Resolution, ToolchainChoice, Verdict};
+use maestro_rules::{GroupToolchains, ToolchainChoice, Verdict};
 use serde::Serialize;
 
 use crate::args::{DoctorArgs, Global, OutputFormat};
@@ -70,8 +71,10 @@ fn explain_toolchains(global: &Global, label: &str, args: &DoctorArgs) -> Result
     if found.is_empty() {
         println!("`{label}` needs no toolchain by type");
     }
-    for (label, resolution) in &found {
-        println!("{label}, with actions on {}", resolution.execution_platform);
+    for GroupToolchains { target, group, resolution } in &found {
+        let group = group.iter().map(|name| format!(", execution group `{name}`"));
+        let group: String = group.collect();
+        println!("{target}{group}, with actions on {}", resolution.execution_platform);
         for choice in &resolution.choices {
             let taken = choice.implementation.as_ref();
             let taken = taken.map_or_else(|| "none".to_owned(), ToString::to_string);
@@ -84,7 +87,7 @@ fn explain_toolchains(global: &Global, label: &str, args: &DoctorArgs) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn json_of(found: &[(Label, Resolution)]) -> serde_json::Value {
+fn json_of(found: &[GroupToolchains]) -> serde_json::Value {
     let choice = |choice: &ToolchainChoice| {
         let candidates = choice.candidates.iter().map(|(label, place, verdict)| {
             let (taken, reason) = (*verdict == Verdict::Taken, verdict.to_string());
@@ -97,10 +100,12 @@ fn json_of(found: &[(Label, Resolution)]) -> serde_json::Value {
             "candidates": candidates.collect::<Vec<_>>(),
         })
     };
-    let target = |(label, resolution): &(Label, Resolution)| {
+    let target = |GroupToolchains { target, group, resolution }: &GroupToolchains| {
         serde_json::json!({
-            "target": label,
+            "target": target,
+            "exec_group": group,
             "execution_platform": resolution.execution_platform,
+            "execution_properties": resolution.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
             "toolchains": resolution.choices.iter().map(choice).collect::<Vec<_>>(),
         })
     };

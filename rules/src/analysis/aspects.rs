@@ -48,7 +48,8 @@ impl Analyzer<'_, '_> {
         let target = self.scope.graph.borrow_mut().add_target(target);
         let node = configured.node(id);
         let out_root = out_root(&configured.trims.get(node.trimmed).root);
-        let current = Current { label: decl.label.clone(), target, out_root };
+        let execution = self.platforms(id, &aspect.spec.execution);
+        let current = Current { label: decl.label.clone(), target, out_root, execution };
         self.scope.current.replace(Some(current));
         let implementation = self.universe.packages.aspect(&aspect.spec).ok_or_else(|| {
             let message = format!("aspect `{name}` has no implementation");
@@ -164,14 +165,14 @@ impl Analyzer<'_, '_> {
             name: None,
         };
         let own = self.fields(&own, heap)?;
-        let toolchains =
-            self.toolchains(&spec.file, &spec.toolchains, Via::AspectToolchain, heap)?;
+        let found = self.toolchains(&spec.file, &spec.execution, Via::AspectToolchain, heap)?;
         Ok(heap.alloc(Ctx {
             label: decl.label.clone(),
             out_root: self.scope.current()?.out_root,
             build_setting_value: Value::new_none(),
             fields: own.ctx(heap),
-            toolchains,
+            toolchains: found.toolchains,
+            exec_groups: found.groups,
             rule: Some(rule.rule(decl.rule.name(), heap)),
         }))
     }

@@ -1,5 +1,6 @@
 //! Makes `ctx`: attributes with targets in the place of labels, and their files.
 
+use std::ops::RangeFrom;
 use std::sync::Arc;
 
 use maestro_core::Label;
@@ -15,6 +16,7 @@ use crate::ctx::{Ctx, CtxFields, files_of};
 use crate::error::{Code, RuleError};
 use crate::package::TargetDecl;
 use crate::values::depset::{Depset, Unfold};
+use crate::values::exec_group::{ExecGroups, Execution};
 use crate::values::file::FileValue;
 use crate::values::provider::{ProviderInstance, ProviderType, builtins};
 use crate::values::target::Target;
@@ -52,6 +54,14 @@ impl<'v> Fields<'v, '_> {
         let more = [("files", files), ("kind", kind), ("outputs", outputs)];
         heap.alloc(AllocStruct(fields.into_iter().chain(more).collect::<Vec<_>>()))
     }
+}
+
+/// What a context shows of toolchains.
+pub(super) struct FoundToolchains<'v> {
+    /// Those of the default group.
+    pub(super) toolchains: Value<'v>,
+    /// Those of the groups that have names.
+    pub(super) groups: Value<'v>,
 }
 
 /// Whose attributes a context shows.
@@ -97,12 +107,14 @@ impl Analyzer<'_, '_> {
         let who = format!("target `{}`", decl.label);
         let fields = self.fields(&Subject::of_rule(&who, decl, self.current), heap)?;
         let rule = &decl.rule;
+        let found = self.toolchains(&rule.file, &rule.execution, Via::Toolchain, heap)?;
         Ok(heap.alloc(Ctx {
             label: decl.label.clone(),
             out_root: self.scope.current()?.out_root,
             build_setting_value: self.build_setting_value(decl, heap),
             fields: fields.ctx(heap),
-            toolchains: self.toolchains(&rule.file, &rule.toolchains, Via::Toolchain, heap)?,
+            toolchains: found.toolchains,
+            exec_groups: found.groups,
             rule: None,
         }))
     }
@@ -136,16 +148,36 @@ impl Analyzer<'_, '_> {
         Ok(fields)
     }
 
-    /// What was found for the types of toolchains that a definition in `file` names.
+    /// What was found for the types of toolchains that a definition in `file` names, by groups.
     pub(super) fn toolchains<'v>(
         &self,
         file: &Label,
+        execution: &Execution,
+        via: fn(u16) -> Via,
+        heap: Heap<'v>,
+    ) -> Result<FoundToolchains<'v>, RuleError> {
+        let mut positions = 0u16..;
+        let mut found = execution.all().map(|(_, needs)| {
+            self.group_toolchains(file, &needs.toolchains, &mut positions, via, heap)
+        });
+        let toolchains = found.next().unwrap_or_else(|| Ok(Value::new_none()))?;
+        let groups: Result<Vec<Value<'v>>, RuleError> = found.collect();
+        let names = execution.names().map(Into::into).collect();
+        let groups = heap.alloc(ExecGroups { names, toolchains: groups? });
+        Ok(FoundToolchains { toolchains, groups })
+    }
+
+    /// The same for one group, whose types have the next positions.
+    fn group_toolchains<'v>(
+        &self,
+        file: &Label,
         needs: &[ToolchainNeed],
+        positions: &mut RangeFrom<u16>,
         via: fn(u16) -> Via,
         heap: Heap<'v>,
     ) -> Result<Value<'v>, RuleError> {
         let mut infos = vec![Value::new_none(); needs.len()];
-        for (slot, at) in infos.iter_mut().zip(0u16..) {
+        for (slot, at) in infos.iter_mut().zip(positions) {
             let Some(node) = self.edges_of(via(at)).next() else { continue };
             let value = self.target_value(node, heap)?;
             let info = Target::from_value(value)

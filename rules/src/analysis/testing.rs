@@ -40,6 +40,9 @@ if ! [ -e "$TEST_SHARD_STATUS_FILE" ]; then
   exit 1
 fi"#;
 
+/// The execution group in which tests run, where their rule declares it, as in Bazel.
+const TEST_GROUP: &str = "test";
+
 /// Most shards of a test, as in Bazel.
 const SHARDS_MAX: i32 = 50;
 /// How often a flaky test is tried, as in Bazel.
@@ -64,6 +67,7 @@ impl Analyzer<'_, '_> {
         let mut toolchains = self.toolchains_of(program);
         toolchains.extend(self.test_toolchain(heap)?);
         let shards = shard_count(decl)?;
+        let group = self.scope.current()?.has_group(TEST_GROUP).then(|| TEST_GROUP.to_owned());
         let mut actions = Vec::new();
         for shard in 0..shards.max(1) {
             let folder = format!("{}/{}.test", self.scope.current()?.out_dir(), decl.label.name);
@@ -96,6 +100,7 @@ impl Analyzer<'_, '_> {
                     exclusive: tags.iter().any(|tag| tag == "exclusive"),
                     ..ExecutionHints::default()
                 },
+                group: group.clone(),
             };
             draft.add(&self.scope)?;
             let last = self.scope.graph.borrow().action_count() - 1;

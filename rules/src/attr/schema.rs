@@ -14,6 +14,7 @@ use starlark::values::{
 
 use super::{AllowFiles, AttrKind, AttrSpec, DependencyConfig, LabelBase, coerce};
 use crate::aspect::unpack_aspects;
+use crate::build_setting::ExecConfig;
 use crate::error::{Code, RuleError};
 use crate::scope::FileScope;
 use crate::values::provider::{ProviderCallable, ProviderType};
@@ -120,8 +121,11 @@ pub(crate) fn unpack_cfg(value: Value<'_>) -> Result<DependencyConfig, RuleError
     if let Some(transition) = Transition::from_value(value) {
         return Ok(DependencyConfig::Transition(transition.spec.clone()));
     }
+    if let Some(exec) = ExecConfig::from_value(value) {
+        return Ok(DependencyConfig::Exec(exec.group.clone()));
+    }
     match value.unpack_str() {
-        Some("exec") => Ok(DependencyConfig::Exec),
+        Some("exec") => Ok(DependencyConfig::Exec(None)),
         Some("target") => Ok(DependencyConfig::Target),
         _ => Err(wrong_type("cfg", "`exec`, `target` or a transition", value)),
     }

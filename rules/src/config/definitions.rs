@@ -124,10 +124,15 @@ pub(crate) fn satisfies(value: &SettingValue, need: &SettingValue) -> bool {
     }
 }
 
+/// The attribute of a platform that says what remote execution is told.
+pub(crate) const EXEC_PROPERTIES: &str = "exec_properties";
+
 /// What holds on a platform, by constraint setting.
 #[derive(Debug, Default)]
 pub(crate) struct Platform {
     values: BTreeMap<Label, Label>,
+    /// What remote execution is told of actions that run on it.
+    pub(crate) properties: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// What was read so far.
@@ -287,6 +292,8 @@ impl Definitions {
         let mut next = Some(label.clone());
         for _ in 0..CHAIN_MAX {
             let Some(current) = next.take() else {
+                // As in Bazel, an empty value takes back what a parent says.
+                platform.properties.retain(|_, value| !value.is_empty());
                 let platform = Arc::new(platform);
                 self.platforms.insert(label.clone(), platform.clone());
                 return Ok(platform);
@@ -310,6 +317,12 @@ impl Definitions {
             }
             for (setting, value) in own {
                 platform.values.entry(setting).or_insert(value);
+            }
+            if let Some(AttrValue::Dict(properties)) = decl.attr(EXEC_PROPERTIES) {
+                for (name, value) in properties {
+                    let entry = platform.properties.entry(name.clone());
+                    entry.or_insert_with(|| value.clone());
+                }
             }
             let parents = decl.attr("parents").map(AttrValue::labels).unwrap_or_default();
             if parents.len() > 1 {

@@ -15,6 +15,7 @@ use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::resolve::{Universe, location_of};
 use crate::rule::COMPATIBLE;
+use crate::values::exec_group::GroupNeeds;
 use crate::values::toolchains::ToolchainNeed;
 
 /// Where a platform says what actions must have to run on it, in a `toolchain`.
@@ -55,6 +56,11 @@ impl Registry {
         let builtin = BUILTIN.iter().map(|text| (*text).to_owned());
         let toolchains = toolchains.iter().cloned().chain(builtin).collect();
         Self { toolchains, platforms: platforms.to_vec(), known: None }
+    }
+
+    /// Whether actions can run nowhere but on this machine.
+    pub(crate) fn is_this_machine_only(&self) -> bool {
+        self.platforms.is_empty()
     }
 }
 
@@ -115,12 +121,14 @@ pub struct ToolchainChoice {
     pub candidates: Vec<(Label, String, Verdict)>,
 }
 
-/// What was found for a target on one execution platform.
+/// What was found for an execution group of a target on one execution platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// Where the target's actions run.
+    /// Where the group's actions run.
     pub execution_platform: Label,
-    /// One for each type that the rule names.
+    /// What remote execution is told of them, sorted by name.
+    pub properties: Vec<(String, String)>,
+    /// One for each type that the group names.
     pub choices: Vec<ToolchainChoice>,
 }
 
@@ -133,21 +141,19 @@ impl Resolution {
 impl Reader<'_, '_> {
     /// The platform on which actions run where no toolchain decides: the first that is registered.
     pub(crate) fn execution_platform(&mut self) -> Result<Label, Stop> {
-        if self.definitions.registry.platforms.is_empty() {
+        if self.definitions.registry.is_this_machine_only() {
             return Ok(host_platform());
         }
         let (_, platforms) = self.registered()?;
         Ok(platforms.first().cloned().unwrap_or_else(host_platform))
     }
 
-    /// Finds toolchains on the first execution platform where all that must be found is.
-    pub(crate) fn resolve_toolchains(
-        &mut self,
-        needs: &[ToolchainNeed],
-    ) -> Result<Resolution, Stop> {
+    /// Finds toolchains on the first execution platform that has what it must have and where all
+    /// that must be found is.
+    pub(crate) fn resolve_toolchains(&mut self, needs: &GroupNeeds) -> Result<Resolution, Stop> {
         let (toolchains, platforms) = self.registered()?;
-        let mut types = Vec::with_capacity(needs.len());
-        for need in needs {
+        let mut types = Vec::with_capacity(needs.toolchains.len());
+        for need in &needs.toolchains {
             let decl = Definitions::declaration(self.universe, &need.ty, "a toolchain type")?;
             if decl.rule.native != Some(NativeKind::ToolchainType) {
                 let message =
@@ -157,18 +163,45 @@ impl Reader<'_, '_> {
             types.push((need, decl.label.clone()));
         }
         let mut best: Option<Resolution> = None;
+        let mut unfit = Vec::new();
         for platform in platforms.iter() {
+            if let Some((needs, has)) = self.lacks(platform, &needs.compatible)? {
+                unfit.push(format!("\n  `{platform}` has `{has}`, not `{needs}`"));
+                continue;
+            }
             let mut choices = Vec::with_capacity(types.len());
             for (need, ty) in &types {
                 choices.push(self.choose_toolchain(&toolchains, need, ty, platform)?);
             }
-            let found = Resolution { execution_platform: platform.clone(), choices };
+            let known = self.definitions.platform(self.universe, platform)?;
+            let text =
+                |(name, value): (&Arc<str>, &Arc<str>)| (name.to_string(), value.to_string());
+            let properties = known.properties.iter().map(text).collect();
+            let found = Resolution { execution_platform: platform.clone(), properties, choices };
             if found.is_complete() {
                 return Ok(found);
             }
             best.get_or_insert(found);
         }
-        Err(self.not_found(best).into())
+        Err(self.not_found(best, &unfit).into())
+    }
+
+    /// What a platform lacks of the constraint values that it must have to run something: the
+    /// value, and what it has instead.
+    fn lacks(
+        &mut self,
+        platform: &Label,
+        needed: &[Label],
+    ) -> Result<Option<(String, String)>, Stop> {
+        let runs_on = Configuration { params: Default::default(), platform: platform.clone() };
+        for label in needed {
+            let (setting, value) = self.definitions.requirement(self.universe, label)?;
+            let has = self.definitions.value(self.universe, &runs_on, &setting)?;
+            if has != value {
+                return Ok(Some((value.to_string(), has.to_string())));
+            }
+        }
+        Ok(None)
     }
 
     fn choose_toolchain(
@@ -209,14 +242,8 @@ impl Reader<'_, '_> {
                 return Ok(Some(Verdict::Target { needs, has }));
             }
         }
-        let runs_on = Configuration { params: Default::default(), platform: platform.clone() };
-        for label in &toolchain.exec {
-            let (setting, value) = self.definitions.requirement(self.universe, label)?;
-            let has = self.definitions.value(self.universe, &runs_on, &setting)?;
-            if has != value {
-                let (needs, has) = (value.to_string(), has.to_string());
-                return Ok(Some(Verdict::Exec { needs, has }));
-            }
+        if let Some((needs, has)) = self.lacks(platform, &toolchain.exec)? {
+            return Ok(Some(Verdict::Exec { needs, has }));
         }
         for label in &toolchain.settings {
             let condition = self.definitions.condition(self.universe, label)?;
@@ -227,11 +254,15 @@ impl Reader<'_, '_> {
         Ok(None)
     }
 
-    fn not_found(&self, best: Option<Resolution>) -> RuleError {
+    fn not_found(&self, best: Option<Resolution>, unfit: &[String]) -> RuleError {
         use std::fmt::Write as _;
         let platform = &self.configuration.platform;
         let Some(best) = best else {
-            return RuleError::new(Code::Toolchain, "no execution platform is registered");
+            let message = "no execution platform has all of `exec_compatible_with`";
+            return RuleError::new(Code::Toolchain, format!("{message}{}", unfit.concat())).hint(
+                "declare a `platform` that has it, and register it in `[workspace] \
+                 execution-platforms` of `maestro.toml`",
+            );
         };
         let missing: Vec<&ToolchainChoice> = best
             .choices

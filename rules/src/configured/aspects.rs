@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use maestro_core::Label;
 
-use super::visit::{Stopped, execution_configuration, resolve_once, stopped_target};
+use super::visit::{
+    Stopped, execution_configuration, implementations, resolve_groups, stopped_target,
+};
 use super::{ConfiguredGraph, Edge, NodeId, NodeKind, Via};
 use crate::aspect::AspectSpec;
 use crate::attr::{AttrSpec, AttrValue, DependencyConfig};
@@ -337,20 +339,16 @@ impl ConfiguredGraph {
             configuration: &configuration,
             reads: BTreeSet::new(),
         };
-        let toolchains = match own.spec.toolchains.is_empty() {
-            true => None,
-            false => {
-                let known = self.resolved.entry(config).or_default();
-                let found = resolve_once(&mut reader, known, &own.spec.toolchains);
-                Some(found.map_err(|stop| stopped_aspect(stop, &own.spec, decl))?)
-            }
-        };
+        let failed = |stop| stopped_aspect(stop, &own.spec, decl);
+        let known = self.resolved.entry(config).or_default();
+        let resolved = resolve_groups(&mut reader, known, &own.spec.execution).map_err(failed)?;
         let mut leads = Vec::new();
         for (at, ((_, spec), value)) in own.spec.attrs.iter().zip(&own.values).enumerate() {
-            let execution = match spec.cfg {
-                DependencyConfig::Exec if !value.labels().is_empty() => {
-                    let found = execution_configuration(&mut reader, toolchains.as_deref());
-                    Some(found.map_err(|stop| stopped_aspect(stop, &own.spec, decl))?)
+            let execution = match &spec.cfg {
+                DependencyConfig::Exec(group) if !value.labels().is_empty() => {
+                    let group = own.spec.execution.place(group.as_deref());
+                    let found = execution_configuration(&mut reader, &resolved, group);
+                    Some(found.map_err(failed)?)
                 }
                 _ => None,
             };
@@ -363,9 +361,12 @@ impl ConfiguredGraph {
             let labels = value.labels().into_iter();
             edges.extend(labels.map(|l| Edge { via, to: self.want(l, config, pending) }));
         }
-        for (at, choice) in toolchains.iter().flat_map(|found| (0u16..).zip(&found.choices)) {
-            let to = choice.implementation.as_ref().map(|l| self.want(l, config, pending));
-            edges.extend(to.map(|to| Edge { via: Via::AspectToolchain(at), to }));
+        for (at, label) in implementations(&resolved) {
+            let via = Via::AspectToolchain(at);
+            edges.push(Edge { via, to: self.want(label, config, pending) });
+        }
+        if !resolved.is_empty() {
+            self.resolutions.insert(id, resolved);
         }
         let reads = self.reads.intern(reads);
         let node = self.node_mut(id);

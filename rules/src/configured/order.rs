@@ -180,7 +180,7 @@ impl ConfiguredGraph {
         };
         match cfg {
             None | Some(DependencyConfig::Target) => below,
-            Some(DependencyConfig::Exec) => ReadsId::NONE,
+            Some(DependencyConfig::Exec(_)) => ReadsId::NONE,
             Some(DependencyConfig::Transition(spec)) => {
                 let key = (Arc::as_ptr(&spec), below);
                 if let Some(known) = known.through.get(&key) {

@@ -4,8 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use maestro_core::Label;
+
 use super::incompatible::{Incompatible, incompatible};
-use super::{ConfiguredGraph, Edge, Node, NodeId, NodeKind, Recall, Resolved, Via, in_attribute};
+use super::{
+    ConfiguredGraph, Edge, Groups, Node, NodeId, NodeKind, Recall, Resolved, Via, in_attribute,
+};
 use crate::attr::{AttrKind, AttrValue, DependencyConfig};
 use crate::config::choice::Reader;
 use crate::config::definitions::{PackageKey, Stop};
@@ -18,7 +22,7 @@ use crate::native_rules::NativeKind;
 use crate::package::TargetDecl;
 use crate::resolve::{Node as Named, Universe, test_toolchain};
 use crate::rule::COMPATIBLE;
-use crate::values::toolchains::ToolchainNeed;
+use crate::values::exec_group::{Execution, GroupNeeds};
 
 /// Why a node cannot be visited now.
 pub(super) enum Stopped {
@@ -111,22 +115,18 @@ impl ConfiguredGraph {
         let incompatible =
             incompatible(&mut reader, &decided).map_err(|stop| stopped(stop, decl, COMPATIBLE))?;
         // A target that is not built needs no toolchain.
-        let needs = match incompatible {
-            None => decl.rule.toolchains.as_slice(),
-            Some(_) => &[],
-        };
-        let toolchains = match needs.is_empty() {
-            true => None,
-            false => {
+        let resolved = match incompatible {
+            None => {
                 let known = self.resolved.entry(config).or_default();
-                Some(resolve_once(&mut reader, known, needs).map_err(general)?)
+                resolve_groups(&mut reader, known, &decl.rule.execution).map_err(general)?
             }
+            Some(_) => Groups::default(),
         };
-        let leads = leads(&mut reader, &decided, toolchains.as_deref())?;
+        let leads = leads(&mut reader, &decided, &resolved)?;
         let reads = reader.reads;
-        let edges = self.edges(&decided, leads, toolchains.as_deref(), id, pending)?;
-        if let Some(resolution) = toolchains {
-            self.resolutions.insert(id, resolution);
+        let edges = self.edges(&decided, leads, &resolved, id, pending)?;
+        if !resolved.is_empty() {
+            self.resolutions.insert(id, resolved);
         }
         let kind = match decl.rule.native {
             Some(NativeKind::Alias) => NodeKind::Alias(decided),
@@ -164,7 +164,7 @@ impl ConfiguredGraph {
                 }
                 outcome.configurations.pop()
             }
-            DependencyConfig::Exec => {
+            DependencyConfig::Exec(_) => {
                 let platform = reader.execution_platform().map_err(general)?;
                 Some(Configuration { params: BTreeMap::new(), platform })
             }
@@ -182,7 +182,7 @@ impl ConfiguredGraph {
         &mut self,
         decl: &TargetDecl,
         leads: Vec<Lead>,
-        toolchains: Option<&Resolution>,
+        resolved: &Groups,
         id: NodeId,
         pending: &mut Vec<NodeId>,
     ) -> Result<Vec<Edge>, Stopped> {
@@ -223,11 +223,9 @@ impl ConfiguredGraph {
                 }
             }
         }
-        for (at, choice) in toolchains.iter().flat_map(|found| found.choices.iter().enumerate()) {
-            if let Some(label) = &choice.implementation {
-                let via = Via::Toolchain(u16::try_from(at).unwrap_or(u16::MAX));
-                edges.push(Edge { via, to: self.want(label, config, pending) });
-            }
+        for (at, label) in implementations(resolved) {
+            let via = Via::Toolchain(at);
+            edges.push(Edge { via, to: self.want(label, config, pending) });
         }
         if decl.rule.test
             && let Some(label) = test_toolchain()
@@ -252,7 +250,7 @@ struct Lead {
 fn leads(
     reader: &mut Reader<'_, '_>,
     decl: &TargetDecl,
-    toolchains: Option<&Resolution>,
+    resolved: &Groups,
 ) -> Result<Vec<Lead>, Stopped> {
     let mut leads = Vec::new();
     if decl.rule.native.is_some_and(|kind| kind != NativeKind::Alias) {
@@ -267,8 +265,9 @@ fn leads(
         let outcome = match &spec.cfg {
             DependencyConfig::Target => None,
             DependencyConfig::Transition(spec) => Some(reader.transition(spec, decl).map_err(at)?),
-            DependencyConfig::Exec => {
-                let configuration = execution_configuration(reader, toolchains).map_err(at)?;
+            DependencyConfig::Exec(group) => {
+                let group = decl.rule.execution.place(group.as_deref());
+                let configuration = execution_configuration(reader, resolved, group).map_err(at)?;
                 Some(Outcome { keys: Vec::new(), configurations: vec![configuration] })
             }
         };
@@ -278,11 +277,40 @@ fn leads(
     Ok(leads)
 }
 
-/// The toolchains of a rule in the configuration of a reader, found once.
-pub(super) fn resolve_once(
+/// What is found for each execution group of a rule or an aspect; nothing where it has no say and
+/// there is only this machine.
+pub(super) fn resolve_groups(
     reader: &mut Reader<'_, '_>,
-    known: &mut HashMap<Box<[ToolchainNeed]>, Resolved>,
-    needs: &[ToolchainNeed],
+    known: &mut HashMap<GroupNeeds, Resolved>,
+    execution: &Execution,
+) -> Result<Groups, Stop> {
+    if execution.is_plain() && reader.definitions.registry.is_this_machine_only() {
+        return Ok(Groups::default());
+    }
+    let found = execution.all().map(|(name, needs)| {
+        resolve_once(reader, known, needs).map_err(|stop| match (stop, name) {
+            (Stop::Error(mut error), Some(name)) => {
+                error.message = format!("execution group `{name}`: {}", error.message);
+                Stop::Error(error)
+            }
+            (stop, _) => stop,
+        })
+    });
+    found.collect()
+}
+
+/// The toolchains that were found for all groups, by the position of their type among those of
+/// all groups.
+pub(super) fn implementations(resolved: &Groups) -> impl Iterator<Item = (u16, &Label)> {
+    let choices = resolved.iter().flat_map(|group| &group.choices);
+    (0u16..).zip(choices).filter_map(|(at, choice)| Some((at, choice.implementation.as_ref()?)))
+}
+
+/// What is found for a group in the configuration of a reader, found once.
+fn resolve_once(
+    reader: &mut Reader<'_, '_>,
+    known: &mut HashMap<GroupNeeds, Resolved>,
+    needs: &GroupNeeds,
 ) -> Result<Arc<Resolution>, Stop> {
     if let Some((resolution, reads)) = known.get(needs) {
         reader.reads.extend(reads.iter().cloned());
@@ -293,16 +321,18 @@ pub(super) fn resolve_once(
     let reads = std::mem::replace(&mut reader.reads, before);
     reader.reads.extend(reads.iter().cloned());
     let resolution = Arc::new(found?);
-    known.insert(needs.into(), (resolution.clone(), reads));
+    known.insert(needs.clone(), (resolution.clone(), reads));
     Ok(resolution)
 }
 
-/// What actions run on: the platform that was found with toolchains, every param at its default.
+/// What the actions of a group run on: the platform that was found for it, every param at its
+/// default.
 pub(super) fn execution_configuration(
     reader: &mut Reader<'_, '_>,
-    toolchains: Option<&Resolution>,
+    resolved: &Groups,
+    group: Option<usize>,
 ) -> Result<Configuration, Stop> {
-    let platform = match toolchains {
+    let platform = match group.and_then(|group| resolved.get(group)) {
         Some(found) => found.execution_platform.clone(),
         None => reader.execution_platform()?,
     };

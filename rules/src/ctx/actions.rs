@@ -106,6 +106,7 @@ struct Request<'v, 'a> {
     cpu: i32,
     memory_mb: i32,
     hosts: Hosts<'v>,
+    exec_group: Option<Value<'v>>,
 }
 
 impl<'v> Request<'v, '_> {
@@ -138,6 +139,13 @@ impl<'v> Request<'v, '_> {
             Some(value) => string_dict(value, "env")?,
         };
         check_environment(&env)?;
+        let group = match given(self.exec_group) {
+            None => None,
+            Some(value) => match value.unpack_str() {
+                Some(name) => Some(name.to_owned()),
+                None => return wrong_type("exec_group", "the name of a group", value).raise(),
+            },
+        };
         let mut draft = Draft {
             mnemonic: check_mnemonic(self.mnemonic)?,
             progress: self.progress_message.to_owned(),
@@ -150,6 +158,7 @@ impl<'v> Request<'v, '_> {
             env,
             timeout_ms: timeout_ms(self.timeout)?,
             hints,
+            group,
         };
         if let Some(value) = given(self.tools) {
             for program in unpack_tools(value, unfold)? {
@@ -335,7 +344,8 @@ fn command_methods(builder: &mut MethodsBuilder) {
     ///   execution_requirements: as in Bazel; `cpu:N` counts, ways around the sandbox are refused.
     ///   resource_set: a function from the system and the number of inputs to a dict of `cpu` and
     ///     `memory`.
-    ///   toolchain: as in Bazel, the type that the program comes from; all run on one platform.
+    ///   toolchain: as in Bazel, the type that the program comes from; changes nothing.
+    ///   exec_group: the execution group of the rule on whose platform it runs.
     fn run<'v>(
         this: &Actions,
         #[starlark(require = named)] outputs: Value<'v>,
@@ -355,6 +365,7 @@ fn command_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] execution_requirements: Option<Value<'v>>,
         #[starlark(require = named)] resource_set: Option<Value<'v>>,
         #[starlark(require = named)] toolchain: Option<Value<'v>>,
+        #[starlark(require = named)] exec_group: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let _ = (this, toolchain);
@@ -373,6 +384,7 @@ fn command_methods(builder: &mut MethodsBuilder) {
             cpu,
             memory_mb,
             hosts: Hosts { use_default_shell_env, execution_requirements, resource_set },
+            exec_group,
         };
         let mut draft = request.draft(eval, vec![first])?;
         let scope = RuleScope::of(eval)?;
@@ -403,7 +415,8 @@ fn command_methods(builder: &mut MethodsBuilder) {
     ///   execution_requirements: as in Bazel; `cpu:N` counts, ways around the sandbox are refused.
     ///   resource_set: a function from the system and the number of inputs to a dict of `cpu` and
     ///     `memory`.
-    ///   toolchain: as in Bazel, the type that the program comes from; all run on one platform.
+    ///   toolchain: as in Bazel, the type that the program comes from; changes nothing.
+    ///   exec_group: the execution group of the rule on whose platform it runs.
     fn run_shell<'v>(
         this: &Actions,
         #[starlark(require = named)] outputs: Value<'v>,
@@ -423,6 +436,7 @@ fn command_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named)] execution_requirements: Option<Value<'v>>,
         #[starlark(require = named)] resource_set: Option<Value<'v>>,
         #[starlark(require = named)] toolchain: Option<Value<'v>>,
+        #[starlark(require = named)] exec_group: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let _ = (this, toolchain);
@@ -440,6 +454,7 @@ fn command_methods(builder: &mut MethodsBuilder) {
             cpu,
             memory_mb,
             hosts: Hosts { use_default_shell_env, execution_requirements, resource_set },
+            exec_group,
         };
         let text = |text: &str| Arg::One(vec![Item::Text(text.into())]);
         // As in Bazel, `$0` is empty and the arguments begin at `$1`.

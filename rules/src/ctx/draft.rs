@@ -6,6 +6,7 @@ use maestro_core::{
 };
 use starlark::values::Value;
 
+use crate::config::host_platform;
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
 use crate::values::depset::Depset;
@@ -28,6 +29,8 @@ pub(crate) struct Draft<'v> {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) hints: ExecutionHints,
+    /// The execution group that it is of; the default one where `None`.
+    pub(crate) group: Option<String>,
 }
 
 impl<'v> Draft<'v> {
@@ -51,6 +54,7 @@ impl<'v> Draft<'v> {
             env: Vec::new(),
             timeout_ms: None,
             hints: ExecutionHints::default(),
+            group: None,
         }
     }
 
@@ -90,6 +94,11 @@ impl<'v> Draft<'v> {
             .progress
             .replace("%{label}", &current.label.to_string())
             .replace("%{output}", first);
+        let runs_on = match &self.how {
+            // What Maestro does itself, it does wherever it is.
+            How::Native { .. } | How::Params { .. } => None,
+            How::Command { .. } | How::Map(_) => current.platform(self.group.as_deref())?,
+        };
         let spec = ActionSpec {
             owner: current.target,
             mnemonic: self.mnemonic,
@@ -100,11 +109,15 @@ impl<'v> Draft<'v> {
             toolchains,
             outputs,
             env: self.env,
-            platform: Vec::new(),
+            platform: runs_on.map(|found| found.properties.clone()).unwrap_or_default(),
             timeout_ms: self.timeout_ms,
             hints: self.hints,
         };
-        graph.add_action(spec).map(|_| ()).map_err(graph_error)
+        let id = graph.add_action(spec).map_err(graph_error)?;
+        if let Some(found) = runs_on.filter(|found| found.execution_platform != host_platform()) {
+            scope.platforms.borrow_mut().insert(id, found.execution_platform.clone());
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod messages;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use maestro_core::key::{
@@ -25,6 +25,7 @@ use super::eval::regex;
 use super::parse::{self, Expression, Function, Word};
 use super::{Phase, QueryOptions};
 use crate::analysis::Analyzer;
+use crate::config::host_platform;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Code, RuleError};
 use crate::scope::RuleScope;
@@ -52,6 +53,8 @@ pub struct ActionAnswer {
     actions: Vec<ActionId>,
     /// The configuration of each target.
     configurations: BTreeMap<TargetId, String>,
+    /// The platforms of actions that do not run on this machine.
+    platforms: HashMap<ActionId, Label>,
     /// What files printed, and warnings.
     pub remarks: Vec<Diagnostic>,
 }
@@ -70,6 +73,11 @@ pub struct ActionFacts {
     pub aspect: Option<String>,
     /// The configuration of the target.
     pub configuration: String,
+    /// The platform that it runs on.
+    pub execution_platform: Label,
+    /// What remote execution is told of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub execution_properties: BTreeMap<String, String>,
     /// `pure`, `recorded` or `effect`.
     pub class: &'static str,
     /// The digest of the declaration.
@@ -101,14 +109,14 @@ fn answer(options: &QueryOptions<'_>) -> Result<ActionAnswer, Vec<Diagnostic>> {
     let (conditions, targets) = conditions(&expression);
     let filters: Result<Vec<Filter>, RuleError> = conditions.iter().map(Filter::new).collect();
     let filters = filters.map_err(fail)?;
-    let Analyzed { graph, targets, remarks } = analyze(options, targets)?;
+    let Analyzed { graph, platforms, targets, remarks } = analyze(options, targets)?;
     let configurations: BTreeMap<TargetId, String> = targets.into_iter().collect();
     let chosen = |id: &ActionId| {
         configurations.contains_key(&graph.action_head(*id).owner)
             && filters.iter().all(|filter| filter.matches(&graph, *id))
     };
     let actions = graph.live_actions().filter(chosen).collect();
-    Ok(ActionAnswer { graph, actions, configurations, remarks })
+    Ok(ActionAnswer { graph, actions, configurations, platforms, remarks })
 }
 
 /// The paths of the files that the targets of a query make, in the order of their labels.
@@ -127,6 +135,8 @@ pub fn cquery_files(options: QueryOptions<'_>) -> Result<Vec<String>, Vec<Diagno
 /// What the targets of an expression come to.
 struct Analyzed {
     graph: ActionGraph,
+    /// The platforms of actions that do not run on this machine.
+    platforms: HashMap<ActionId, Label>,
     /// The chosen targets with their configurations.
     targets: Vec<(TargetId, String)>,
     remarks: Vec<Diagnostic>,
@@ -158,7 +168,8 @@ fn analyze(
     }
     remarks.extend(more);
     let (scope, _) = analyzer.finish_all();
-    Ok(Analyzed { graph: scope.graph.into_inner(), targets, remarks })
+    let (graph, platforms) = (scope.graph.into_inner(), scope.platforms.into_inner());
+    Ok(Analyzed { graph, platforms, targets, remarks })
 }
 
 /// A condition on actions, ready to be tested.
@@ -251,6 +262,8 @@ impl ActionAnswer {
             target: self.owner(id).clone(),
             aspect: self.graph.target(spec.owner).aspect.as_deref().map(str::to_owned),
             configuration: self.configurations.get(&spec.owner).cloned().unwrap_or_default(),
+            execution_platform: self.platforms.get(&id).cloned().unwrap_or_else(host_platform),
+            execution_properties: spec.platform.iter().cloned().collect(),
             class: spec.class.name(),
             key: key.0.to_string(),
             inputs,
@@ -292,6 +305,12 @@ impl ActionAnswer {
     }
 }
 
+/// Names with values, as one list.
+fn pairs(map: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = map.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("[{}]", pairs.join(", "))
+}
+
 fn paragraph(facts: &ActionFacts, out: &mut dyn io::Write) -> io::Result<()> {
     let list = |items: &[String]| format!("[{}]", items.join(", "));
     writeln!(out, "action '{}'", facts.title)?;
@@ -300,6 +319,10 @@ fn paragraph(facts: &ActionFacts, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "  Configuration: {}", facts.configuration)?;
     if let Some(aspect) = &facts.aspect {
         writeln!(out, "  AspectDescriptors: [{aspect}]")?;
+    }
+    writeln!(out, "  ExecutionPlatform: {}", facts.execution_platform)?;
+    if !facts.execution_properties.is_empty() {
+        writeln!(out, "  ExecutionInfo: {}", pairs(&facts.execution_properties))?;
     }
     writeln!(out, "  Class: {}", facts.class)?;
     writeln!(out, "  ActionKey: {}", facts.key)?;
@@ -312,9 +335,7 @@ fn paragraph(facts: &ActionFacts, out: &mut dyn io::Write) -> io::Result<()> {
         writeln!(out, "  Native: {}", facts.arguments.join(" "))?;
         return writeln!(out, "  Request: {request}\n");
     }
-    let environment: Vec<String> =
-        facts.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    writeln!(out, "  Environment: {}", list(&environment))?;
+    writeln!(out, "  Environment: {}", pairs(&facts.environment))?;
     let arguments: Vec<String> = facts.arguments.iter().map(|text| shell_quote(text)).collect();
     writeln!(out, "  Command Line: (exec {})\n", arguments.join(" \\\n    "))
 }

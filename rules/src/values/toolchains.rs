@@ -51,11 +51,16 @@ impl fmt::Display for ToolchainNeed {
 #[starlark_value(type = "toolchain_type_requirement")]
 impl<'v> StarlarkValue<'v> for ToolchainNeed {}
 
-fn label_of(value: Value<'_>, base: LabelBase<'_>) -> Result<Label, RuleError> {
+/// A label, or a text that is one.
+pub(crate) fn label_of(
+    value: Value<'_>,
+    parameter: &str,
+    base: LabelBase<'_>,
+) -> Result<Label, RuleError> {
     match (LabelValue::from_value(value), value.unpack_str()) {
         (Some(label), _) => Ok(label.label.clone()),
         (None, Some(text)) => base.parse(text),
-        (None, None) => Err(wrong_type("toolchain_type", "a label", value)),
+        (None, None) => Err(wrong_type(parameter, "a label", value)),
     }
 }
 
@@ -68,7 +73,7 @@ pub(crate) fn unpack_needs(
     for item in expect_sequence(value, "toolchains")? {
         let need = match ToolchainNeed::from_value(*item) {
             Some(need) => need.clone(),
-            None => ToolchainNeed { ty: label_of(*item, base)?, mandatory: true },
+            None => ToolchainNeed { ty: label_of(*item, "toolchains", base)?, mandatory: true },
         };
         if needs.iter().any(|other| other.ty == need.ty) {
             let message = format!("`toolchains` lists `{}` twice", need.ty);
@@ -95,7 +100,7 @@ pub(crate) fn config_common_members(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<ToolchainNeed> {
         let scope = FileScope::of(eval)?;
         let base = LabelBase { repo: &scope.file.repo, package: &scope.file.package };
-        Ok(ToolchainNeed { ty: label_of(name, base)?, mandatory })
+        Ok(ToolchainNeed { ty: label_of(name, "toolchain_type", base)?, mandatory })
     }
 }
 
@@ -127,7 +132,8 @@ impl fmt::Display for Toolchains<'_> {
 
 impl<'v> Toolchains<'v> {
     fn position(&self, index: Value<'v>) -> Result<Option<usize>, RuleError> {
-        let label = label_of(index, LabelBase { repo: &self.base.0, package: &self.base.1 })?;
+        let base = LabelBase { repo: &self.base.0, package: &self.base.1 };
+        let label = label_of(index, "toolchain_type", base)?;
         Ok(self.types.iter().position(|ty| *ty == label))
     }
 }

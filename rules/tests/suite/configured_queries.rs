@@ -151,6 +151,7 @@ fn an_action_is_a_paragraph() {
   Mnemonic: Join
   Target: //a:top
   Configuration: shared
+  ExecutionPlatform: @maestro//platforms:host
   Class: pure
   Inputs: [a/y.c, maestro-out/shared/a/low.txt]
   Outputs: [maestro-out/shared/a/top.txt]
@@ -165,6 +166,7 @@ action 'Write'
   Mnemonic: Write
   Target: //a:top
   Configuration: shared
+  ExecutionPlatform: @maestro//platforms:host
   Class: pure
   Inputs: []
   Outputs: [maestro-out/shared/a/top.note]

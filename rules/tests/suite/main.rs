@@ -6,6 +6,7 @@ mod configurations;
 mod configured_queries;
 mod depsets;
 mod errors;
+mod exec_groups;
 mod generators;
 mod golden;
 mod hostile;

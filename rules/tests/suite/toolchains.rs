@@ -281,7 +281,7 @@ fn a_resolution_names_every_candidate() {
     let found = resolve_toolchains(&options).unwrap_or_else(|errors| panic!("{}", render(&errors)));
     let lines: Vec<String> = found
         .iter()
-        .flat_map(|(_, resolution)| &resolution.choices)
+        .flat_map(|own| &own.resolution.choices)
         .flat_map(|choice| &choice.candidates)
         .map(|(label, _, verdict)| format!("{label} {verdict}"))
         .collect();

@@ -123,7 +123,8 @@ pub(super) fn map_methods(builder: &mut MethodsBuilder) {
     ///   cpu: processors that a run uses, for scheduling.
     ///   memory_mb: memory that a run uses, for scheduling.
     ///   execution_requirements: as in Bazel; `cpu:N` counts, ways around the sandbox are refused.
-    ///   toolchain: as in Bazel, the type that the program comes from; all run on one platform.
+    ///   toolchain: as in Bazel, the type that the program comes from; changes nothing.
+    ///   exec_group: the execution group of the rule on whose platform all run.
     fn map_directory<'v>(
         this: &Actions,
         #[starlark(require = named)] input_directory: Value<'v>,
@@ -143,6 +144,7 @@ pub(super) fn map_methods(builder: &mut MethodsBuilder) {
         #[starlark(require = named, default = 256)] memory_mb: i32,
         #[starlark(require = named)] execution_requirements: Option<Value<'v>>,
         #[starlark(require = named)] toolchain: Option<Value<'v>>,
+        #[starlark(require = named)] exec_group: Option<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         let _ = (this, toolchain);
@@ -174,6 +176,7 @@ pub(super) fn map_methods(builder: &mut MethodsBuilder) {
                 execution_requirements,
                 resource_set: None,
             },
+            exec_group,
         };
         let mut draft = request.draft(eval, vec![first])?;
         let scope = RuleScope::of(eval)?;

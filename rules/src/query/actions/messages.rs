@@ -83,9 +83,10 @@ impl<'a> Tables<'a> {
         let outputs: Vec<i64> =
             spec.outputs.iter().map(|output| self.artifact(output.artifact)).collect();
         let primary = outputs.first().copied().unwrap_or_default();
-        let environment = facts.environment.iter().map(|(key, value)| {
+        let pair = |(key, value): (&String, &String)| {
             Message::default().with(1, "key", key.as_str()).with(2, "value", value.as_str())
-        });
+        };
+        let environment = facts.environment.iter().map(pair);
         let aspects: Vec<i64> = facts.aspect.iter().map(|name| self.aspect(name)).collect();
         Message::default()
             .with(1, "targetId", self.target(spec.owner))
@@ -97,7 +98,9 @@ impl<'a> Tables<'a> {
             .each(7, "environmentVariables", environment)
             .each(8, "inputDepSetIds", [self.set(spec.inputs)])
             .each(9, "outputIds", outputs)
+            .each(11, "executionInfo", facts.execution_properties.iter().map(pair))
             .with(13, "primaryOutputId", primary)
+            .with(14, "executionPlatform", facts.execution_platform.to_string())
     }
 
     fn target(&mut self, id: TargetId) -> i64 {
