@@ -119,6 +119,22 @@ pub enum StoreError {
         /// How long it was waited for.
         waited_ms: u64,
     },
+    /// Another process has the store of a server open.
+    #[error("`{path}` is held by {owner}")]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// What the other says of itself.
+        owner: String,
+    },
+    /// The bytes of a blob are not what its digest says.
+    #[error("the content is `{found}`, not `{expected}`")]
+    Mismatch {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
     /// The derived index failed and could not be rebuilt.
     #[error("the index `{path}` cannot be used")]
     Index {
@@ -133,7 +149,9 @@ impl StoreError {
     /// Whose fault it is.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::NotAFile { .. } | Self::SourceChanging { .. } => FailureKind::Input,
+            Self::NotAFile { .. } | Self::SourceChanging { .. } | Self::Mismatch { .. } => {
+                FailureKind::Input
+            }
             Self::Decode { .. } => FailureKind::Internal,
             _ => FailureKind::Environment,
         }
@@ -154,6 +172,7 @@ impl StoreError {
             }
             Self::Corrupt { .. } => "check the disk, and run `maestro cache verify`".to_owned(),
             Self::Format { .. } => "choose another cache folder, or delete this one".to_owned(),
+            Self::Held { .. } => "stop the other, or choose another folder".to_owned(),
             Self::Busy { .. } => "wait until the other `maestro cache` command ends".to_owned(),
             _ => return None,
         })

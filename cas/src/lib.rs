@@ -17,6 +17,7 @@ mod access_log;
 mod blob;
 mod catalog;
 mod clock;
+pub mod depot;
 pub mod epoch;
 pub mod error;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub mod store;
 mod tree;
 pub mod verify;
 
+pub use depot::{Depot, DepotOptions, DepotStats};
 pub use error::StoreError;
 pub use gc::{GcOptions, GcReport};
 pub use lease::Lease;

@@ -31,7 +31,7 @@ pub use action::{
     ActionClass, ActionSpec, Arg, Artifact, ArtifactKind, ExecutionHints, How, Item, Origin,
     Output, ParamFileFormat, Sequence, Toolchain,
 };
-pub use digest::{Digest, DigestFunction};
+pub use digest::{Digest, DigestError, DigestFunction};
 pub use failure::FailureKind;
 pub use graph::{ActionGraph, ActionId, ArtifactId, GraphError, Target, TargetId};
 pub use key::{ActionKey, Change, KeyParts, Prepared};

@@ -132,3 +132,51 @@ pub const POLICY_STACK_BYTES: usize = 256 * 1024 * 1024;
 pub const POLICY_REASONS_MAX: usize = 100;
 /// Longest code or message of a reason, in bytes.
 pub const POLICY_REASON_BYTES_MAX: usize = 4 * 1024;
+/// Longest instance name of a remote cache, in bytes.
+pub const INSTANCE_NAME_BYTES_MAX: usize = 256;
+/// Most instance names of one server.
+pub const INSTANCES_MAX: usize = 1_000;
+/// Longest name of a resource of a remote cache, in bytes.
+pub const RESOURCE_NAME_BYTES_MAX: usize = 4_096;
+/// Largest blob that a server puts into a pack with others, in bytes.
+pub const PACKED_BLOB_BYTES_MAX: usize = 64 * 1024;
+/// Largest pack of a server, in bytes.
+pub const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most uploads of large blobs that have begun and not ended.
+pub const UPLOADS_MAX: usize = 10_000;
+/// How long an upload may rest before what came of it is deleted, in milliseconds.
+pub const UPLOAD_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// How often a server has the disk hold all that it has acknowledged, in milliseconds.
+pub const DEPOT_SEAL_MS: u64 = 30_000;
+/// Most chunks of one blob.
+pub const BLOB_CHUNKS_MAX: usize = 100_000;
+/// Largest message that a server takes, in bytes. Answers are smaller than what clients take where
+/// nothing else was agreed, 4 MiB.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of blobs in one batch, in bytes: some less than those 4 MiB, for what is around them.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// Most digests of one request.
+pub const REQUEST_DIGESTS_MAX: usize = 200_000;
+/// Largest blob of a server, in bytes.
+pub const SERVED_BLOB_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Bytes of a blob that one message of a stream carries.
+pub const STREAM_CHUNK_BYTES: usize = 512 * 1024;
+/// Memory of the window with which compressed blobs are read, as a power of two in bytes; every
+/// conforming encoder stays within 8 MiB unless told otherwise.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Most blobs that one action result names, those in its trees included.
+pub const RESULT_NAMES_MAX: usize = 1_000_000;
+/// Largest action result that a server takes, in bytes.
+pub const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Directories of one page of a tree.
+pub const TREE_PAGE_DIRECTORIES: usize = 1_000;
+/// Most streams that one connection of a server has at once.
+pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
+/// Longest time that a stream of a server may be silent, in milliseconds.
+pub const STREAM_SILENCE_MS_MAX: u64 = 120_000;
+/// Longest time that a server takes to end after SIGTERM, in milliseconds.
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// Most bearer tokens of one file.
+pub const TOKENS_MAX: usize = 10_000;
+/// Largest file of bearer tokens, in bytes.
+pub const TOKENS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
