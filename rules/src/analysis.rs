@@ -3,6 +3,7 @@
 //! A configured target is analyzed at most once, in the order that [`ConfiguredGraph`] found.
 
 mod aspects;
+mod constraints;
 mod context;
 mod memory;
 mod program;
@@ -19,6 +20,7 @@ use starlark::environment::{FrozenModule, Module};
 use starlark::eval::Evaluator;
 use starlark::values::{FrozenHeapName, OwnedFrozenValue, Value};
 
+use self::constraints::native_info;
 use self::memory::Outcome;
 use self::uses::Uses;
 use crate::attr::{AttrKind, AttrValue};
@@ -321,7 +323,7 @@ impl<'u, 'h> Analyzer<'u, 'h> {
                 let function = heap.access_owned_frozen_value(implementation);
                 eval.eval_function(function, &[ctx], &[])?
             }
-            None => Value::new_none(),
+            None => native_info(decl, heap),
         };
         let target = self.providers(decl, returned, heap)?;
         self.finish(decl, &target, heap)?;

@@ -14,7 +14,7 @@ mod incompatible;
 mod order;
 mod visit;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -173,6 +173,8 @@ pub(crate) struct ConfiguredGraph {
     resolved: HashMap<ConfigId, HashMap<GroupNeeds, Resolved>>,
     /// The names of the configurations to which the transition of an attribute leads.
     splits: HashMap<(NodeId, u16), Box<[Arc<str>]>>,
+    /// Constraint values that the platforms of their nodes have.
+    holding: HashSet<NodeId>,
     /// Nodes that cannot be built for their platform, and why.
     incompatible: HashMap<NodeId, Incompatible>,
     pub(crate) trims: TrimTable,
@@ -203,6 +205,7 @@ impl ConfiguredGraph {
             resolutions: HashMap::new(),
             resolved: HashMap::new(),
             splits: HashMap::new(),
+            holding: HashSet::new(),
             incompatible: HashMap::new(),
             trims: TrimTable::new(),
             aspects: AspectTable::default(),
@@ -269,6 +272,11 @@ impl ConfiguredGraph {
     pub(crate) fn split(&self, id: NodeId, position: usize) -> Option<&[Arc<str>]> {
         let position = u16::try_from(position).ok()?;
         self.splits.get(&(id, position)).map(|keys| &**keys)
+    }
+
+    /// Whether the platform of a constraint value's node has it.
+    pub(crate) fn holds(&self, id: NodeId) -> bool {
+        self.holding.contains(&id)
     }
 
     /// Whether a node cannot be built for its platform.

@@ -27,6 +27,7 @@ use crate::scope::RuleScope;
 use crate::values::depset::{Depset, Unfold, expect_depset};
 use crate::values::file::{FileOrigin, FileValue, OUTPUT_FOLDER};
 use crate::values::label::LabelValue;
+use crate::values::provider::{ProviderInstance, builtins, is_instance};
 use crate::values::runfiles::Runfiles;
 use crate::values::target::Target;
 use crate::values::{expect_sequence, wrong_type};
@@ -58,6 +59,10 @@ pub(crate) struct Ctx<'v> {
     pub(crate) toolchains: Value<'v>,
     /// The toolchains of the execution groups that have names.
     pub(crate) exec_groups: Value<'v>,
+    /// The constraint values that may be asked for, and whether the target platform has them.
+    #[trace(static)]
+    #[allocative(skip)]
+    pub(crate) constraints: Vec<(Label, bool)>,
     /// What the rule of the target says, for aspects.
     pub(crate) rule: Option<Value<'v>>,
 }
@@ -256,6 +261,38 @@ fn ctx_methods(builder: &mut MethodsBuilder) {
         let mut links = runfiles_links(symlinks, "symlinks", "main/")?;
         links.extend(runfiles_links(root_symlinks, "root_symlinks", "")?);
         Ok(Runfiles::new(set, links))
+    }
+
+    /// Whether the platform that the target is built for has a constraint value.
+    ///
+    /// Args:
+    ///   constraint_value: the `platform_common.ConstraintValueInfo` of a `constraint_value` that
+    ///     an attribute names, as in `ctx.attr._windows[platform_common.ConstraintValueInfo]`.
+    fn target_platform_has_constraint<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] constraint_value: Value<'v>,
+    ) -> starlark::Result<bool> {
+        let ctx = this_ctx(this)?;
+        let ty = &builtins().constraint_value.ty;
+        let info = ProviderInstance::from_value(constraint_value);
+        let label = info
+            .filter(|info| is_instance(info, ty))
+            .and_then(|info| info.field("label"))
+            .and_then(LabelValue::from_value)
+            .ok_or_else(|| {
+                wrong_type("constraint_value", "a `ConstraintValueInfo`", constraint_value)
+                    .hint("pass `target[platform_common.ConstraintValueInfo]`")
+            })?;
+        match ctx.constraints.iter().find(|(own, _)| *own == label.label) {
+            Some((_, has)) => Ok(*has),
+            None => {
+                let (value, own) = (&label.label, &ctx.label);
+                let message = format!("`{own}` does not depend on `{value}` as it is built itself");
+                RuleError::new(Code::Dependency, message)
+                    .hint("name it in an attribute without `cfg`")
+                    .raise()
+            }
+        }
     }
 
     /// Declares a toolchain: files of installed packages, visible at their absolute paths.

@@ -58,7 +58,11 @@ pub(crate) fn globals() -> &'static Globals {
         exec_group_globals(&mut builder);
         builder.namespace("config_common", config_common_members);
         builder.namespace("platform_common", |common| {
-            common.set("ToolchainInfo", builtins().toolchain.clone());
+            let providers = builtins();
+            common.set("ToolchainInfo", providers.toolchain.clone());
+            common.set("ConstraintSettingInfo", providers.constraint_setting.clone());
+            common.set("ConstraintValueInfo", providers.constraint_value.clone());
+            common.set("PlatformInfo", providers.platform.clone());
         });
         bounded_globals(&mut builder);
         builder.namespace("attr", attr_members);

@@ -57,7 +57,7 @@ const HEAD: &str = "head";
 const HEAD_FORMAT: Format = Format { magic: *b"MAEHEAD\0", version: 1 };
 const FACTS_FORMAT: Format = Format { magic: *b"MAEFACT\0", version: 2 };
 const GRAPH_VERSION: u32 = 2;
-const EVALUATION_VERSION: u32 = 1;
+const EVALUATION_VERSION: u32 = 2;
 /// Outputs lie below this folder of the workspace.
 const OUTPUT_ROOT: &str = "maestro-out/";
 

@@ -173,6 +173,7 @@ impl Analyzer<'_, '_> {
             fields: own.ctx(heap),
             toolchains: found.toolchains,
             exec_groups: found.groups,
+            constraints: self.constraints(decl, &spec.attrs),
             rule: Some(rule.rule(decl.rule.name(), heap)),
         }))
     }

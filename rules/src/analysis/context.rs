@@ -115,6 +115,7 @@ impl Analyzer<'_, '_> {
             fields: fields.ctx(heap),
             toolchains: found.toolchains,
             exec_groups: found.groups,
+            constraints: self.constraints(decl, &[]),
             rule: None,
         }))
     }

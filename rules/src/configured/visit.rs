@@ -64,12 +64,13 @@ impl ConfiguredGraph {
         let mut remembered = false;
         let found = match universe.resolve(&label) {
             Ok(Some(Named::Rule(decl))) => match &decl.rule.cfg {
+                // Whether a constraint value holds is not remembered.
                 DependencyConfig::Target => match recall(&label, config) {
-                    Some(reads) => {
+                    Some(reads) if decl.rule.native != Some(NativeKind::ConstraintValue) => {
                         remembered = true;
                         Found { reads, ..plain(NodeKind::Rule(decl.clone())) }
                     }
-                    None => self.visit_target(universe, &decl, id, pending)?,
+                    _ => self.visit_target(universe, &decl, id, pending)?,
                 },
                 _ if transitioned => self.visit_target(universe, &decl, id, pending)?,
                 cfg => self.visit_before(universe, &decl, cfg, config, pending)?,
@@ -111,7 +112,9 @@ impl ConfiguredGraph {
         };
         let decided = reader.decide(decl).map_err(|(name, stop)| stopped(stop, decl, &name))?;
         let general = |stop: Stop| stopped_target(stop, decl);
-        read_by_itself(&mut reader, decl).map_err(general)?;
+        if read_by_itself(&mut reader, decl).map_err(general)? {
+            self.holding.insert(id);
+        }
         let incompatible =
             incompatible(&mut reader, &decided).map_err(|stop| stopped(stop, decl, COMPATIBLE))?;
         // A target that is not built needs no toolchain.
@@ -351,15 +354,16 @@ fn without_select(decl: &TargetDecl) -> TargetDecl {
 }
 
 /// What a target reads of the configuration because of what it is. Whoever depends on it reads
-/// that as well.
-fn read_by_itself(reader: &mut Reader<'_, '_>, decl: &TargetDecl) -> Result<(), Stop> {
+/// that as well. Returns whether it is a constraint value that the platform has.
+fn read_by_itself(reader: &mut Reader<'_, '_>, decl: &TargetDecl) -> Result<bool, Stop> {
     if decl.rule.build_setting.is_some() {
         reader.read(&Setting::Param(decl.label.clone()))?;
     }
     match decl.rule.native {
         Some(NativeKind::ConfigSetting | NativeKind::ConstraintValue) => {
             let condition = reader.definitions.condition(reader.universe, &decl.label)?;
-            reader.holds(&condition)?;
+            let holds = reader.holds(&condition)?;
+            return Ok(holds && decl.rule.native == Some(NativeKind::ConstraintValue));
         }
         Some(NativeKind::Platform) => {
             reader.definitions.platform(reader.universe, &decl.label)?;
@@ -372,7 +376,7 @@ fn read_by_itself(reader: &mut Reader<'_, '_>, decl: &TargetDecl) -> Result<(), 
         )
         | None => {}
     }
-    Ok(())
+    Ok(false)
 }
 
 fn stopped(stop: Stop, user: &TargetDecl, attribute: &str) -> Stopped {

@@ -334,6 +334,9 @@ pub(crate) struct Builtins {
     pub(crate) files_to_run: ProviderCallable,
     pub(crate) toolchain: ProviderCallable,
     pub(crate) build_setting: ProviderCallable,
+    pub(crate) constraint_setting: ProviderCallable,
+    pub(crate) constraint_value: ProviderCallable,
+    pub(crate) platform: ProviderCallable,
 }
 
 /// The built-in providers, made once.
@@ -358,6 +361,16 @@ pub(crate) fn builtins() -> &'static Builtins {
         toolchain: ProviderCallable::builtin("ToolchainInfo", None),
         // The value of a param.
         build_setting: ProviderCallable::builtin("BuildSettingInfo", Some(&["value"])),
+        // What constraint settings, constraint values and platforms are.
+        constraint_setting: ProviderCallable::builtin(
+            "ConstraintSettingInfo",
+            Some(&["label", "default_constraint_value"]),
+        ),
+        constraint_value: ProviderCallable::builtin(
+            "ConstraintValueInfo",
+            Some(&["label", "constraint"]),
+        ),
+        platform: ProviderCallable::builtin("PlatformInfo", Some(&["label"])),
     })
 }
 

@@ -14,6 +14,7 @@ mod library;
 mod macros;
 mod memory;
 mod packages;
+mod platform_values;
 mod queries;
 mod query_memory;
 mod repositories;
