@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use hashbrown::HashMap as IdMap;
 use maestro_core::{ArtifactId, ArtifactKind, Label, RelPath, Target as GraphTarget, TargetId};
 use starlark::environment::{FrozenModule, Module};
 use starlark::eval::Evaluator;
@@ -70,9 +71,9 @@ pub(crate) struct Analyzer<'u, 'h> {
     /// that need not be.
     ids: Vec<Option<TargetId>>,
     /// The values of nodes that are analyzed, as long as they are needed.
-    values: HashMap<NodeId, OwnedFrozenValue>,
+    values: IdMap<NodeId, OwnedFrozenValue>,
     /// Files that targets name as outputs, as long as the values of the targets are needed.
-    outputs: HashMap<NodeId, HashMap<Arc<str>, FileValue>>,
+    outputs: IdMap<NodeId, HashMap<Arc<str>, FileValue>>,
     implementations: HashMap<*const RuleSpec, OwnedFrozenValue>,
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// What is remembered, and what is to be.
@@ -97,8 +98,8 @@ impl<'u, 'h> Analyzer<'u, 'h> {
             scope,
             current: NodeId::default(),
             ids: vec![None; configured.node_count()],
-            values: HashMap::new(),
-            outputs: HashMap::new(),
+            values: IdMap::new(),
+            outputs: IdMap::new(),
             implementations: HashMap::new(),
             diagnostics: Vec::new(),
             session,

@@ -328,12 +328,13 @@ impl ConfiguredGraph {
         transitioned: bool,
         pending: &mut Vec<NodeId>,
     ) -> NodeId {
-        if let Some(id) = self.find(label, config, transitioned) {
-            return id;
+        let key = (label, config, transitioned);
+        let hash = self.hasher.hash_one(key);
+        if let Some(id) = self.index.find(hash, |id| self.node(*id).key() == key) {
+            return *id;
         }
         let id = self.push(label.clone(), config, transitioned);
         let Self { nodes, index, hasher, .. } = self;
-        let hash = hasher.hash_one((label, config, transitioned));
         index.insert_unique(hash, id, |other| {
             let node = nodes.get(other.index());
             hasher.hash_one(node.map(Node::key).expect("indexed nodes are there"))

@@ -27,7 +27,8 @@ pub fn query(global: &Global, args: &QueryArgs) -> Result<ExitCode> {
         let answer = answered(maestro_rules::query(options))?;
         print_remarks(&answer.remarks);
         let done = printed(|out| answer.write(&layout, out));
-        // The program ends, and the system takes a large graph back faster than its parts go.
+        // Here and below: the program ends, and the system takes a large graph back faster than
+        // its parts go.
         std::mem::forget(answer);
         done
     })
@@ -45,7 +46,9 @@ pub fn cquery(global: &Global, args: &CqueryArgs) -> Result<ExitCode> {
     asked(global, &args.question, Some(&args.configuration), |options| {
         let answer = answered(maestro_rules::cquery(options))?;
         print_remarks(&answer.remarks);
-        printed(|out| answer.write(&layout, out))
+        let done = printed(|out| answer.write(&layout, out));
+        std::mem::forget(answer);
+        done
     })
 }
 
@@ -68,7 +71,9 @@ pub fn aquery(global: &Global, args: &AqueryArgs) -> Result<ExitCode> {
         let answer = answered(maestro_rules::aquery(options))?;
         print_remarks(&answer.remarks);
         let facts = answered(answer.facts())?;
-        printed(|out| answer.write(form, &facts, out))
+        let done = printed(|out| answer.write(form, &facts, out));
+        std::mem::forget((answer, facts));
+        done
     })
 }
 

@@ -361,55 +361,48 @@ impl<'h> Packages<'h> {
     pub(crate) fn below(&self, repo: &str, folder: &str) -> Result<Vec<String>, RuleError> {
         repos::open(self.host, repo, "")?;
         let mut found = Vec::new();
-        let mut pending = vec![folder.to_owned()];
-        while let Some(path) = pending.pop() {
-            let folder = match repo {
-                "" => self.folder(&path)?,
-                // What was remembered may be of another tree in the same place.
-                _ => self.list_folder(&host_path(repo, &path))?,
-            };
-            for name in &folder.inner {
-                pending.push(match path.is_empty() {
+        let mut level = vec![folder.to_owned()];
+        while !level.is_empty() {
+            let mut inner = Vec::new();
+            for (path, folder) in self.folders(repo, level)? {
+                inner.extend(folder.inner.iter().map(|name| match path.is_empty() {
                     true => name.clone(),
                     false => format!("{path}/{name}"),
-                });
+                }));
+                if folder.is_package {
+                    found.push(path);
+                }
             }
-            if folder.is_package {
-                found.push(path);
-            }
+            level = inner;
         }
         found.sort_unstable();
         Ok(found)
     }
 
-    /// What stands in a folder; it is listed only where that may have changed.
-    fn folder(&self, path: &str) -> Result<Folder, RuleError> {
-        if let Some(known) = self.walked.borrow().get(path) {
-            return Ok(known.clone());
-        }
-        let before = self.recall.as_ref().and_then(|recall| {
-            let folder = recall.request.as_ref()?.folders.get(path)?;
-            (!recall.changed.may_show_in(path)).then(|| folder.clone())
+    /// What stands in each of some folders; those are listed where that may have changed.
+    fn folders(&self, repo: &str, paths: Vec<String>) -> Result<Vec<(String, Folder)>, RuleError> {
+        // What was remembered may be of another tree in the same place.
+        let known = |path: &String| if repo.is_empty() { self.known_folder(path) } else { None };
+        let (host, sought) = (self.host, paths.into_iter().map(|path| (known(&path), path)));
+        let found = for_each(self.threads, sought.collect(), |(known, path)| {
+            let folder = known.map_or_else(|| list_folder(host, &host_path(repo, &path)), Ok);
+            folder.map(|folder| (path, folder))
         });
-        let folder = match before {
-            Some(folder) => folder,
-            None => self.list_folder(path)?,
-        };
-        self.walked.borrow_mut().insert(path.to_owned(), folder.clone());
-        Ok(folder)
+        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if repo.is_empty() {
+            self.walked.borrow_mut().extend(found.iter().cloned());
+        }
+        Ok(found)
     }
 
-    fn list_folder(&self, path: &str) -> Result<Folder, RuleError> {
-        let mut folder = Folder::default();
-        for entry in list(self.host, path)?.into_iter().filter(|entry| entry.valid) {
-            match entry.file_type {
-                FileType::Directory if !SKIPPED.contains(&entry.name.as_str()) => {
-                    folder.inner.push(entry.name);
-                }
-                _ => folder.is_package |= entry.name == PACKAGE_FILE,
-            }
+    /// What stands in a folder of the workspace, if nobody needs to look.
+    fn known_folder(&self, path: &str) -> Option<Folder> {
+        if let Some(known) = self.walked.borrow().get(path) {
+            return Some(known.clone());
         }
-        Ok(folder)
+        let recall = self.recall.as_ref()?;
+        let folder = recall.request.as_ref()?.folders.get(path)?;
+        (!recall.changed.may_show_in(path)).then(|| folder.clone())
     }
 
     /// The folders that were walked through.
@@ -450,6 +443,19 @@ impl<'h> Packages<'h> {
             None => error,
         }
     }
+}
+
+fn list_folder(host: &dyn Host, path: &str) -> Result<Folder, RuleError> {
+    let mut folder = Folder::default();
+    for entry in list(host, path)?.into_iter().filter(|entry| entry.valid) {
+        match entry.file_type {
+            FileType::Directory if !SKIPPED.contains(&entry.name.as_str()) => {
+                folder.inner.push(entry.name);
+            }
+            _ => folder.is_package |= entry.name == PACKAGE_FILE,
+        }
+    }
+    Ok(folder)
 }
 
 /// Folders that hold no packages.

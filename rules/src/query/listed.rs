@@ -4,9 +4,9 @@
 //! An evaluation for a build must not do so: a listing is more than it needs to know, and would
 //! have to be looked at again whenever any file of the folder comes or goes.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hashbrown::{HashMap, HashSet};
 use maestro_core::RelPath;
 use maestro_core::host::{DirEntry, FileType, Host, HostError};
 

@@ -3,10 +3,10 @@
 //! A number stands for each label. Labels of one package are looked up and sorted among each
 //! other, by name alone: that is most of what a query over many targets does.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use maestro_core::Label;
 
 use super::graph::What;
