@@ -10,6 +10,7 @@ mod output;
 mod policy;
 mod repos;
 pub mod runs;
+mod serve;
 mod template;
 mod testing;
 
@@ -27,6 +28,7 @@ pub use self::policy::{
 };
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 pub use self::runs::RunArgs;
+pub use self::serve::ServeArgs;
 pub use self::template::{
     TemplateCommand, TemplateImportArgs, TemplateLintArgs, TemplateNewArgs, TemplateShowArgs,
 };
@@ -139,6 +141,8 @@ pub enum Command {
     /// Looks after the cache.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Serves a remote cache to Maestro, Bazel and other clients, until SIGTERM.
+    Serve(ServeArgs),
     /// Looks after policies: what may run, what may leave, who may approve.
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -20,5 +20,6 @@ pub mod query;
 pub mod repo;
 pub mod run;
 pub mod runs;
+pub mod serve;
 pub mod template;
 pub mod vendor;

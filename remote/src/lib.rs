@@ -1,6 +1,9 @@
 //! The wire: Remote Execution API v2.
 //!
 //! The only crate that has protobuf and gRPC types; what leaves it are types of `core` and `cas`.
+//! Both sides of the wire share [`resource`], [`convert`], [`compression`] and [`names`];
+//! [`server`] is the server of a remote cache.
+//!
 //! It prints nothing and reads no environment.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -8,3 +11,4 @@ pub mod compression;
 pub mod convert;
 pub mod names;
 pub mod resource;
+pub mod server;

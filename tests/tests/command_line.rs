@@ -37,7 +37,7 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "build",
     "test",
     "run",
@@ -53,6 +53,7 @@ const COMMANDS: [&str; 19] = [
     "lock",
     "clean",
     "cache",
+    "serve",
     "policy",
     "doctor",
     "provenance",

@@ -63,6 +63,7 @@ const TEST: &[&str] = &[
     "rustc-web",
     "cargo-web",
     "patch",
+    "bazel-bootstrap",
     "protobuf-compiler",
     "libprotobuf-dev",
     "python3-protobuf",
@@ -73,8 +74,8 @@ const TEST: &[&str] = &[
 const TEST_PROGRAMS: &[(&str, &[&str])] =
     &[("git", &["git"]), ("npm", &["npm"]), ("pip3", &["python3-pip"]), ("python3", &["python3"])];
 
-/// The build systems that benchmarks compare with.
-const BENCH: &[&str] = &["ninja-build", "bazel-bootstrap"];
+/// The build system that only benchmarks compare with.
+const BENCH: &[&str] = &["ninja-build"];
 
 /// Installs what is missing, or says how.
 pub(crate) fn install(purpose: Purpose) -> Result<()> {

@@ -25,6 +25,12 @@ impl Depot {
         Ok(there.then(|| row.chunks.iter().map(|(key, size)| key.digest(*size)).collect()))
     }
 
+    /// Whether a blob is kept as chunks that somebody else has cut.
+    pub fn is_spliced(&self, space: Space, blob: &Digest) -> bool {
+        let entry = self.index.get(&Key::of(space, blob));
+        entry.is_some_and(|entry| entry.place == Place::Chunked)
+    }
+
     /// Notes the chunks of a blob that is there. The caller has hashed them.
     pub fn split(&self, space: Space, blob: &Digest, chunks: &[Digest]) -> Result<(), StoreError> {
         let shared = self.shared();

@@ -82,6 +82,15 @@ impl Upload {
         self.length
     }
 
+    /// Forgets what came, and begins anew.
+    pub fn restart(&mut self, depot: &Depot) -> Result<(), StoreError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        emptied.map_err(|error| depot.folder.error(&self.path, error))?;
+        self.hasher = self.digest.function.hasher();
+        self.length = 0;
+        Ok(())
+    }
+
     /// Adds bytes. Fails with [`StoreError::TooLarge`] where they are more than the digest says.
     pub fn append(&mut self, depot: &Depot, bytes: &[u8]) -> Result<(), StoreError> {
         let length = self.length + bytes.len() as u64;
@@ -133,12 +142,6 @@ impl Upload {
             self.hasher.update(read);
             self.length += read.len() as u64;
         }
-        if self.length > self.digest.size {
-            self.file.set_len(0).map_err(fail)?;
-            self.file.seek(SeekFrom::Start(0)).map_err(fail)?;
-            self.hasher = self.digest.function.hasher();
-            self.length = 0;
-        }
-        Ok(())
+        if self.length > self.digest.size { self.restart(depot) } else { Ok(()) }
     }
 }

@@ -138,7 +138,7 @@ fn bytes_text(bytes: u64) -> String {
 }
 
 /// Reads `10G`, `512M`, `64K` or a plain number of bytes; powers of 1024.
-fn parse_size(text: &str) -> Result<u64> {
+pub(super) fn parse_size(text: &str) -> Result<u64> {
     let trimmed = text.trim().trim_end_matches("iB").trim_end_matches('B');
     let (digits, shift) = match trimmed.char_indices().last() {
         Some((end, 'k' | 'K')) => (trimmed.get(..end), 10),
