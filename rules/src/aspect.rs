@@ -77,6 +77,22 @@ impl AspectSpec {
         }
     }
 
+    /// What its own attributes and those of the aspects that it requires depend on by themselves.
+    pub(crate) fn own_labels(&self) -> Vec<&Label> {
+        let mut labels = Vec::new();
+        let mut stack = vec![self];
+        let mut seen: Vec<*const Self> = Vec::new();
+        while let Some(aspect) = stack.pop() {
+            if seen.contains(&std::ptr::from_ref(aspect)) {
+                continue;
+            }
+            seen.push(aspect);
+            labels.extend(aspect.attrs.iter().flat_map(|(_, spec)| spec.default.labels()));
+            stack.extend(aspect.requires.iter().map(|required| &**required));
+        }
+        labels
+    }
+
     /// The attributes along which it goes on, as they were written.
     pub(crate) fn attr_aspects(&self) -> Vec<String> {
         match &self.along {

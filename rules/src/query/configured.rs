@@ -3,7 +3,8 @@
 //! A configuration is named as the folder of its outputs below `maestro-out` is: `shared`, or a
 //! short hash of what the target reads of it. Files without one are in `null`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use maestro_core::Label;
@@ -148,11 +149,19 @@ fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, V
         .enumerate()
         .map(|(index, origin)| (*origin, NodeId::from_index(index)))
         .collect();
+    let aspects = match filter.implicit {
+        true => AspectEnds::of(configured),
+        false => AspectEnds::default(),
+    };
     let edges = Edges::new(origins.iter().map(|id| {
         let node = configured.node(*id);
         let counts = move |via: Via| filter.implicit || !is_implicit(node, via);
         let ends = node.edges.iter().filter(move |edge| counts(edge.via));
-        ends.filter_map(|edge| places.get(&configured.target(edge)).copied())
+        let ends = ends.map(|edge| configured.target(edge));
+        let of_aspects = ends.clone().filter_map(|end| aspects.by_aspect.get(&end).map(|e| &**e));
+        let of_aspects = of_aspects.chain(aspects.asked.get(id)).flat_map(|ends| ends.iter());
+        let places = &places;
+        ends.chain(of_aspects.copied()).filter_map(move |end| places.get(&end).copied())
     }));
     let nodes = origins.iter().map(|id| {
         let node = configured.node(*id);
@@ -171,6 +180,46 @@ fn graph_of(configured: &ConfiguredGraph, filter: EdgeFilter) -> (TargetGraph, V
     graph.configurations =
         origins.iter().map(|id| root(configured.node(*id)).to_string()).collect();
     (graph, origins)
+}
+
+/// What aspects on targets depend on by themselves. In the graph, which knows no aspects, whoever
+/// puts one on a target depends on that; where it goes on, so does what it meets there.
+#[derive(Default)]
+struct AspectEnds {
+    by_aspect: HashMap<ConfiguredId, Rc<BTreeSet<ConfiguredId>>>,
+    /// Of those that were asked for with the request, by their targets.
+    asked: HashMap<ConfiguredId, BTreeSet<ConfiguredId>>,
+}
+
+impl AspectEnds {
+    fn of(configured: &ConfiguredGraph) -> Self {
+        let mut out = Self::default();
+        for id in configured.order() {
+            let Some(applied) = configured.applied(*id) else { continue };
+            // Mostly all of one kind have the same ends, which are kept once.
+            let mut ends: Option<Rc<BTreeSet<ConfiguredId>>> = None;
+            let mut own = BTreeSet::new();
+            for edge in &configured.node(*id).edges {
+                let to = configured.target(edge);
+                match (edge.via, out.by_aspect.get(&to)) {
+                    (Via::AspectAttribute(_) | Via::AspectToolchain(_), _) => drop(own.insert(to)),
+                    (Via::Aspect(_), Some(below)) if ends.is_none() => ends = Some(below.clone()),
+                    (Via::Aspect(_), Some(below)) => own.extend(below.iter().copied()),
+                    _ => {}
+                }
+            }
+            let mut ends = ends.unwrap_or_default();
+            if !own.is_subset(&ends) {
+                Rc::make_mut(&mut ends).extend(own);
+            }
+            if configured.is_asked(*id) {
+                let base = configured.node(applied.base).canonical;
+                out.asked.entry(base).or_default().extend(ends.iter().copied());
+            }
+            out.by_aspect.insert(*id, ends);
+        }
+        out
+    }
 }
 
 /// Whether the target does not name an edge itself.

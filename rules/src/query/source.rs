@@ -304,7 +304,8 @@ impl<'h> Source<'h> {
 }
 
 /// The labels that a declaration depends on, each with the position of its attribute. Implicit are
-/// those that the target does not name itself: private ones and defaults.
+/// those that the target does not name itself: private ones, defaults, and what the aspects need
+/// that an attribute puts on what it names.
 fn labels_of(decl: &TargetDecl, implicit: bool) -> impl Iterator<Item = (usize, &Label)> {
     let counts = move |name: &str, spec: &AttrSpec, value: &AttrValue| {
         let is_output = matches!(spec.kind, AttrKind::Output | AttrKind::OutputList);
@@ -312,8 +313,14 @@ fn labels_of(decl: &TargetDecl, implicit: bool) -> impl Iterator<Item = (usize, 
     };
     let attributes = decl.rule.attrs.iter().zip(&decl.attrs).enumerate();
     let counting = attributes.filter(move |(_, ((name, spec), value))| counts(name, spec, value));
-    counting.flat_map(|(position, (_, value))| {
-        let labels = value.labels().into_iter().chain(value.conditions());
+    counting.flat_map(move |(position, ((_, spec), value))| {
+        let named = value.labels();
+        let aspects = match implicit && !named.is_empty() {
+            true => spec.aspects.as_slice(),
+            false => &[],
+        };
+        let attached = aspects.iter().flat_map(|aspect| aspect.own_labels());
+        let labels = named.into_iter().chain(value.conditions()).chain(attached);
         labels.map(move |label| (position, label))
     })
 }

@@ -1,7 +1,8 @@
 //! Aspects: where they are put, what they see, and what is said where they are wrong.
 
 use maestro_rules::{
-    ActionFacts, ConfigurationRequest, LoadOptions, Loaded, QueryOptions, aquery, load,
+    ActionFacts, ConfigurationRequest, EdgeFilter, LoadOptions, Loaded, QueryOptions, aquery,
+    cquery, load, query,
 };
 
 use crate::memory::session::Session;
@@ -365,6 +366,79 @@ fn aquery_shows_the_actions_of_aspects() {
             ("maestro-out/shared/left.seen".to_owned(), seen),
         ]
     );
+}
+
+/// Aspects with dependencies of their own: `checked` attaches one that requires another.
+const NEEDY: &str = r#"
+def _needy_impl(target, ctx):
+    return []
+
+first = aspect(
+    implementation = _needy_impl,
+    attr_aspects = ["deps"],
+    attrs = {"_low": attr.label(default = "//:low_tool")},
+)
+
+needy = aspect(
+    implementation = _needy_impl,
+    attr_aspects = ["deps"],
+    requires = [first],
+    attrs = {"_tool": attr.label(default = "//:tool", cfg = "exec")},
+)
+
+checked = rule(implementation = _plain_impl, attrs = {"deps": attr.label_list(aspects = [needy])})
+"#;
+
+const NEEDY_GRAPH: &str = r#"load("//:defs.star", "checked", "plain")
+plain(name = "low_tool")
+plain(name = "behind")
+plain(name = "tool", deps = [":behind"])
+plain(name = "leaf")
+plain(name = "mid", deps = [":leaf"])
+checked(name = "top", deps = [":mid"])
+checked(name = "idle")
+"#;
+
+#[test]
+fn queries_follow_what_aspects_need() {
+    let files = [("maestro.star", NEEDY_GRAPH), ("defs.star", &*format!("{DEFS}{NEEDY}"))];
+    let host = Memory::new(&files);
+    let check = |expression: &str, aspects: &[&str], implicit: bool, expect: [&str; 2]| {
+        let mut options = QueryOptions::new(&host, expression, 1);
+        options.edges = EdgeFilter { implicit };
+        options.configuration.aspects = aspects.iter().map(|text| (*text).to_owned()).collect();
+        let answers = [query(options.clone()), cquery(options)].map(|answer| {
+            let answer = answer.unwrap_or_else(|errors| panic!("{}", render(&errors)));
+            let labels: Vec<String> = answer.labels().map(ToString::to_string).collect();
+            labels.join(" ").replace("//:", "")
+        });
+        assert_eq!(answers, expect, "{expression} {aspects:?} {implicit}");
+    };
+    let same = |text| [text, text];
+    check("deps(//:top)", &[], true, same("behind leaf low_tool mid tool top"));
+    check("deps(//:top)", &[], false, same("leaf mid top"));
+    check("deps(//:top, 1)", &[], true, same("low_tool mid tool top"));
+    check("deps(//:mid)", &[], true, same("leaf mid"));
+    check("deps(//:idle)", &[], true, same("idle"));
+    check("rdeps(//:all, //:behind)", &[], true, same("behind tool top"));
+    check("somepath(//:top, //:low_tool)", &[], true, same("low_tool top"));
+    // What is asked for with the request is on configured targets only.
+    let needy = ["//:defs.star%needy"];
+    check("deps(//:leaf)", &needy, true, ["leaf", "behind leaf low_tool tool"]);
+    check("deps(//:mid)", &needy, true, ["leaf mid", "behind leaf low_tool mid tool"]);
+    check("deps(//:leaf)", &needy, false, same("leaf"));
+}
+
+#[test]
+fn a_query_says_who_attaches_what_is_broken() {
+    let needy = NEEDY.replace("//:low_tool", "//:gone");
+    let files = [("maestro.star", NEEDY_GRAPH), ("defs.star", &*format!("{DEFS}{needy}"))];
+    let host = Memory::new(&files);
+    let errors = query(QueryOptions::new(&host, "deps(//:top)", 1)).err().unwrap_or_default();
+    let text = render(&errors);
+    assert!(text.contains("attribute `deps`: there is no target or file `//:gone`"), "{text}");
+    let fine = query(QueryOptions::new(&host, "deps(//:mid)", 1));
+    assert!(fine.is_ok());
 }
 
 #[test]
