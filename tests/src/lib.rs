@@ -2,6 +2,7 @@
 //!
 //! Tests of the binary take it from `MAESTRO_BIN`, which `cargo xtask test` sets.
 
+pub mod cache_server;
 pub mod file_server;
 pub mod guide;
 pub mod scene;

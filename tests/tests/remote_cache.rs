@@ -1,54 +1,10 @@
 //! `maestro serve` as a remote cache, with Bazel as the client: what a real client builds, finds
 //! again, and what is left when the server is killed.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use maestro_tests::{maestro_bin, poll};
-use rustix::process::{Pid, Signal, kill_process};
-
-/// A server with a folder of its own.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(maestro_bin())
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
-        assert!(!address.is_empty(), "the server says `{line}`");
-        Self { child, address }
-    }
-
-    /// Ends the server in order.
-    fn stop(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("our child");
-        let over = poll(Duration::from_secs(40), || self.child.try_wait().expect("ours").is_some());
-        assert!(over, "it does not end");
-        let status = self.child.wait().expect("it ended");
-        assert_eq!(status.code(), Some(0));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use maestro_tests::cache_server::Server;
+use maestro_tests::maestro_bin;
 
 /// A C++ program out of two files, and what it prints.
 struct Project {
@@ -96,7 +52,7 @@ impl Project {
     /// Builds everything with nothing in the output folder; says what Bazel says.
     fn build(&self, server: &Server, flags: &[&str]) -> String {
         assert!(self.bazel(&["clean"]).0);
-        let cache = format!("--remote_cache=grpc://{}", server.address);
+        let cache = format!("--remote_cache=grpc://{}", server.address());
         let args = [&["build", "//...", "--noshow_progress", cache.as_str()], flags].concat();
         let (success, said) = self.bazel(&args);
         assert!(success, "{said}");
@@ -141,10 +97,10 @@ fn bazel_finds_again_what_it_built() {
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
     let (project, data) = (Project::new(), tempfile::tempdir().expect("a folder"));
-    let mut server = Server::start(data.path(), &[]);
+    let server = Server::start(data.path(), &[]);
     project.build(&server, &[]);
     let built = project.text();
-    server.child.kill().and_then(|()| server.child.wait()).expect("our child");
+    server.kill();
     let server = Server::start(data.path(), &[]);
     all_cached(&project.build(&server, &[]));
     assert_eq!(project.text(), built);
@@ -173,7 +129,7 @@ fn a_token_decides_who_reads_and_who_writes() {
     mode(0o600);
     let server = Server::start(data.path(), &[&flag]);
     let header = |token: &str| format!("--remote_header=authorization=Bearer {token}");
-    let nobody = format!("--remote_cache=grpc://{}", server.address);
+    let nobody = format!("--remote_cache=grpc://{}", server.address());
     let (success, said) = project.bazel(&["build", "//:lib_o", &nobody]);
     assert!(!success && said.contains("this server needs a token"), "{said}");
     let reads = header("fedcba9876543210");
@@ -198,7 +154,7 @@ fn a_folder_has_one_server() {
         .expect("the binary can be started");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
-    let pid = format!("is held by `maestro serve` of process {}", server.child.id());
+    let pid = format!("is held by `maestro serve` of process {}", server.process_id());
     assert!(said.contains(&pid) && said.contains("hint:"), "{said}");
     server.stop();
     Server::start(data.path(), &[]).stop();
