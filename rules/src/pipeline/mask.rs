@@ -78,6 +78,8 @@ struct Walk<'a> {
     parent: isize,
     /// Whether a plain scalar goes on, if the next line is indented more than its parent.
     plain: bool,
+    /// Whether what holds the next node is known, and the node has not begun.
+    pending: bool,
     hidden: Vec<Range<usize>>,
     open: Vec<usize>,
 }
@@ -91,6 +93,7 @@ impl<'a> Walk<'a> {
             fresh: true,
             parent: -1,
             plain: false,
+            pending: true,
             hidden: Vec::new(),
             open: Vec::new(),
         };
@@ -126,9 +129,17 @@ impl<'a> Walk<'a> {
             return;
         }
         (self.plain, self.fresh) = (false, true);
-        self.parent = column - 1;
+        if column == 0 && self.rest().starts_with(b"---") && self.is_blank(3) {
+            (self.parent, self.pending) = (-1, true);
+            self.at += 3;
+            return;
+        }
+        if !self.pending || column <= self.parent {
+            self.parent = column - 1;
+        }
         while matches!(self.peek(0), Some(b'-' | b'?')) && self.is_blank(1) {
             self.parent = (self.at - start) as isize;
+            self.pending = true;
             self.at += 1;
             while self.peek(0) == Some(b' ') {
                 self.at += 1;
@@ -160,14 +171,20 @@ impl<'a> Walk<'a> {
                 (self.fresh, self.plain) = (true, false);
                 if self.depth == 0 {
                     self.parent = self.key_column();
+                    self.pending = true;
                 }
                 self.at += 1;
             }
             _ => {
-                (self.fresh, self.plain) = (false, true);
+                self.begun(true);
                 self.at += 1;
             }
         }
+    }
+
+    /// A node has begun; a plain one may go on.
+    fn begun(&mut self, plain: bool) {
+        (self.fresh, self.plain, self.pending) = (false, plain, false);
     }
 
     fn rest(&self) -> &[u8] {
@@ -197,7 +214,7 @@ impl<'a> Walk<'a> {
 
     fn structure(&mut self, change: isize) {
         self.depth = self.depth.saturating_add_signed(change);
-        (self.fresh, self.plain) = (change >= 0, false);
+        (self.fresh, self.plain, self.pending) = (change >= 0, false, false);
         self.at += 1;
     }
 
@@ -207,6 +224,7 @@ impl<'a> Walk<'a> {
             self.at += 1;
         }
         self.fresh = byte != b'*';
+        self.pending &= self.fresh;
     }
 
     fn expression(&mut self) {
@@ -221,7 +239,7 @@ impl<'a> Walk<'a> {
                 self.at = line;
             }
         }
-        (self.fresh, self.plain) = (false, true);
+        self.begun(true);
     }
 
     fn quoted(&mut self, quote: u8) {
@@ -236,7 +254,7 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        (self.fresh, self.plain) = (false, false);
+        self.begun(false);
     }
 
     /// A block scalar: its header, and the lines that are indented more than its parent.
@@ -258,7 +276,7 @@ impl<'a> Walk<'a> {
             self.at = line.min(self.bytes.len());
             self.at = self.line_end();
         }
-        (self.fresh, self.plain) = (true, false);
+        (self.fresh, self.plain, self.pending) = (true, false, false);
     }
 }
 
@@ -291,6 +309,11 @@ mod tests {
         check("a: &x ${{ b }}", "a: &x ~~~~~~~~");
         check("a: b#c ${{ d }}", "a: b#c ~~~~~~~~");
         check("- - k: |\n     t\n    l: ${{ a }}", "- - k: |\n     t\n    l: ~~~~~~~~");
+        check("  >\n\n#\n  ${{ a }}", "  >\n\n#\n  ${{ a }}");
+        check("k:\n    |\n  ${{ a }}\nl: ${{ b }}", "k:\n    |\n  ${{ a }}\nl: ~~~~~~~~");
+        check("-\n  - |\n   ${{ a }}\n  - ${{ b }}", "-\n  - |\n   ${{ a }}\n  - ~~~~~~~~");
+        check("--- |\n${{ a }}", "--- |\n${{ a }}");
+        check("k:\n   b\n  'c ${{ d }}\nl: ${{ e }}", "k:\n   b\n  'c ~~~~~~~~\nl: ~~~~~~~~");
     }
 
     #[test]
