@@ -74,7 +74,10 @@ pub enum ServerError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The certificates are none, or the connection cannot be set up.
+    /// Certificates and keys are none, or do not fit each other.
+    #[error("the certificates cannot be used")]
+    Certificates(#[source] tonic::transport::Error),
+    /// Connections cannot be served.
     #[error("cannot serve")]
     Transport(#[from] tonic::transport::Error),
     /// The store failed.
@@ -86,17 +89,20 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    options: ServerOptions,
+    transport: Transport,
+    depot: Arc<Depot>,
+    tokens: Option<Tokens>,
 }
 
 impl Server {
-    /// Listens.
+    /// Reads the certificates, then listens.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
-        let address = options.listen;
+        let ServerOptions { listen: address, depot, tokens, tls } = options;
+        let transport = transport(tls).map_err(ServerError::Certificates)?;
         let fail = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, options })
+        Ok(Self { listener, address, transport, depot, tokens })
     }
 
     /// Where it listens.
@@ -107,19 +113,7 @@ impl Server {
     /// Serves until `shutdown` is done, then lets calls that are under way end, for at most
     /// `DRAIN_MS_MAX`, and has the disk hold everything.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { listener, options, .. } = self;
-        let ServerOptions { depot, tokens, tls, .. } = options;
-        let mut transport = Transport::builder()
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(KEEPALIVE))
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(limits::CONNECTION_STREAMS_MAX);
-        if let Some(tls) = tls {
-            transport = transport.tls_config(tls.into_config())?;
-        }
+        let Self { listener, mut transport, depot, tokens, .. } = self;
         let router = routes(&mut transport, &depot, tokens).await;
         let stop = tokio_util::sync::CancellationToken::new();
         let drained = stop.clone();
@@ -156,6 +150,22 @@ impl TlsOptions {
             Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
             None => config,
         }
+    }
+}
+
+/// How connections are held, and encrypted where there are certificates.
+fn transport(tls: Option<TlsOptions>) -> Result<Transport, tonic::transport::Error> {
+    let transport = Transport::builder()
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEPALIVE))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(limits::CONNECTION_STREAMS_MAX);
+    match tls {
+        Some(tls) => transport.tls_config(tls.into_config()),
+        None => Ok(transport),
     }
 }
 

@@ -159,3 +159,23 @@ fn a_folder_has_one_server() {
     server.stop();
     Server::start(data.path(), &[]).stop();
 }
+
+#[test]
+fn certificates_that_are_none_are_refused_before_anybody_is_told_to_come() {
+    let data = tempfile::tempdir().expect("a folder");
+    let pem = data.path().join("cert.pem");
+    std::fs::write(&pem, "no certificate\n").expect("a file can be written");
+    let output = Command::new(maestro_bin())
+        .args(["serve", "--listen=127.0.0.1:0", "--data"])
+        .arg(data.path().join("data"))
+        .arg("--tls-cert")
+        .arg(&pem)
+        .arg("--tls-key")
+        .arg(&pem)
+        .output()
+        .expect("the binary can be started");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("the certificates cannot be used") && said.contains("hint:"), "{said}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+}

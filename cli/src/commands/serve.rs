@@ -60,6 +60,9 @@ fn failure(error: maestro_remote::server::ServerError) -> anyhow::Error {
     use maestro_remote::server::ServerError;
     match error {
         ServerError::Store(error) => error.into(),
+        ServerError::Certificates(_) => Failure::input(maestro_core::failure::chain(&error))
+            .hint("`--tls-cert` and `--tls-key` name PEM files of one pair")
+            .into(),
         other => Failure::environment(maestro_core::failure::chain(&other)).into(),
     }
 }
