@@ -1,7 +1,7 @@
 //! `maestro serve` as a process of a test, on a free port of loopback.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,7 +18,24 @@ pub struct Server {
 impl Server {
     /// Starts one with further flags, and waits until it listens.
     pub fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(maestro_bin())
+        Self::spawn(Command::new(maestro_bin()), data, flags)
+    }
+
+    /// Starts one whose folder is a file system of its own, of so many MiB, that only it sees:
+    /// others find it at [`Server::disk`].
+    pub fn start_on_disk(data: &Path, mebibytes: u32) -> Self {
+        let mount =
+            format!("mount -t tmpfs -o size={mebibytes}m,mode=755 none \"$0\" && exec \"$@\"");
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "sh", "-c", &mount]).arg(data).arg(maestro_bin());
+        Self::spawn(command, data, &[])
+    }
+
+    fn spawn(mut command: Command, data: &Path, flags: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(flags)
@@ -37,6 +54,12 @@ impl Server {
     /// Where it listens: `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its folder, as it sees it itself.
+    pub fn disk(&self, data: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(data.strip_prefix("/").unwrap_or(data))
     }
 
     /// The id of its process.

@@ -30,6 +30,10 @@ impl Peer {
     async fn start() -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let server = Server::start(data.path(), &[]);
+        Self::of(server, data).await
+    }
+
+    async fn of(server: Server, data: tempfile::TempDir) -> Self {
         let channel = Channel::from_shared(format!("http://{}", server.address()));
         let channel = channel.expect("an address").connect().await.expect("it listens");
         Self { server, channel, _data: data }
@@ -179,10 +183,15 @@ async fn batches_tell_of_each_blob_by_itself() {
         let twice = [asked.clone(), asked].concat();
         assert_eq!(peer.missing(function, twice).await, 1, "C07 C10");
     }
+    // C11: what is sent as next to nothing counts as what it comes to.
+    let unpacked = vec![0u8; 5 << 20];
+    let zstd = zstd::bulk::compress(&unpacked, 3).expect("it can be packed");
+    let blob = (wire(&SHA256.digest(&unpacked)), zstd, Compressor::Zstd);
+    refused(peer.put(SHA256, vec![blob]).await, Code::InvalidArgument);
     let large = vec![1u8; 3 << 20];
     let blob = (wire(&SHA256.digest(&large)), large, Compressor::Identity);
     let refusal = peer.put(SHA256, vec![blob.clone(), blob]).await;
-    refused(refusal.map_err(|e| Status::new(e.code(), "")), Code::InvalidArgument); // C11
+    refused(refusal, Code::InvalidArgument);
 }
 
 #[tokio::test]
@@ -252,10 +261,7 @@ async fn an_upload_goes_on_where_it_was_also_after_a_kill() {
     let data = std::mem::replace(&mut peer._data, tempfile::tempdir().expect("a folder"));
     let server = std::mem::replace(&mut peer.server, Server::start(peer._data.path(), &[]));
     server.kill();
-    let server = Server::start(data.path(), &[]);
-    let channel = Channel::from_shared(format!("http://{}", server.address()));
-    let channel = channel.expect("an address").connect().await.expect("it listens");
-    let peer = Peer { server, channel, _data: data };
+    let peer = Peer::of(Server::start(data.path(), &[]), data).await;
     let (committed, complete) = peer.write_status(&name).await;
     assert!(!complete && (0..=2_000_000).contains(&committed), "{committed}");
     let rest = content.get(committed as usize..).expect("a part");
@@ -268,6 +274,56 @@ async fn an_upload_goes_on_where_it_was_also_after_a_kill() {
     // The client has to hear of it meanwhile, or the server waits for its connection.
     let Peer { server, .. } = peer;
     tokio::task::spawn_blocking(|| server.stop()).await.expect("it ends in order");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_loses_nothing() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = Server::start_on_disk(data.path(), 100);
+    let ballast = server.disk(data.path()).join("ballast");
+    std::fs::write(&ballast, vec![0; 40 << 20]).expect("it fits");
+    let peer = Peer::of(server, data).await;
+    let content = |at: u32, size: usize| {
+        let words = (0..size as u32 / 4).map(|word| word.wrapping_mul(2_654_435_761) ^ at);
+        words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
+    };
+    let mut stored = Vec::new();
+    let mut refused = None;
+    // Large blobs as streams, then small ones in batches, until neither fits.
+    for (size, count) in [(1 << 20, 60), (20_000, 900)] {
+        refused = None;
+        for at in 0..count {
+            let bytes = content(at, size);
+            let name = named("uploads/u/blobs", SHA256, &bytes);
+            let code = match size > 100_000 {
+                true => peer.write(&name, &[(0, &bytes, true)]).await.err().map(|s| s.code()),
+                false => {
+                    let blob = (wire(&SHA256.digest(&bytes)), bytes.clone(), Compressor::Identity);
+                    let codes = peer.put(SHA256, vec![blob]).await.expect("a batch");
+                    codes.first().map(|code| Code::from(*code)).filter(|code| *code != Code::Ok)
+                }
+            };
+            match code {
+                None => stored.push(bytes),
+                Some(code) => {
+                    refused = Some((code, bytes));
+                    break;
+                }
+            }
+        }
+        let (code, bytes) = refused.as_ref().expect("the disk is full");
+        assert_eq!(*code, Code::ResourceExhausted);
+        assert_eq!(peer.missing(SHA256, vec![wire(&SHA256.digest(bytes))]).await, 1);
+    }
+    for bytes in &stored {
+        let read = peer.read(&named("blobs", SHA256, bytes), 0, 0).await.expect("it was stored");
+        assert!(read == *bytes);
+    }
+    std::fs::remove_file(&ballast).expect("ours");
+    let (_, bytes) = refused.expect("something was");
+    peer.put_one(SHA256, &bytes).await;
+    let read = peer.read(&named("blobs", SHA256, &bytes), 0, 0).await.expect("there is room again");
+    assert!(read == bytes);
 }
 
 #[tokio::test]

@@ -79,8 +79,7 @@ impl Database {
         key: &Key,
         row: &BlobRow,
     ) -> Result<(), StoreError> {
-        batch.0.put(row_key(b'b', key), self.encode(row)?);
-        Ok(())
+        self.put_row(batch, b'b', key, row)
     }
 
     pub(super) fn put_chunks(
@@ -89,8 +88,7 @@ impl Database {
         key: &Key,
         row: &ChunksRow,
     ) -> Result<(), StoreError> {
-        batch.0.put(row_key(b'c', key), self.encode(row)?);
-        Ok(())
+        self.put_row(batch, b'c', key, row)
     }
 
     pub(super) fn put_result(
@@ -107,8 +105,7 @@ impl Database {
         for (name, _) in &row.names {
             self.put_name(batch, name, &Item::Result(*key));
         }
-        batch.0.put(row_key(b'r', key), self.encode(row)?);
-        Ok(())
+        self.put_row(batch, b'r', key, row)
     }
 
     /// Notes that an item cannot be there without a blob.
@@ -222,6 +219,17 @@ impl Database {
             let name = std::str::from_utf8(rest).map_err(|_| self.damaged())?;
             each(name.to_owned(), self.decode(value)?)
         })
+    }
+
+    fn put_row(
+        &self,
+        batch: &mut Batch,
+        kind: u8,
+        key: &Key,
+        row: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        batch.0.put(row_key(kind, key), self.encode(row)?);
+        Ok(())
     }
 
     fn scan(

@@ -14,6 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use wire::byte_stream_server::ByteStream;
 
+use super::access::Need;
 use super::context::{Context, status};
 use crate::compression::Packer;
 use crate::resource::{Encoding, Resource};
@@ -90,7 +91,9 @@ impl ByteStream for Streams {
         let (metadata, extensions, request) = request.into_parts();
         check_header(&metadata, &request.resource_name)?;
         let resource = Resource::parse_write(&request.resource_name)?;
-        let space = self.context.read_space(&extensions, &resource.instance)?;
+        // Whoever asks takes the upload from the stream that writes to it.
+        self.context.check(&extensions, &resource.instance, Need::Write)?;
+        let space = self.context.depot.space(&resource.instance);
         let complete = super::contents::has(&self.context.depot, space, &resource.digest);
         let committed_size = if complete {
             resource.digest.size

@@ -1,4 +1,4 @@
-//! What the server says of itself. Everything here is true: the conformance tests ask for each.
+//! What the server says of itself: nothing that it does not do.
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use bazel_remote_apis::build::bazel::semver::SemVer;

@@ -50,7 +50,13 @@ impl Context {
         self.check(extensions, instance, Need::Write).is_ok()
     }
 
-    fn check(&self, extensions: &Extensions, instance: &str, need: Need) -> Result<(), Status> {
+    /// Whether somebody may do something with an instance.
+    pub(super) fn check(
+        &self,
+        extensions: &Extensions,
+        instance: &str,
+        need: Need,
+    ) -> Result<(), Status> {
         check_instance(instance).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let grant = extensions.get::<Grant>();
         grant.ok_or_else(|| Status::unauthenticated("no grant"))?.check(instance, need)
