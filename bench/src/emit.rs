@@ -90,6 +90,14 @@ pub(crate) fn one_package(targets: usize, folder: &Path) -> Result<()> {
     write(&folder.join("maestro.star"), &text)
 }
 
+/// Has the targets of a workspace declare no action, so that it is built in no time.
+pub(crate) fn idle(folder: &Path) -> Result<()> {
+    let text = "visibility([\"public\"])\n\ndef _idle(ctx):\n    return [DefaultInfo()]\n\n\
+                hash = rule(\n    implementation = _idle,\n    attrs = {\"srcs\": \
+                attr.label_list(allow_files = True)},\n)\n";
+    write(&folder.join("hash.star"), text)
+}
+
 /// Writes a workspace in which there is next to nothing to do.
 pub(crate) fn empty(folder: &Path) -> Result<()> {
     one_package(1, folder)

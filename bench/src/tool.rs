@@ -160,7 +160,9 @@ impl Tool {
 
     /// Asks Maestro a query; the time in milliseconds, and how many lines it answers.
     pub(crate) fn query(&self, expression: &str) -> Result<(f64, usize)> {
-        let (ms, answer) = self.timed(self.command().args(["query", expression]))?;
+        let mut command = self.command();
+        command.args(["query", expression, "--cache"]).arg(&self.state);
+        let (ms, answer) = self.timed(&mut command)?;
         Ok((ms, answer.lines().count()))
     }
 
