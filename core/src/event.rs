@@ -213,6 +213,8 @@ pub enum Outcome {
     Executed,
     /// Its result was in the cache.
     Cached,
+    /// Its result was in the cache that others share.
+    Remote,
     /// Its result was in `maestro.lock`.
     Locked,
     /// It ran or was looked up, and failed.
@@ -258,6 +260,9 @@ pub struct ActionCounts {
     pub executed: u32,
     /// From the cache, or known unchanged without asking it.
     pub cached: u32,
+    /// From the cache that others share.
+    #[serde(default)]
+    pub remote: u32,
     /// From `maestro.lock`.
     pub locked: u32,
     /// Failed.
@@ -272,6 +277,7 @@ impl ActionCounts {
         match outcome {
             Outcome::Executed => self.executed,
             Outcome::Cached => self.cached,
+            Outcome::Remote => self.remote,
             Outcome::Locked => self.locked,
             Outcome::Failed => self.failed,
             Outcome::Skipped => self.skipped,
@@ -286,10 +292,11 @@ impl ActionCounts {
 
     /// Counts actions that are not among these.
     pub fn add_all(&mut self, other: Self) {
-        let Self { total, executed, cached, locked, failed, skipped } = other;
+        let Self { total, executed, cached, remote, locked, failed, skipped } = other;
         self.total += total;
         self.executed += executed;
         self.cached += cached;
+        self.remote += remote;
         self.locked += locked;
         self.failed += failed;
         self.skipped += skipped;
@@ -300,6 +307,7 @@ impl ActionCounts {
         let slot = match outcome {
             Outcome::Executed => &mut self.executed,
             Outcome::Cached => &mut self.cached,
+            Outcome::Remote => &mut self.remote,
             Outcome::Locked => &mut self.locked,
             Outcome::Failed => &mut self.failed,
             Outcome::Skipped => &mut self.skipped,

@@ -174,6 +174,8 @@ pub const TREE_PAGE_DIRECTORIES: usize = 1_000;
 pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
 /// Longest time that a stream of a server may be silent, in milliseconds.
 pub const STREAM_SILENCE_MS_MAX: u64 = 120_000;
+/// Most blobs that a client remembers to be on a server.
+pub const REMOTE_PRESENT_MAX: usize = 1_000_000;
 /// Longest time that a server takes to end after SIGTERM, in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// Most bearer tokens of one file.

@@ -15,7 +15,9 @@ pub mod before;
 pub mod failure;
 pub mod outputs;
 mod parts;
+mod remote;
 pub mod resolve;
+mod slots;
 pub mod state;
 pub mod work;
 
@@ -32,12 +34,14 @@ use maestro_core::{ActionGraph, ActionId, ActionKey, ArtifactId, Digest, Node, l
 
 use crate::baselines;
 use crate::records::{Reach, Records};
+use crate::remote_cache::RemoteCache;
 use crate::runner::{Cancel, RunError, Runner};
 use crate::workspace::sources::Sources;
 use before::Before;
 use failure::Failed;
 pub use parts::FinishedPart;
 use resolve::Resolver;
+use slots::Slots;
 use state::{Scheduler, Turn};
 use work::{Done, WorkError, Worker};
 
@@ -75,6 +79,8 @@ pub struct Engine<'a> {
     pub toolchains: &'a dyn resolve::Toolchains,
     /// The lock.
     pub records: &'a Records,
+    /// The cache that others share, where there is one.
+    pub remote: Option<&'a dyn RemoteCache>,
     /// Who runs what; the first that handles an action gets it.
     pub runners: &'a [Arc<dyn Runner>],
     /// Where events go.
@@ -206,6 +212,8 @@ struct Shared<'e> {
     changed: Condvar,
     /// The number in events of the next action that is not in the graph.
     next_number: AtomicU32,
+    /// Where actions run that use a processor, and those that wait for the network.
+    slots: [Slots; 2],
     /// What the keys of this build have in common.
     common: CommonParts,
 }
@@ -234,22 +242,26 @@ impl Engine<'_> {
         let scheduler = Scheduler::new(self.graph, plan, self.options.jobs);
         // A thread that has nothing to wait for would only be woken by the end of each action.
         let network = scheduler.network_actions().min(limits::NETWORK_ACTIONS_MAX);
+        let jobs = self.options.jobs;
         let shared = Shared {
             scheduler: Mutex::new(scheduler),
             changed: Condvar::new(),
             next_number: AtomicU32::new(u32::try_from(self.graph.action_count()).unwrap_or(0)),
+            slots: [Slots::new(0..jobs), Slots::new(jobs..jobs + network)],
             common: CommonParts::default(),
         };
         std::thread::scope(|scope| {
-            for slot in 0..self.options.jobs + network {
+            let general = jobs + self.callers().min(plan.order.len());
+            for number in 0..general + network {
                 let (shared, resolver) = (&shared, &resolver);
-                let name = format!("action-{slot}");
+                let name = format!("action-{number}");
+                let waits = number >= general;
                 let spawned = std::thread::Builder::new()
                     .name(name)
-                    .spawn_scoped(scope, move || self.serve(plan, slot, shared, resolver));
-                if spawned.is_err() && slot == 0 {
+                    .spawn_scoped(scope, move || self.serve(plan, waits, shared, resolver));
+                if spawned.is_err() && number == 0 {
                     // Not even one thread: serve from here, so that the build still ends.
-                    self.serve(plan, 0, shared, resolver);
+                    self.serve(plan, false, shared, resolver);
                 }
             }
         });
@@ -276,10 +288,12 @@ impl Engine<'_> {
         Some(self.build(plan, requested))
     }
 
-    /// The loop of one thread: takes turns until there are none.
-    fn serve(&self, plan: &Plan, slot: usize, shared: &Shared<'_>, resolver: &Resolver<'_>) {
-        let network = slot >= self.options.jobs;
-        let worker = Worker { engine: self, plan, resolver, shared, slot: slot as u32 };
+    /// The loop of one thread: takes turns until there are none. `network` says that it takes those
+    /// that wait for the network.
+    fn serve(&self, plan: &Plan, network: bool, shared: &Shared<'_>, resolver: &Resolver<'_>) {
+        let [processor, waiting] = &shared.slots;
+        let slots = if network { waiting } else { processor };
+        let worker = Worker { engine: self, plan, resolver, shared, slots };
         let mut guard = shared.lock();
         loop {
             if self.cancel.is_cancelled() {

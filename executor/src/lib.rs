@@ -13,6 +13,7 @@
 //! | [`sandbox`] | namespaces, spawn servers |
 //! | [`native`] | steps that Maestro implements itself |
 //! | [`records`] | `maestro.lock` and how recorded actions find their result |
+//! | [`remote_cache`] | the interface between the engine and a cache that others share |
 //! | [`workspace`] | what is kept per workspace: sources, toolchains, snapshot, build log |
 
 pub mod baselines;
@@ -24,6 +25,7 @@ pub mod native;
 pub mod process_group;
 pub mod provenance;
 pub mod records;
+pub mod remote_cache;
 pub mod runner;
 pub mod sandbox;
 pub mod step;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use maestro_cas::{StatSignature, Store, StoreError};
 use maestro_core::{ArtifactId, Digest, Node, RelPath};
 
+use crate::remote_cache::RemoteError;
 use crate::workspace::facts::{Content, Fact, KnownFiles};
 
 /// One requested file on disk.
@@ -43,6 +44,9 @@ pub enum OutputError {
     /// The store or the disk failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The remote cache is lost, and must not be.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A folder could not be made or cleared.
     #[error("cannot write `{path}`")]
     Io {
@@ -106,6 +110,32 @@ impl OutputWriter<'_> {
         if lost.is_empty() { Ok(written) } else { Err(OutputError::Lost(lost)) }
     }
 
+    /// The blobs that [`Self::write`] would read and the store lacks, each once.
+    pub fn absent(&self, artifacts: &[(ArtifactId, RelPath, Node)]) -> Vec<Digest> {
+        let mut absent = Vec::new();
+        let mut note = |path: &str, digest: &Digest, executable| {
+            if self.standing(path, digest, executable).is_none() && !self.store.contains(digest) {
+                absent.push(*digest);
+            }
+        };
+        for (_, path, node) in artifacts {
+            match node {
+                Node::File { digest, executable } => note(path.as_str(), digest, *executable),
+                Node::Symlink { .. } => {}
+                Node::Tree { root } => {
+                    for entry in self.store.tree_files(root).unwrap_or_default() {
+                        if let Node::File { digest, executable } = entry.node {
+                            note(&format!("{path}/{}", entry.path), &digest, executable);
+                        }
+                    }
+                }
+            }
+        }
+        absent.sort_unstable();
+        absent.dedup();
+        absent
+    }
+
     fn write_node(
         &self,
         path: &RelPath,
@@ -128,27 +158,29 @@ impl OutputWriter<'_> {
         digest: &Digest,
         executable: bool,
     ) -> Result<WrittenFile, OutputError> {
-        let dest = self.workspace.join(path);
-        if let Some(before) = self.before.and_then(|known| known.content(path))
-            && Digest::from(before.digest) == *digest
-            && (before.stat_signature().mode & 0o100 != 0) == executable
-            && let Ok(metadata) = std::fs::symlink_metadata(&dest)
-        {
-            let signature = StatSignature::of(&metadata);
-            if signature == before.stat_signature() && !before.racy {
-                return Ok(WrittenFile {
-                    path: path.to_owned(),
-                    digest: *digest,
-                    executable,
-                    signature,
-                });
-            }
+        if let Some(standing) = self.standing(path, digest, executable) {
+            return Ok(standing);
         }
+        let dest = self.workspace.join(path);
         self.make_room(&dest)?;
         self.store.copy_out(digest, executable, &dest)?;
         let metadata = std::fs::symlink_metadata(&dest).map_err(|e| io(&dest, e))?;
         let signature = StatSignature::of(&metadata);
         Ok(WrittenFile { path: path.to_owned(), digest: *digest, executable, signature })
+    }
+
+    /// The file at a path, if an earlier build wrote just that and nobody touched it.
+    fn standing(&self, path: &str, digest: &Digest, executable: bool) -> Option<WrittenFile> {
+        let before = self.before?.content(path)?;
+        let mode = before.stat_signature().mode;
+        if Digest::from(before.digest) != *digest || (mode & 0o100 != 0) != executable {
+            return None;
+        }
+        let metadata = std::fs::symlink_metadata(self.workspace.join(path)).ok()?;
+        let signature = StatSignature::of(&metadata);
+        let untouched = signature == before.stat_signature() && !before.racy;
+        let path = path.to_owned();
+        untouched.then_some(WrittenFile { path, digest: *digest, executable, signature })
     }
 
     fn write_link(&self, path: &str, target: &str) -> Result<(), OutputError> {

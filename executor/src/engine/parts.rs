@@ -43,6 +43,8 @@ pub struct FinishedPart {
     pub key: ActionKey,
     /// What the key was made of.
     pub key_parts: PackedParts,
+    /// The job slot it ran in.
+    pub slot: Option<u32>,
     /// When it began, in milliseconds since the invocation started.
     pub start_ms: u64,
     /// When it ended.
@@ -292,14 +294,14 @@ impl Worker<'_, '_, '_> {
         let files = Files { inputs, outputs: part.outputs.clone() };
         let prepared = self.prepare(&Subject { spec, inputs: &batch.inputs, files: &files })?;
         let number = batch.number(index);
-        let (mut outcome, mut cpu_ms, mut memory_bytes) = (Outcome::Cached, 0, 0);
-        let result = match self.engine.store.action_result(&prepared.key)? {
-            Some(result) => result,
+        let (mut cpu_ms, mut memory_bytes, mut slot) = (0, 0, None);
+        let (result, outcome) = match self.known_result(spec, &files.outputs, &prepared.key)? {
+            Some((result, source)) => (result, source.outcome()),
             None => {
                 let task = Task { number, spec, files: &files.outputs, prepared: &prepared };
-                let ran = self.run(&task)?;
-                (outcome, cpu_ms, memory_bytes) = (Outcome::Executed, ran.cpu_ms, ran.memory_bytes);
-                ran.result
+                let (ran, taken) = self.run(&task)?;
+                (cpu_ms, memory_bytes, slot) = (ran.cpu_ms, ran.memory_bytes, Some(taken));
+                (ran.result, Outcome::Executed)
             }
         };
         Ok(FinishedPart {
@@ -308,6 +310,7 @@ impl Worker<'_, '_, '_> {
             outputs: made_files(&part.outputs, &result)?,
             key: prepared.key,
             key_parts: PackedParts::new(&prepared.parts, &self.shared.common),
+            slot,
             start_ms,
             end_ms: self.engine.now_ms(),
             cpu_ms,
@@ -326,7 +329,7 @@ impl Worker<'_, '_, '_> {
             key: Some(finished.key.0),
             start_ms: finished.start_ms,
             at_ms: finished.end_ms,
-            slot: executed.then_some(self.slot),
+            slot: finished.slot,
             cost_usd_micros: 0,
             saved_usd_micros: 0,
             needs: if executed { needs(self.plan, batch.map) } else { Vec::new() },

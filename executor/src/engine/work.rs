@@ -5,21 +5,24 @@
 //! only by commands that may make live calls; an effect is refused.
 //! A failed, cancelled or transient result is never stored.
 
+mod error;
+
 use std::borrow::Cow;
 
 use maestro_cas::StoreError;
-use maestro_core::event::{self, Event, Severity, TestStatus};
+use maestro_core::event::{self, Event, Severity};
 use maestro_core::graph::Plan;
 use maestro_core::key::{Files, PackedParts, PrepareError, Prepared, Subject, prepare_subject};
-use maestro_core::map::{Map, MapError};
-use maestro_core::wire::{ActionResult, OutputFile};
+use maestro_core::map::Map;
+use maestro_core::wire::ActionResult;
 use maestro_core::{
-    ActionClass, ActionId, ActionKey, ActionSpec, ArtifactId, Digest, FailureKind, How, Node,
-    RelPath,
+    ActionClass, ActionId, ActionSpec, ArtifactId, Digest, How, Node, RelPath, limits,
 };
 
-use super::parts::{FailedParts, composition, made_files};
-use super::resolve::{InputError, Resolver};
+pub use self::error::WorkError;
+use super::parts::{composition, made_files};
+use super::resolve::Resolver;
+use super::slots::Slots;
 use super::{Engine, FinishedAction, FinishedPart, Shared, failure};
 use crate::baselines::Identity;
 use crate::records::{FindError, Found, FoundIn, RecordLookup};
@@ -31,7 +34,7 @@ pub struct Worker<'w, 'e, 's> {
     pub(super) plan: &'w Plan,
     pub(super) resolver: &'w Resolver<'w>,
     pub(super) shared: &'w Shared<'s>,
-    pub(super) slot: u32,
+    pub(super) slots: &'w Slots,
 }
 
 /// What is to be run: an action of the graph, or a part of a map.
@@ -62,129 +65,55 @@ pub struct Done {
     pub(super) slot: Option<u32>,
 }
 
+/// Where a result was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// In the store.
+    Store,
+    /// In the cache that others share.
+    Remote,
+}
+
+impl Source {
+    /// How an action ends whose result was found there.
+    pub(super) fn outcome(self) -> event::Outcome {
+        match self {
+            Self::Store => event::Outcome::Cached,
+            Self::Remote => event::Outcome::Remote,
+        }
+    }
+}
+
 /// A result that need not be made.
 enum Hit {
-    Cached(ActionResult),
+    Cached(ActionResult, Source),
     Recorded(Box<Found>),
 }
 
-/// Why an action has no result.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkError {
-    /// An input could not be read.
-    #[error(transparent)]
-    Input(#[from] InputError),
-    /// The key could not be made.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-    /// The action ran, or could not.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// A recorded action has no record.
-    #[error(transparent)]
-    Record(#[from] Box<FindError>),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] maestro_cas::StoreError),
-    /// A tree cannot be mapped.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// Parts of a map failed, of which was told before.
-    #[error(transparent)]
-    Parts(Box<FailedParts>),
-    /// The build stopped before all parts of a map were begun.
-    #[error("given up")]
-    Abandoned,
-    /// Its result is not known, and nothing is to run.
-    #[error("its result is not in the cache")]
-    Unmade {
-        /// Its key and what the key was made of.
-        prepared: Box<Prepared>,
-    },
-    /// The command ran and failed; this keeps what it was.
-    #[error("{error}")]
-    Command {
-        /// What went wrong.
-        #[source]
-        error: RunError,
-        /// Its key and what the key was made of, so that it can be shown and run again.
-        prepared: Box<Prepared>,
-    },
-}
-
-impl WorkError {
-    /// Whose fault it is.
-    pub fn kind(&self) -> FailureKind {
-        match self {
-            Self::Input(InputError::Source(error)) => error.kind(),
-            Self::Input(InputError::Toolchain(_)) => FailureKind::Environment,
-            Self::Input(InputError::Store(error)) | Self::Store(error) => error.kind(),
-            Self::Prepare(PrepareError::LostTree { .. }) => FailureKind::Environment,
-            Self::Prepare(_) => FailureKind::Input,
-            Self::Unmade { .. } => FailureKind::Build,
-            Self::Record(error) => error.kind(),
-            Self::Map(_) | Self::Abandoned => FailureKind::Build,
-            Self::Parts(parts) => parts.kind,
-            Self::Run(error) | Self::Command { error, .. } => error.kind(),
-        }
-    }
-
-    /// The key of the action, where one could be made.
-    pub fn key(&self) -> Option<ActionKey> {
-        match self {
-            Self::Command { prepared, .. } => Some(prepared.key),
-            _ => None,
-        }
-    }
-
-    /// Whether a recorded action found no record.
-    pub fn is_record_miss(&self) -> bool {
-        matches!(self, Self::Record(error) if matches!(**error, FindError::Miss(_)))
-    }
-
-    /// The verdict of a test that ended so, and what it wrote.
-    pub fn test_status(&self) -> (TestStatus, Vec<Digest>) {
-        let (Self::Run(error) | Self::Command { error, .. }) = self else {
-            return (TestStatus::NotBuilt, Vec::new());
-        };
-        let logs = |stdout: &Option<Digest>, stderr: &Option<Digest>| {
-            stdout.iter().chain(stderr).copied().collect()
-        };
-        match error {
-            RunError::Failed { stdout, stderr, .. } => (TestStatus::Failed, logs(stdout, stderr)),
-            RunError::Timeout { stdout, stderr, .. } => (TestStatus::Timeout, logs(stdout, stderr)),
-            _ => (TestStatus::NotBuilt, Vec::new()),
-        }
-    }
-
-    /// What a failed test made before it failed, such as its report.
-    pub fn kept_files(&self) -> &[OutputFile] {
-        match self {
-            Self::Run(RunError::Failed { kept, .. })
-            | Self::Command { error: RunError::Failed { kept, .. }, .. } => kept,
-            _ => &[],
-        }
-    }
-
-    /// What can be done about it.
-    pub fn hints(&self) -> Vec<String> {
-        match self {
-            Self::Input(InputError::Source(error)) => error.hints(),
-            Self::Input(InputError::Toolchain(failure)) => failure.hints.clone(),
-            Self::Input(InputError::Store(error)) | Self::Store(error) => {
-                error.hint().into_iter().collect()
-            }
-            Self::Map(error) => error.hint().map(str::to_owned).into_iter().collect(),
-            Self::Prepare(_) | Self::Parts(_) | Self::Abandoned | Self::Unmade { .. } => Vec::new(),
-            Self::Record(error) => error.hints(),
-            Self::Run(error) | Self::Command { error, .. } => error.hints().to_vec(),
-        }
-    }
-}
-
 impl Worker<'_, '_, '_> {
-    /// Brings one action to its end.
+    /// Brings one action to its end. Blobs that are found missing on the way are fetched where
+    /// they can be.
     pub fn perform(
+        &self,
+        action: ActionId,
+        skip_cache: bool,
+        start_ms: u64,
+    ) -> Result<Done, WorkError> {
+        for _ in 0..limits::REWINDS_MAX {
+            match self.attempt(action, skip_cache, start_ms) {
+                Err(WorkError::Run(RunError::MissingBlobs(lost)))
+                    if !self.engine.bring(&lost)? =>
+                {
+                    return Err(RunError::MissingBlobs(lost).into());
+                }
+                Err(WorkError::Run(RunError::MissingBlobs(_))) => {}
+                ended => return ended,
+            }
+        }
+        self.attempt(action, skip_cache, start_ms)
+    }
+
+    fn attempt(
         &self,
         action: ActionId,
         skip_cache: bool,
@@ -218,26 +147,19 @@ impl Worker<'_, '_, '_> {
         let mut finished = FinishedAction::cached(action, start_ms);
         let mut slot = None;
         let result = match self.look_up(spec, &prepared, skip_cache)? {
-            Some(Hit::Cached(result)) => result,
-            Some(Hit::Recorded(found)) => {
-                if found.record.found_in == FoundIn::Stale {
-                    self.warn_of_stale(spec, &found);
-                }
-                if found.record.found_in != FoundIn::Cache {
-                    finished.outcome = event::Outcome::Locked;
-                }
-                finished.saved_usd_micros = found.saved_usd_micros;
-                finished.record = Some(Box::new(found.record));
-                found.result
+            Some(Hit::Cached(result, source)) => {
+                finished.outcome = source.outcome();
+                result
             }
+            Some(Hit::Recorded(found)) => self.take_record(spec, *found, &mut finished),
             None if self.engine.options.lookup_only => {
                 return Err(WorkError::Unmade { prepared: Box::new(prepared) });
             }
             None => {
-                slot = Some(self.slot);
                 let number = action.index() as u32;
                 let task = Task { number, spec, files: &[], prepared: &prepared };
-                let outcome = self.run(&task)?;
+                let (outcome, taken) = self.run(&task)?;
+                slot = Some(taken);
                 finished.outcome = event::Outcome::Executed;
                 finished.cpu_ms = outcome.cpu_ms;
                 finished.memory_bytes = outcome.memory_bytes;
@@ -312,16 +234,14 @@ impl Worker<'_, '_, '_> {
         prepared: &Prepared,
         skip_cache: bool,
     ) -> Result<Option<Hit>, WorkError> {
-        let store = self.engine.store;
         match spec.class {
             ActionClass::Pure if skip_cache => Ok(None),
             ActionClass::Pure => {
-                let found = store.action_result(&prepared.key)?;
-                // Once a test no longer says that it is flaky, a late pass is none.
-                let holds = |found: &ActionResult| !found.is_flaky() || spec.hints.attempts > 1;
-                Ok(found.filter(holds).map(Hit::Cached))
+                let found = self.known_result(spec, &[], &prepared.key)?;
+                Ok(found.map(|(result, source)| Hit::Cached(result, source)))
             }
             ActionClass::Recorded => {
+                let store = self.engine.store;
                 let label = &self.engine.graph.target(spec.owner).label;
                 let lookup = RecordLookup { label, prepared, spec };
                 match self.engine.records.find(&lookup, store, self.engine.options.reach) {
@@ -339,10 +259,18 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Runs an action or a part, and stores its result.
-    pub(super) fn run(&self, task: &Task<'_>) -> Result<Outcome, WorkError> {
+    /// Runs an action or a part in a free slot, and stores its result.
+    pub(super) fn run(&self, task: &Task<'_>) -> Result<(Outcome, u32), WorkError> {
         let Task { number, spec, files, prepared } = *task;
         let engine = self.engine;
+        for (digest, bytes) in &prepared.blobs {
+            engine.store.put_known(digest, bytes)?;
+        }
+        self.bring_inputs(prepared)?;
+        let slot = self.slots.take();
+        if engine.cancel.is_cancelled() {
+            return Err(RunError::Cancelled.into());
+        }
         engine.events.emit(Event::ActionStarted {
             action: number,
             label: engine.graph.target(spec.owner).label.clone(),
@@ -350,9 +278,6 @@ impl Worker<'_, '_, '_> {
             progress: spec.progress.clone(),
             at_ms: engine.now_ms(),
         });
-        for (digest, bytes) in &prepared.blobs {
-            engine.store.put_known(digest, bytes)?;
-        }
         let toolchains: Vec<ToolchainMount> =
             spec.toolchains.iter().filter_map(|id| self.resolver.mount(*id)).collect();
         let Some(runner) = engine.runners.iter().find(|runner| runner.handles(&spec.how)) else {
@@ -367,7 +292,7 @@ impl Worker<'_, '_, '_> {
             files,
             prepared,
             store: engine.store,
-            slot: self.slot,
+            slot: slot.number,
             toolchains: &toolchains,
             cancel: engine.cancel,
         };
@@ -392,9 +317,10 @@ impl Worker<'_, '_, '_> {
                 stored => stored?,
             }
             self.note_baseline(task, &outcome.result);
+            self.share(prepared, &outcome.result);
         }
         self.show_log(number, spec, &outcome.result);
-        Ok(outcome)
+        Ok((outcome, slot.number))
     }
 
     /// Leaves what an action was made of. A build does not fail for want of an explanation.
@@ -410,6 +336,24 @@ impl Worker<'_, '_, '_> {
         };
         let identity = Identity { mnemonic: spec.mnemonic.clone(), path };
         baselines.note(identity, prepared, self.engine.now_ms());
+    }
+
+    /// Takes what a record says of an action; gives its result.
+    fn take_record(
+        &self,
+        spec: &ActionSpec,
+        found: Found,
+        finished: &mut FinishedAction,
+    ) -> ActionResult {
+        if found.record.found_in == FoundIn::Stale {
+            self.warn_of_stale(spec, &found);
+        }
+        if found.record.found_in != FoundIn::Cache {
+            finished.outcome = event::Outcome::Locked;
+        }
+        finished.saved_usd_micros = found.saved_usd_micros;
+        finished.record = Some(Box::new(found.record));
+        found.result
     }
 
     /// Says that an answer to an older input was used, on the user's demand.

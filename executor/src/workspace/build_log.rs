@@ -22,7 +22,7 @@ use super::framed_log::{FramedLog, Frames};
 use super::sealed_file::Format;
 
 const FILE: &str = "build-log";
-const FORMAT: Format = Format { magic: *b"MAEBLOG\0", version: 2 };
+const FORMAT: Format = Format { magic: *b"MAEBLOG\0", version: 3 };
 /// The log is rewritten when it is this many times larger than what counts in it.
 const COMPACT_RATIO: u64 = 2;
 /// Logs smaller than this are left as they are, in bytes.

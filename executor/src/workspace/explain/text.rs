@@ -29,11 +29,13 @@ impl Explanation {
         let verb = match (why, outcome) {
             (Why::New, Outcome::Executed) => "ran for the first time",
             (Why::New, Outcome::Cached) => "is new here, its result was cached",
+            (Why::New, Outcome::Remote) => "is new here, its result was in the remote cache",
             (Why::New, Outcome::Locked) => "is new here, its result is in maestro.lock",
             (Why::NeverRun | Why::Lost | Why::NotCached { .. }, _) => "was not cached",
             (_, Outcome::Executed) if baseline.is_some() => "was not cached",
             (_, Outcome::Executed) => "re-ran",
             (_, Outcome::Cached) => "has another key, its result was cached",
+            (_, Outcome::Remote) => "has another key, its result was in the remote cache",
             (_, Outcome::Locked) => "has another key, its result is in maestro.lock",
             (_, Outcome::Failed) => "failed",
             (_, Outcome::Skipped) => "was skipped",
