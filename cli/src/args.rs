@@ -8,6 +8,7 @@ mod lock;
 mod lookback;
 mod output;
 mod policy;
+mod remote;
 mod repos;
 pub mod runs;
 mod serve;
@@ -26,6 +27,7 @@ pub use self::policy::{
     PolicyCommand, PolicyExplainArgs, PolicyLintArgs, PolicySchemaArgs, PolicyShowArgs,
     PolicyTestArgs,
 };
+pub use self::remote::{Header, RemoteDownload, RemoteFlags};
 pub use self::repos::{FetchArgs, RepoCommand, VendorArgs};
 pub use self::runs::RunArgs;
 pub use self::serve::ServeArgs;
@@ -205,6 +207,9 @@ pub struct BuildOptions {
     /// Writes a Chrome trace of the build.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// What is shared.
+    #[command(flatten)]
+    pub remote: RemoteFlags,
 }
 
 /// What happens where a recorded step's input changed.

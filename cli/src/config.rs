@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use maestro_core::{FailureKind, RelPath};
+use maestro_core::{DigestFunction, FailureKind, RelPath};
 use maestro_runs::policy::Tier;
 use serde::Deserialize;
 
@@ -14,6 +14,7 @@ use crate::args::{DaemonChoice, Global};
 use crate::budget::BudgetConfig;
 use crate::exit::Failure;
 use crate::profiles::Profile;
+use crate::remote::RemoteConfig;
 use crate::repos::spec::RepoSpec;
 
 /// The name of the project file, which also marks a workspace's root.
@@ -29,6 +30,10 @@ pub struct Project {
     pub jobs: Option<u16>,
     /// Whether builds ask a daemon, where no flag says so.
     pub daemon: Option<bool>,
+    /// The digest function of keys and blobs: `blake3`, or `sha256` for remote caches that know no
+    /// other.
+    #[serde(default)]
+    pub digest_function: ChosenFunction,
     /// Other repositories, by the name that labels give them.
     #[serde(default)]
     pub repos: BTreeMap<String, RepoSpec>,
@@ -54,9 +59,23 @@ pub struct Project {
     /// What the workspace registers.
     #[serde(default)]
     pub workspace: WorkspaceSection,
+    /// The cache that results are shared through.
+    #[serde(default)]
+    pub remote: RemoteConfig,
     /// Profiles, each taken by `--config NAME`.
     #[serde(default, rename = "config")]
     pub profiles: BTreeMap<String, Profile>,
+}
+
+/// A digest function, as the project file names it.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChosenFunction {
+    /// BLAKE3.
+    #[default]
+    Blake3,
+    /// SHA-256.
+    Sha256,
 }
 
 /// What a workspace registers: labels, or `//pkg:all`, in the order in which they are tried.
@@ -108,6 +127,8 @@ pub struct Config {
     pub project: Project,
     /// The mirror that is asked first: the user's, else the project's.
     pub mirror: Option<String>,
+    /// What the user's configuration says of remote caches.
+    pub user_remote: RemoteConfig,
     /// Folders that take the place of repositories.
     pub overrides: BTreeMap<String, PathBuf>,
     /// Whether a daemon is asked what changed: by the flags, else the user's configuration, else
@@ -171,6 +192,7 @@ impl Config {
             daemon: user.daemon.or(project.daemon).unwrap_or(false),
             mirror: user.fetch.mirror.or_else(|| project.fetch.mirror.clone()),
             project,
+            user_remote: user.remote,
             overrides,
             workspace,
             package,
@@ -183,6 +205,14 @@ impl Config {
     /// The same with what the flags say of the daemon.
     pub fn with_daemon(self, choice: DaemonChoice) -> Self {
         Self { daemon: choice.flag().unwrap_or(self.daemon), ..self }
+    }
+
+    /// The function of the digests that builds of this workspace compute.
+    pub fn digest_function(&self) -> DigestFunction {
+        match self.project.digest_function {
+            ChosenFunction::Blake3 => DigestFunction::Blake3,
+            ChosenFunction::Sha256 => DigestFunction::Sha256,
+        }
     }
 
     /// How many commands run at once.
@@ -233,6 +263,9 @@ struct UserConfig {
     fetch: FetchConfig,
     /// What may be spent, whatever projects say.
     budget: Option<BudgetConfig>,
+    /// The cache that results are shared through.
+    #[serde(default)]
+    remote: RemoteConfig,
 }
 
 /// What may be spent in a workspace: by the user's configuration, else by the project's.

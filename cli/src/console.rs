@@ -251,6 +251,7 @@ pub fn counts_text(counts: &ActionCounts) -> String {
     for (outcome, word) in [
         (Outcome::Executed, "executed"),
         (Outcome::Cached, "cached"),
+        (Outcome::Remote, "from remote cache"),
         (Outcome::Locked, "from lock"),
         (Outcome::Failed, "failed"),
         (Outcome::Skipped, "skipped"),

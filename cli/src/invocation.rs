@@ -18,18 +18,21 @@ use anyhow::{Context, Result};
 use maestro_cas::{Lease, Store, StoreOptions};
 use maestro_core::event::{Event, EventSink};
 use maestro_core::graph::{Executable, Plan};
-use maestro_core::{ActionGraph, ArtifactId, DigestFunction, FailureKind, RelPath};
+use maestro_core::{ActionGraph, ArtifactId, FailureKind, RelPath};
 use maestro_executor::baselines::{self, Build};
 use maestro_executor::engine::before::Before;
 use maestro_executor::engine::outputs::{OutputError, OutputWriter, WrittenFile};
 use maestro_executor::engine::{Engine, EngineOptions, Report};
 use maestro_executor::records::{Reach, Records};
+use maestro_executor::remote_cache::RemoteCache;
 use maestro_executor::runner::{Cancel, Runner};
 use maestro_executor::workspace;
 use maestro_executor::workspace::facts::KnownFiles;
 use maestro_executor::workspace::host::WorkspaceHost;
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
+
+use maestro_remote::client::Client;
 
 use crate::args::{BuildOptions, Global, OutputFormat, StaleRecords, TestFlags, TestOutput};
 use crate::config::{Config, PROJECT_FILE};
@@ -71,6 +74,8 @@ pub struct Invocation {
     pub repos: Repos,
     /// The lock.
     pub records: Arc<Records>,
+    /// The cache that others share, where one is used.
+    pub remote: Option<Client>,
     /// Makes live calls where a command allows them.
     pub live: Option<Arc<dyn Runner>>,
     /// Ends the build.
@@ -147,6 +152,7 @@ impl Invocation {
         let BuildOptions { events, trace, .. } = &request.options;
         let events = Fanout::start(console, events.as_deref(), trace.as_deref())?;
         let id = uuid::Uuid::now_v7().to_string();
+        let remote = crate::remote::client(&config, &request.options, &store, &id)?;
         let stamp = Build { invocation_id: id.clone(), started_unix_ms: unix_ms() };
         events.emit(Event::InvocationStarted {
             invocation_id: id,
@@ -159,6 +165,7 @@ impl Invocation {
             baselines: baselines::Writer::new(&store, &stamp),
             toolchains: ToolchainFinder::new(&store),
             records: Arc::new(records),
+            remote,
             live: None,
             output: global.output,
             config,
@@ -198,10 +205,9 @@ impl Invocation {
         }
         let made = self.make_whole(&mut work, &goal.artifacts, &runners);
         std::thread::scope(|scope| {
-            let (store, baselines) = (&self.store, &self.baselines);
             let closing = std::thread::Builder::new()
                 .name("closing".to_owned())
-                .spawn_scoped(scope, move || ending::close(store, baselines, runners))
+                .spawn_scoped(scope, move || self.close(runners))
                 .context("cannot start a thread")?;
             let built = self.remember(work, goal, made?)?;
             closing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -223,6 +229,7 @@ impl Invocation {
             sources: &self.sources,
             toolchains: &self.toolchains,
             records: &self.records,
+            remote: self.remote.as_ref().map(|remote| remote as &dyn RemoteCache),
             runners,
             events: &self.events,
             cancel: &self.cancel,
@@ -279,7 +286,7 @@ impl Invocation {
                 return Ok(None);
             }
             let ids = self.to_write(graph, work.known.as_ref(), requested, &report);
-            match self.write_outputs(work, &writer, &ids, &report) {
+            match self.write_outputs(work, &writer, &ids, &report, &engine) {
                 Ok(written) => {
                     return Ok(Some(Made { report, plan, written, started_over: false }));
                 }
@@ -343,6 +350,7 @@ impl Invocation {
         writer: &OutputWriter<'_>,
         ids: &[ArtifactId],
         report: &Report,
+        engine: &Engine<'_>,
     ) -> Result<HashMap<ArtifactId, Vec<WrittenFile>>, OutputError> {
         let Work { graph, known, requested: _, evaluation: _ } = work;
         let before = known.as_ref().map(Known::before);
@@ -358,8 +366,12 @@ impl Invocation {
             let path: RelPath = graph.artifact(*id).path.clone();
             Some((*id, path, node_of(*id)?))
         });
+        let nodes: Vec<_> = nodes.collect();
         let threads = self.config.jobs(self.request.options.jobs);
-        writer.write(&nodes.collect::<Vec<_>>(), threads)
+        if self.remote.is_some() {
+            engine.bring(&writer.absent(&nodes))?;
+        }
+        writer.write(&nodes, threads)
     }
 
     /// The id of this invocation.
@@ -395,7 +407,7 @@ struct Made {
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config) -> Result<Store> {
     let root = config.cache.clone();
-    Ok(Store::open(StoreOptions { root, function: DigestFunction::Blake3 })?)
+    Ok(Store::open(StoreOptions { root, function: config.digest_function() })?)
 }
 
 fn executable(

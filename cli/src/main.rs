@@ -27,6 +27,7 @@ mod pipelines;
 mod policies;
 mod profile;
 mod profiles;
+mod remote;
 mod report;
 mod repos;
 mod request;

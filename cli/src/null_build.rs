@@ -230,6 +230,7 @@ pub fn keyed_options(config: &Config, request: &Request) -> Vec<String> {
         format!("aspects={aspects:?}"),
         format!("host={:?}", host_machine()),
         format!("overrides={:?}", config.overrides),
+        format!("digests={}", config.digest_function().name()),
     ];
     let own = own.into_iter().chain([format!("output-groups={:?}", request.output_groups)]);
     let own = own.chain(request.tests.iter().flat_map(TestFlags::keyed));

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::args::{BuildOptions, ConfigurationOptions};
 use crate::config::{Config, PROJECT_FILE};
 use crate::exit::Failure;
+use crate::remote::RemoteConfig;
 
 /// One profile. Every key is optional.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Profile {
     pub locked: Option<bool>,
     /// Whether the network is never used.
     pub offline: Option<bool>,
+    /// The cache that results are shared through.
+    #[serde(default)]
+    pub remote: RemoteConfig,
 }
 
 /// The value of a param in a profile, as TOML has it.
@@ -91,6 +95,12 @@ pub fn options(config: &Config, given: &BuildOptions) -> Result<BuildOptions> {
         options.offline |= profile.offline.unwrap_or(false);
     }
     Ok(options)
+}
+
+/// What the profiles say of remote caches, in their order.
+pub fn remotes<'c>(config: &'c Config, options: &BuildOptions) -> Result<Vec<&'c RemoteConfig>> {
+    let chosen = chosen(config, &options.configuration)?;
+    Ok(chosen.into_iter().map(|profile| &profile.remote).collect())
 }
 
 /// What is to be built for: the profiles in their order, then the flags.

@@ -6,6 +6,7 @@ use maestro_core::Digest;
 use maestro_core::event::{ActionCounts, Outcome};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::cache::bytes_text;
 use crate::console::{counts_text, dollars, seconds};
 
 /// What `--output json` prints at the end; one object on one line.
@@ -25,8 +26,22 @@ pub struct Summary {
     pub cost_usd_micros: u64,
     /// What reused answers cost when they were recorded, in micro-dollars.
     pub saved_usd_micros: u64,
+    /// What went to the remote cache and came from it, where one was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteSummary>,
     /// A UUID v7.
     pub invocation_id: String,
+}
+
+/// What went to a remote cache and came from it; bytes are those of blobs before compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteSummary {
+    /// Bytes that came.
+    pub fetched_bytes: u64,
+    /// Bytes that went.
+    pub sent_bytes: u64,
+    /// Results that were left for others.
+    pub left_results: u64,
 }
 
 /// One requested target.
@@ -104,6 +119,13 @@ impl Summary {
                 dollars(self.cost_usd_micros),
                 dollars(self.saved_usd_micros)
             ));
+        }
+        if let Some(RemoteSummary { fetched_bytes, sent_bytes, left_results: _ }) = self.remote {
+            for (bytes, word) in [(fetched_bytes, "fetched"), (sent_bytes, "sent")] {
+                if bytes > 0 {
+                    out.push_str(&format!(", {} {word}", bytes_text(bytes)));
+                }
+            }
         }
         out.push('\n');
         out

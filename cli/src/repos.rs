@@ -181,6 +181,7 @@ impl Declared {
             sources: &sources,
             toolchains: &ToolchainFinder::new(&self.store),
             records: &records,
+            remote: None,
             runners: &self.runners,
             events: &Progress { name: name.to_owned(), told: Mutex::default() },
             cancel: &self.cancel,

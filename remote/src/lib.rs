@@ -2,11 +2,12 @@
 //!
 //! The only crate that has protobuf and gRPC types; what leaves it are types of `core` and `cas`.
 //! Both sides of the wire share [`resource`], [`convert`], [`compression`] and [`names`];
-//! [`server`] is the server of a remote cache.
+//! [`server`] is the server of a remote cache, [`client`] the client of one.
 //!
 //! It prints nothing and reads no environment.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod client;
 pub mod compression;
 pub mod convert;
 pub mod names;

@@ -18,7 +18,12 @@ pub struct Server {
 impl Server {
     /// Starts one with further flags, and waits until it listens.
     pub fn start(data: &Path, flags: &[&str]) -> Self {
-        Self::spawn(Command::new(maestro_bin()), data, flags)
+        Self::spawn(Command::new(maestro_bin()), data, "127.0.0.1:0", flags)
+    }
+
+    /// Starts one where another was before.
+    pub fn start_at(data: &Path, address: &str) -> Self {
+        Self::spawn(Command::new(maestro_bin()), data, address, &[])
     }
 
     /// Starts one whose folder is a file system of its own, of so many MiB, that only it sees:
@@ -31,12 +36,12 @@ impl Server {
             command.args(["--user", "--map-root-user"]);
         }
         command.args(["--mount", "sh", "-c", &mount]).arg(data).arg(maestro_bin());
-        Self::spawn(command, data, &[])
+        Self::spawn(command, data, "127.0.0.1:0", &[])
     }
 
-    fn spawn(mut command: Command, data: &Path, flags: &[&str]) -> Self {
+    fn spawn(mut command: Command, data: &Path, listen: &str, flags: &[&str]) -> Self {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .args(flags)
             .stdin(Stdio::null())

@@ -35,6 +35,12 @@ fn pipelines_are_written_checked_and_mended() {
 }
 
 #[test]
+fn a_cache_is_shared_by_two_checkouts() {
+    let ws = Workspace::new();
+    assert_eq!(follow(&ws, &steps("share-a-cache-across-ci.md")).len(), 7, "commands");
+}
+
+#[test]
 fn a_project_adds_a_step_of_its_own() {
     let ws = Workspace::new();
     let runs = follow(&ws, &steps("add-a-step.md"));

@@ -120,7 +120,7 @@ fn verify_text(report: &VerifyReport) -> String {
 }
 
 /// A size for people, in powers of 1024.
-fn bytes_text(bytes: u64) -> String {
+pub fn bytes_text(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

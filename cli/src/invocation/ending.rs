@@ -3,20 +3,26 @@
 //! What it needs no more is ended by a thread of its own, while the rest is remembered.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use maestro_cas::{Store, StoreError};
-use maestro_core::event::{Event, EventSink};
+use maestro_cas::StoreError;
+use maestro_core::event::{Event, EventSink, Severity};
 use maestro_executor::baselines;
 use maestro_executor::engine::outputs::WrittenFile;
 use maestro_executor::engine::{FinishedAction, Report};
+use maestro_executor::remote_cache::RemoteCache as _;
+use maestro_remote::client::{Client, Traffic};
 
 use super::{Built, Invocation, Made, executable, millis, print_summary};
 use crate::increment::{Ended, Work};
-use crate::report::{OutputSummary, Summary, TargetSummary};
+use crate::report::{OutputSummary, RemoteSummary, Summary, TargetSummary};
 use crate::request::{Goal, Wanted};
 use crate::runners::Runners;
 use crate::verdicts::write_merged;
+
+/// How long results are waited for until the user is told, or asked whether it is enough.
+const FLUSH_STEP: Duration = Duration::from_millis(500);
 
 impl Invocation {
     /// Remembers what was made, for the next build and for whoever asks.
@@ -60,6 +66,43 @@ impl Invocation {
         Ok(Built { report, targets: count, summary, files, executables })
     }
 
+    /// Ends what a build needs no more, and what it wrote to the store, while the rest is
+    /// remembered.
+    pub(super) fn close(&self, runners: Runners) -> Result<(), StoreError> {
+        drop(runners);
+        finish_baselines(&self.baselines);
+        if let Some(remote) = &self.remote {
+            remote.keep_found()?;
+            self.wait_until_left(remote);
+        }
+        if self.store.was_written() {
+            self.store.leave_epoch()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for results that are on their way to others, as long as they get there.
+    fn wait_until_left(&self, remote: &Client) {
+        let mut told = false;
+        while !remote.flush(FLUSH_STEP) && !self.cancel.is_cancelled() {
+            if !told {
+                let (results, url) = (remote.pending(), remote.url());
+                let text = format!("{results} results are still on their way to `{url}`");
+                self.events.emit(Event::Message { severity: Severity::Info, text });
+            }
+            told = true;
+        }
+        let mut news = remote.news();
+        let Traffic { lost_results, .. } = remote.traffic();
+        if lost_results > 0 {
+            let url = remote.url();
+            news.push(format!("{lost_results} results could not be left at `{url}`"));
+        }
+        for text in news {
+            self.events.emit(Event::Message { severity: Severity::Warning, text });
+        }
+    }
+
     /// Waits until explanations know all that was run.
     pub fn finish_baselines(&self) {
         finish_baselines(&self.baselines);
@@ -69,6 +112,10 @@ impl Invocation {
     pub fn conclude(self, built: Built) -> Result<ExitCode> {
         let Built { report, targets, mut summary, files: _, executables: _ } = built;
         summary.wall_ms = millis(self.started);
+        summary.remote = self.remote.as_ref().map(|remote| {
+            let Traffic { fetched_bytes, sent_bytes, left_results, .. } = remote.traffic();
+            RemoteSummary { fetched_bytes, sent_bytes, left_results }
+        });
         let exit = self.exit_code(&report);
         self.events.emit(Event::InvocationFinished {
             success: summary.success,
@@ -103,23 +150,10 @@ impl Invocation {
             wall_ms: millis(self.started),
             cost_usd_micros: report.finished.iter().map(cost).sum(),
             saved_usd_micros: report.finished.iter().map(saved).sum(),
+            remote: None,
             invocation_id: self.id().to_owned(),
         }
     }
-}
-
-/// Ends what a build needs no more, and what it wrote to the store, while the rest is remembered.
-pub(super) fn close(
-    store: &Store,
-    baselines: &baselines::Writer,
-    runners: Runners,
-) -> Result<(), StoreError> {
-    drop(runners);
-    finish_baselines(baselines);
-    if store.was_written() {
-        store.leave_epoch()?;
-    }
-    Ok(())
 }
 
 /// A build does not fail for want of an explanation.

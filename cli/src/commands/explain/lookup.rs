@@ -7,7 +7,9 @@ use maestro_core::{ArtifactId, graph::TargetId};
 use maestro_executor::engine::Engine;
 use maestro_executor::workspace::build_log::ActionRecord;
 
-use crate::args::{BuildOptions, ConfigurationOptions, Global, SandboxChoice, StaleRecords};
+use crate::args::{
+    BuildOptions, ConfigurationOptions, Global, RemoteFlags, SandboxChoice, StaleRecords,
+};
 use crate::exit::{Failure, chain};
 use crate::invocation::{Invocation, Request};
 use crate::memory::action_record;
@@ -32,6 +34,7 @@ pub fn look_up(global: &Global, patterns: &[String]) -> Result<LookedUp> {
         offline: true,
         events: None,
         trace: None,
+        remote: RemoteFlags::default(),
     };
     let request = Request {
         command: "explain",
