@@ -206,7 +206,7 @@ fn the_summary_has_every_promised_field() {
     ]);
     assert_eq!(keys(&summary), wanted);
     let wanted: BTreeSet<String> =
-        expect(&["total", "executed", "cached", "locked", "failed", "skipped"]);
+        expect(&["total", "executed", "cached", "remote", "locked", "failed", "skipped"]);
     assert_eq!(keys(&summary["actions"]), wanted);
     let target = &summary["targets"][0];
     assert_eq!(keys(target), expect(&["label", "outputs"]));
