@@ -52,6 +52,9 @@ fn split(depot: &Depot, space: Space, blob: &Digest) -> Result<Chunks, StoreErro
         return Ok(Chunks { digests, function });
     }
     let content = depot.content(space, blob)?;
+    if content.size() < CHUNK_BYTES_MAX as u64 {
+        return Ok(Chunks { digests: vec![*blob], function: Chunking::FastCdc2020 });
+    }
     let mut digests = Vec::new();
     let (mut buffer, mut offset) = (Vec::new(), 0);
     loop {
@@ -72,16 +75,6 @@ fn split(depot: &Depot, space: Space, blob: &Digest) -> Result<Chunks, StoreErro
 
 /// Cuts bytes into chunks and says how many of them were used up.
 fn cut(bytes: &[u8], last: bool, mut each: impl FnMut(&[u8])) -> usize {
-    if last && bytes.len() < CHUNK_BYTES_MAX {
-        if !bytes.is_empty() {
-            cut_all(bytes, true, &mut each);
-        }
-        return bytes.len();
-    }
-    cut_all(bytes, last, &mut each)
-}
-
-fn cut_all(bytes: &[u8], last: bool, each: &mut impl FnMut(&[u8])) -> usize {
     let (min, average, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX);
     let mut used = 0;
     for chunk in FastCDC::with_level(bytes, min, average, max, Normalization::Level2) {
