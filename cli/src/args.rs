@@ -3,6 +3,7 @@
 //! Names, flags and exit codes are used by scripts: changing one is a breaking change.
 
 pub mod budget;
+mod conformance;
 mod daemon;
 mod lock;
 mod lookback;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::conformance::{ConformanceArgs, ReportForm};
 pub use self::daemon::{DaemonArgs, DaemonChoice, DaemonCommand};
 pub use self::lock::{LockArgs, LockCommand};
 pub use self::lookback::{ExplainArgs, ProfileArgs};
@@ -145,6 +147,8 @@ pub enum Command {
     Cache(CacheCommand),
     /// Serves a remote cache to Maestro, Bazel and other clients, until SIGTERM.
     Serve(ServeArgs),
+    /// Checks how a server of REAPI does on each line of the protocol; exits with 1 where it fails.
+    Conformance(ConformanceArgs),
     /// Looks after policies: what may run, what may leave, who may approve.
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod build;
 pub mod cache;
 pub mod clean;
+pub mod conformance;
 pub mod daemon;
 pub mod docs;
 pub mod doctor;

@@ -170,6 +170,15 @@ pub const RESULT_NAMES_MAX: usize = 1_000_000;
 pub const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Directories of one page of a tree.
 pub const TREE_PAGE_DIRECTORIES: usize = 1_000;
+/// Longest time that one call of a check of conformance may take, in milliseconds.
+pub const CONFORMANCE_CALL_MS_MAX: u64 = 20_000;
+/// Longest time that one check of conformance may take, in milliseconds.
+pub const CONFORMANCE_CHECK_MS_MAX: u64 = 120_000;
+/// How long a check of conformance waits for an answer to a stream that is still open, in
+/// milliseconds.
+pub const CONFORMANCE_EARLY_MS_MAX: u64 = 5_000;
+/// Most bytes that a check of conformance reads at once: more than any of them stores.
+pub const CONFORMANCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most streams that one connection of a server has at once.
 pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
 /// Longest time that a stream of a server may be silent, in milliseconds.

@@ -37,7 +37,7 @@ fn golden(name: &str, got: &str) {
     assert_eq!(got, want, "`{}` differs; `cargo xtask bless` writes it", path.display());
 }
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "build",
     "test",
     "run",
@@ -54,6 +54,7 @@ const COMMANDS: [&str; 20] = [
     "clean",
     "cache",
     "serve",
+    "conformance",
     "policy",
     "doctor",
     "provenance",

@@ -64,6 +64,7 @@ const TEST: &[&str] = &[
     "cargo-web",
     "patch",
     "bazel-bootstrap",
+    "bubblewrap",
     "protobuf-compiler",
     "libprotobuf-dev",
     "python3-protobuf",

@@ -74,6 +74,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
             println!("export MAESTRO_MODEL={}", peer.model.display());
             println!("export MAESTRO_CADDY={}", peer::caddy(&project)?.display());
             println!("export MAESTRO_LITELLM={}", peer::litellm(&project)?.display());
+            println!("export MAESTRO_BUILDBOX={}", peer::buildbox(&project)?.display());
             println!("export PATH={}", peer.path.to_string_lossy());
             Ok(ExitCode::SUCCESS)
         }

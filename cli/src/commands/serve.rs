@@ -103,13 +103,16 @@ fn read_tokens(path: &Path) -> Result<Tokens> {
 }
 
 fn read_tls(args: &ServeArgs) -> Result<Option<TlsOptions>> {
-    let read = |path: &std::path::PathBuf| {
-        let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        bounded(file, path, PEM_BYTES_MAX)
-    };
     let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
-    let client_ca = args.tls_client_ca.as_ref().map(read).transpose()?;
-    Ok(Some(TlsOptions { certificate: read(certificate)?, key: read(key)?, client_ca }))
+    let client_ca = args.tls_client_ca.as_deref().map(read_pem).transpose()?;
+    let (certificate, key) = (read_pem(certificate)?, read_pem(key)?);
+    Ok(Some(TlsOptions { certificate, key, client_ca }))
+}
+
+/// Reads certificates or a key.
+pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    bounded(file, path, PEM_BYTES_MAX)
 }
 
 fn bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>> {
