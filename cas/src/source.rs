@@ -99,14 +99,30 @@ impl Store {
     /// Copies a source into the store. A link is followed. Whoever keeps the signature keeps the
     /// time before this call with it, for [`StatSignature::is_racy`].
     pub fn ingest_source(&self, path: &Path) -> Result<Ingested, StoreError> {
+        self.read_source(path, |file, before| self.inner.ingest(file, before, path))
+    }
+
+    /// Hashes a source as [`Store::ingest_source`] does, and leaves it where it is.
+    pub fn hash_source(&self, path: &Path) -> Result<Ingested, StoreError> {
+        self.read_source(path, |file, before| {
+            let digest = blob::hash_file(self.inner.function, file, path)?;
+            Ok((digest.size == before.size).then_some(digest))
+        })
+    }
+
+    /// Reads a source until it is the same before and after.
+    fn read_source(
+        &self,
+        path: &Path,
+        read: impl Fn(&File, &StatSignature) -> Result<Option<Digest>, StoreError>,
+    ) -> Result<Ingested, StoreError> {
         for _ in 0..self.inner.limits.source_attempts_max {
             let file = open_source(path)?;
             let before = signature(&file, path)?;
             if !before.is_file() {
                 return Err(StoreError::NotAFile { path: path.to_owned() });
             }
-            let read = self.inner.ingest(&file, &before, path)?;
-            if let Some(digest) = read
+            if let Some(digest) = read(&file, &before)?
                 && signature(&file, path)? == before
             {
                 let executable = before.is_executable();

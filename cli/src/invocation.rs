@@ -31,6 +31,7 @@ use maestro_executor::workspace::facts::KnownFiles;
 use maestro_executor::workspace::host::WorkspaceHost;
 use maestro_executor::workspace::lock::{WaitOptions, WorkspaceLock};
 use maestro_executor::workspace::sources::Sources;
+use maestro_executor::workspace::toolchain::Copying;
 
 use maestro_remote::client::Client;
 
@@ -146,13 +147,10 @@ impl Invocation {
         for file in std::iter::once(PROJECT_FILE.to_owned()).chain(records.files_read()) {
             observe(&host, &file)?;
         }
-        let mut console = Console::new(false, config.no_color);
-        let quiet = |flags: &TestFlags| flags.test_output == TestOutput::Summary;
-        console.hide_test_logs(request.tests.as_ref().is_some_and(quiet));
-        let BuildOptions { events, trace, .. } = &request.options;
-        let events = Fanout::start(console, events.as_deref(), trace.as_deref())?;
+        let events = open_events(&config, &request)?;
         let id = uuid::Uuid::now_v7().to_string();
         let remote = crate::remote::client(&config, &request.options, &store, &id)?;
+        let copying = if remote.is_some() { Copying::WhenRead } else { Copying::WhileHashed };
         let stamp = Build { invocation_id: id.clone(), started_unix_ms: unix_ms() };
         events.emit(Event::InvocationStarted {
             invocation_id: id,
@@ -163,7 +161,7 @@ impl Invocation {
         });
         Ok(Self {
             baselines: baselines::Writer::new(&store, &stamp),
-            toolchains: ToolchainFinder::new(&store),
+            toolchains: ToolchainFinder::new(&store, copying),
             records: Arc::new(records),
             remote,
             live: None,
@@ -402,6 +400,15 @@ struct Made {
     written: HashMap<ArtifactId, Vec<WrittenFile>>,
     /// Whether a plan of dirty actions alone turned out to be too little.
     started_over: bool,
+}
+
+/// Opens what events go to.
+fn open_events(config: &Config, request: &Request) -> Result<Fanout> {
+    let mut console = Console::new(false, config.no_color);
+    let quiet = |flags: &TestFlags| flags.test_output == TestOutput::Summary;
+    console.hide_test_logs(request.tests.as_ref().is_some_and(quiet));
+    let BuildOptions { events, trace, .. } = &request.options;
+    Fanout::start(console, events.as_deref(), trace.as_deref())
 }
 
 /// Opens the store of a configuration.

@@ -27,6 +27,7 @@ use maestro_executor::workspace::facts::Fact;
 use maestro_executor::workspace::host::{HostOptions, WorkspaceHost};
 use maestro_executor::workspace::mounts::{Content, Mounts, Repositories};
 use maestro_executor::workspace::sources::Sources;
+use maestro_executor::workspace::toolchain::Copying;
 use maestro_rules::LoadOptions;
 
 use crate::config::{Config, PROJECT_FILE};
@@ -179,7 +180,7 @@ impl Declared {
             graph: &loaded.graph,
             store: &self.store,
             sources: &sources,
-            toolchains: &ToolchainFinder::new(&self.store),
+            toolchains: &ToolchainFinder::new(&self.store, Copying::WhileHashed),
             records: &records,
             remote: None,
             runners: &self.runners,

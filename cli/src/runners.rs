@@ -12,7 +12,7 @@ use maestro_executor::engine::resolve::{ToolchainFailure, Toolchains as FindTool
 use maestro_executor::native::NativeRunner;
 use maestro_executor::runner::{Runner, ToolchainMount};
 use maestro_executor::workspace::toolchain::{
-    DpkgPaths, ResolvedToolchain, ToolchainError, Toolchains,
+    Copying, DpkgPaths, ResolvedToolchain, ToolchainError, Toolchains,
 };
 use maestro_fetch::{FetchOptions, FetchRunner, NpmOptions, ProxyOptions, Variables};
 
@@ -98,9 +98,9 @@ pub struct ToolchainFinder {
 
 impl ToolchainFinder {
     /// A finder over this machine's packages.
-    pub fn new(store: &Store) -> Self {
+    pub fn new(store: &Store, copying: Copying) -> Self {
         let toolchains = Toolchains::new(store.clone(), DpkgPaths::default());
-        Self { toolchains, used: Mutex::default() }
+        Self { toolchains: toolchains.with_copying(copying), used: Mutex::default() }
     }
 
     /// The list files and tree digests of what this build used.
@@ -109,31 +109,36 @@ impl ToolchainFinder {
         used.iter().map(|t| (t.list_path().to_owned(), t.root)).collect()
     }
 
-    fn find(&self, toolchain: &Toolchain, refresh: bool) -> Result<ToolchainMount, ToolchainError> {
+    fn find(&self, toolchain: &Toolchain, refresh: bool) -> Result<Digest, ToolchainError> {
         let resolved = if refresh {
             self.toolchains.restore(toolchain)?
         } else {
             self.toolchains.resolve(toolchain)?
         };
-        let mount = self.toolchains.materialize(&resolved)?;
+        let root = resolved.root;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.retain(|other| other.declaration != *toolchain);
         used.push(resolved);
-        Ok(mount)
+        Ok(root)
+    }
+
+    fn lay_out(&self, toolchain: &Toolchain) -> Result<ToolchainMount, ToolchainError> {
+        self.toolchains.materialize(&*self.toolchains.resolve(toolchain)?)
     }
 }
 
+fn failure(toolchain: &Toolchain, error: &ToolchainError) -> ToolchainFailure {
+    let (name, hints) = (toolchain.name.clone(), error.hints());
+    ToolchainFailure { name, hints, message: chain(error) }
+}
+
 impl FindToolchains for ToolchainFinder {
-    fn resolve(
-        &self,
-        toolchain: &Toolchain,
-        refresh: bool,
-    ) -> Result<ToolchainMount, ToolchainFailure> {
-        self.find(toolchain, refresh).map_err(|error| ToolchainFailure {
-            name: toolchain.name.clone(),
-            hints: error.hints(),
-            message: chain(&error),
-        })
+    fn resolve(&self, toolchain: &Toolchain, refresh: bool) -> Result<Digest, ToolchainFailure> {
+        self.find(toolchain, refresh).map_err(|error| failure(toolchain, &error))
+    }
+
+    fn lay_out(&self, toolchain: &Toolchain) -> Result<ToolchainMount, ToolchainFailure> {
+        self.lay_out(toolchain).map_err(|error| failure(toolchain, &error))
     }
 }
 

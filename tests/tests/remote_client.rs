@@ -107,6 +107,9 @@ fn what_one_home_leaves_another_finds() {
     let part = "a source\na source\n";
     assert!(has(&first.cache, part), "the test knows where blobs are");
     assert!(!has(&second.cache, part), "nobody read it");
+    // Nothing ran, so that no toolchain was copied, only hashed.
+    let held = |ws: &Workspace| ws.cache.join("trees").read_dir().map_or(0, Iterator::count);
+    assert_eq!((held(&first) > 0, held(&second)), (true, 0));
 
     // The last step runs here, and reads what others made.
     second.write("p/last.txt", "another\n");

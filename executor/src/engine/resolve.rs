@@ -4,7 +4,7 @@
 //! so that an action that ran on old inputs is recognised when it ends.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use maestro_cas::Store;
 use maestro_core::event::{Event, EventSink};
@@ -17,12 +17,11 @@ use crate::workspace::sources::{SourceError, Sources};
 
 /// Finds the tree of a declared toolchain and lays it out on disk.
 pub trait Toolchains: Send + Sync {
-    /// The toolchain's tree, in the store and on disk. `refresh` says that blobs of it were lost.
-    fn resolve(
-        &self,
-        toolchain: &Toolchain,
-        refresh: bool,
-    ) -> Result<ToolchainMount, ToolchainFailure>;
+    /// The root of the toolchain's tree. `refresh` says that blobs of it were lost.
+    fn resolve(&self, toolchain: &Toolchain, refresh: bool) -> Result<Digest, ToolchainFailure>;
+
+    /// The same tree on disk, where an action can use it.
+    fn lay_out(&self, toolchain: &Toolchain) -> Result<ToolchainMount, ToolchainFailure>;
 }
 
 /// A toolchain cannot be had on this machine.
@@ -97,7 +96,7 @@ impl<'e> Resolver<'e> {
         let is_lost = contents.lost.contains(&id);
         drop(contents);
         let artifact = self.graph.artifact(id);
-        // A toolchain must be mounted, too, so that knowing its tree is not enough.
+        // What is known of a toolchain is looked at anew before an action runs with it.
         let is_toolchain = matches!(artifact.origin, Origin::Toolchain(_));
         if !is_lost && !is_toolchain && self.known_before(id).is_some() {
             return Ok(());
@@ -115,9 +114,21 @@ impl<'e> Resolver<'e> {
         Ok(())
     }
 
-    /// Where a toolchain that was ensured lies.
-    pub fn mount(&self, id: ArtifactId) -> Option<ToolchainMount> {
-        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    /// Where a toolchain lies; laid out when that is first asked.
+    pub fn mount(&self, id: ArtifactId) -> Result<ToolchainMount, InputError> {
+        // Held meanwhile, so that two threads do not copy the same tree.
+        let mut mounts = self.mounts();
+        if let Some(mount) = mounts.get(&id) {
+            return Ok(mount.clone());
+        }
+        let Origin::Toolchain(toolchain) = &self.graph.artifact(id).origin else {
+            let (name, hints) = (self.path(id).to_string(), Vec::new());
+            let message = "it is no toolchain".to_owned();
+            return Err(ToolchainFailure { name, message, hints }.into());
+        };
+        let mount = self.telling(toolchain, || self.toolchains.lay_out(toolchain))?;
+        mounts.insert(id, mount.clone());
+        Ok(mount)
     }
 
     /// Takes the outputs of an action; tells whether one of them replaced other content.
@@ -192,19 +203,31 @@ impl<'e> Resolver<'e> {
         toolchain: &Arc<Toolchain>,
         refresh: bool,
     ) -> Result<Node, InputError> {
-        // Held over the resolution, so that two threads do not copy the same tree.
-        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mount) = mounts.get(&id).filter(|_| !refresh) {
-            return Ok(Node::Tree { root: mount.root });
+        // Held over the resolution, so that two threads do not read the same files.
+        let mut mounts = self.mounts();
+        if let Some(known) = self.contents().nodes.get(&id).filter(|_| !refresh) {
+            return Ok(known.clone());
         }
+        mounts.remove(&id);
+        let root = self.telling(toolchain, || self.toolchains.resolve(toolchain, refresh))?;
+        Ok(Node::Tree { root })
+    }
+
+    /// Does something that takes long for a toolchain that is new or changed.
+    fn telling<T>(
+        &self,
+        toolchain: &Toolchain,
+        work: impl FnOnce() -> Result<T, ToolchainFailure>,
+    ) -> Result<T, ToolchainFailure> {
         let name = || toolchain.name.clone();
         self.events.emit(Event::ToolchainStarted { name: name() });
-        let resolved = self.toolchains.resolve(toolchain, refresh);
+        let done = work();
         self.events.emit(Event::ToolchainFinished { name: name() });
-        let mount = resolved?;
-        let root = mount.root;
-        mounts.insert(id, mount);
-        Ok(Node::Tree { root })
+        done
+    }
+
+    fn mounts(&self) -> MutexGuard<'_, HashMap<ArtifactId, ToolchainMount>> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tree_is_touched(&self, root: &Digest, lost: &HashSet<Digest>) -> bool {

@@ -278,8 +278,8 @@ impl Worker<'_, '_, '_> {
             progress: spec.progress.clone(),
             at_ms: engine.now_ms(),
         });
-        let toolchains: Vec<ToolchainMount> =
-            spec.toolchains.iter().filter_map(|id| self.resolver.mount(*id)).collect();
+        let toolchains = spec.toolchains.iter().map(|id| self.resolver.mount(*id));
+        let toolchains = toolchains.collect::<Result<Vec<ToolchainMount>, _>>()?;
         let Some(runner) = engine.runners.iter().find(|runner| runner.handles(&spec.how)) else {
             return Err(RunError::Internal {
                 message: format!("nothing runs actions of kind `{}`", spec.mnemonic),

@@ -12,8 +12,9 @@
 
 mod dpkg;
 mod layout;
+mod survey;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,16 +23,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use maestro_cas::{StatSignature, Store, StoreError};
 use maestro_core::merkle::merkle;
-use maestro_core::{Digest, DigestFunction, FailureKind, Node, RelPath, Toolchain};
+use maestro_core::{Digest, FailureKind, Node, RelPath, Toolchain};
 use rkyv::rancor;
 
 pub use dpkg::DpkgPaths;
 
-use self::dpkg::{Database, Package};
-use self::layout::{Entry, Layout, ROOT_LINKS, is_excluded};
-use super::facts::{
-    ArchivedFactTable, Content, Fact, FactTable, PlainDigest, hash_file, now_ns, to_archive,
-};
+use self::dpkg::Database;
+use self::layout::Entry;
+use self::survey::Survey;
+use super::facts::{ArchivedFactTable, Content, Fact, FactTable, PlainDigest, now_ns, to_archive};
 use super::sealed_file::{self, Format, Sealed};
 use crate::runner::ToolchainMount;
 
@@ -149,18 +149,34 @@ impl ResolvedToolchain {
     }
 }
 
+/// When the files of a toolchain are copied into the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Copying {
+    /// While they are hashed: an action is about to read them.
+    #[default]
+    WhileHashed,
+    /// Once an action reads them. Where results come from elsewhere, that is often never.
+    WhenRead,
+}
+
 /// Resolves toolchains of one machine and keeps the results for the length of the process.
 #[derive(Debug)]
 pub struct Toolchains {
     store: Store,
     paths: DpkgPaths,
+    copying: Copying,
     resolved: Mutex<HashMap<Toolchain, Arc<ResolvedToolchain>>>,
 }
 
 impl Toolchains {
     /// A resolver that reads the package database at `paths` and copies into `store`.
     pub fn new(store: Store, paths: DpkgPaths) -> Self {
-        Self { store, paths, resolved: Mutex::default() }
+        Self { store, paths, copying: Copying::default(), resolved: Mutex::default() }
+    }
+
+    /// The same with another time of copying.
+    pub fn with_copying(self, copying: Copying) -> Self {
+        Self { copying, ..self }
     }
 
     /// The tree of a declaration: from memory, from its list file if nothing changed, else made.
@@ -198,7 +214,7 @@ impl Toolchains {
         &self,
         declaration: &Toolchain,
     ) -> Result<Arc<ResolvedToolchain>, ToolchainError> {
-        let made = Arc::new(self.make(declaration)?);
+        let made = Arc::new(self.make(declaration, Copying::WhileHashed)?);
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         resolved.insert(declaration.clone(), made.clone());
         Ok(made)
@@ -235,10 +251,14 @@ impl Toolchains {
                 list: path,
             });
         }
-        self.make(declaration)
+        self.make(declaration, self.copying)
     }
 
-    fn make(&self, declaration: &Toolchain) -> Result<ResolvedToolchain, ToolchainError> {
+    fn make(
+        &self,
+        declaration: &Toolchain,
+        copying: Copying,
+    ) -> Result<ResolvedToolchain, ToolchainError> {
         let database = Database::read(&self.paths)?;
         let packages =
             database.closure(&declaration.packages, &declaration.exclude).map_err(|packages| {
@@ -258,7 +278,7 @@ impl Toolchains {
         let list = self.list_path(declaration);
         let known = ToolchainList::open(&list).ok().flatten();
         let known = known.map(|list| list.contents()).unwrap_or_default();
-        let nodes = self.copy(declaration, &entries, &known, &mut survey.facts)?;
+        let nodes = self.read(declaration, &entries, (&known, copying), &mut survey.facts)?;
         let root = self.put_tree(declaration, nodes)?;
         let packages: Vec<(String, String)> =
             packages.iter().map(|p| (p.name.clone(), p.version.clone())).collect();
@@ -271,19 +291,20 @@ impl Toolchains {
         Ok(ResolvedToolchain { declaration: declaration.clone(), root, packages, list })
     }
 
-    /// Reads what is not known by its signature into the store.
-    fn copy(
+    /// Hashes what is not known by its signature; copies it into the store where it is time for
+    /// that.
+    fn read(
         &self,
         declaration: &Toolchain,
         entries: &[(String, Entry)],
-        known: &HashMap<String, Content>,
+        how: (&HashMap<String, Content>, Copying),
         facts: &mut Vec<(String, Fact)>,
     ) -> Result<Vec<(RelPath, Node)>, ToolchainError> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut done = Vec::new();
             while let Some((path, entry)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let copied = self.copy_entry(declaration, path, entry, known);
+                let copied = self.read_entry(declaration, path, entry, how);
                 let failed = copied.is_err();
                 done.push(copied);
                 if failed {
@@ -309,12 +330,12 @@ impl Toolchains {
         Ok(nodes)
     }
 
-    fn copy_entry(
+    fn read_entry(
         &self,
         declaration: &Toolchain,
         path: &str,
         entry: &Entry,
-        known: &HashMap<String, Content>,
+        (known, copying): (&HashMap<String, Content>, Copying),
     ) -> Result<Copied, ToolchainError> {
         let rel = RelPath::new(path).map_err(|error| ToolchainError::Name {
             path: error.to_string(),
@@ -334,14 +355,19 @@ impl Toolchains {
             && content.signature == (&signature).into()
         {
             let digest: Digest = content.digest.into();
-            if digest.function == self.store.function() && self.store.contains(&digest) {
+            let is_there = copying == Copying::WhenRead || self.store.contains(&digest);
+            if digest.function == self.store.function() && is_there {
                 let node = Node::File { digest, executable: signature.mode & 0o100 != 0 };
                 let fact = Fact::Content(content.clone());
                 return Ok(Copied { path: rel, node, fact: Some((name, fact)) });
             }
         }
         let hashed_at_ns = now_ns();
-        let ingested = self.store.ingest_source(&host).map_err(|error| match error {
+        let ingested = match copying {
+            Copying::WhileHashed => self.store.ingest_source(&host),
+            Copying::WhenRead => self.store.hash_source(&host),
+        };
+        let ingested = ingested.map_err(|error| match error {
             StoreError::Permission { source, .. } => fail(source),
             source => self.store_error(declaration, source),
         })?;
@@ -374,159 +400,6 @@ struct Copied {
     path: RelPath,
     node: Node,
     fact: Option<(String, Fact)>,
-}
-
-/// Walks the packages' paths on the host and notes everything that was looked at.
-struct Survey<'a> {
-    paths: &'a DpkgPaths,
-    declaration: &'a Toolchain,
-    facts: Vec<(String, Fact)>,
-}
-
-impl<'a> Survey<'a> {
-    fn new(paths: &'a DpkgPaths, declaration: &'a Toolchain) -> Self {
-        Self { paths, declaration, facts: Vec::new() }
-    }
-
-    /// Notes the files of the package database that the tree depends on.
-    fn database_files(
-        &mut self,
-        database: &Database,
-        packages: &[&Package],
-    ) -> Result<(), ToolchainError> {
-        let fixed = ["status", "diversions"].map(|name| self.paths.admin.join(name));
-        let lists = packages.iter().map(|package| database.list_file(package));
-        for path in fixed.into_iter().chain(lists) {
-            let fact = content_fact(&path)?;
-            self.facts.push((path.to_string_lossy().into_owned(), fact));
-        }
-        Ok(())
-    }
-
-    fn layout(
-        &mut self,
-        database: &Database,
-        packages: &[&Package],
-    ) -> Result<Layout, ToolchainError> {
-        let mut root_links = Vec::new();
-        for name in ROOT_LINKS {
-            if let Some(target) = self.link(name)? {
-                root_links.push((name.to_owned(), target));
-            }
-        }
-        let mut layout = Layout::new(&root_links);
-        let mut links = BTreeMap::new();
-        let mut files = Vec::new();
-        for package in packages {
-            for path in database.files(package)? {
-                if is_excluded(&path, &self.declaration.exclude_paths) {
-                    continue;
-                }
-                match self.entry(&path)? {
-                    Some(Entry::Link(text)) => {
-                        links.insert(path, text);
-                    }
-                    Some(Entry::File) => files.push(path),
-                    None => {}
-                }
-            }
-        }
-        // Links come first, and shorter paths before longer ones, so that what lies below a
-        // linked folder finds its place.
-        for (path, text) in links {
-            layout.add(&path, Entry::Link(text));
-        }
-        for path in files {
-            layout.add(&path, Entry::File);
-        }
-        self.alternatives(database, &mut layout)?;
-        Ok(layout)
-    }
-
-    /// What the host has at an absolute path of its own root, if it can stand in a tree.
-    fn entry(&mut self, path: &str) -> Result<Option<Entry>, ToolchainError> {
-        let host = self.paths.root.join(path.trim_start_matches('/'));
-        let metadata = match fs::symlink_metadata(&host) {
-            Ok(metadata) => metadata,
-            Err(error) if is_absent(&error) => {
-                self.facts.push((host.to_string_lossy().into_owned(), Fact::Absent));
-                return Ok(None);
-            }
-            Err(source) => return Err(ToolchainError::Io { path: host, source }),
-        };
-        if metadata.is_symlink() {
-            return Ok(self.link(path)?.map(Entry::Link));
-        }
-        Ok(metadata.is_file().then_some(Entry::File))
-    }
-
-    /// The text of a link of the host, which becomes a fact; `None` where there is no link.
-    fn link(&mut self, path: &str) -> Result<Option<String>, ToolchainError> {
-        let host = self.paths.root.join(path.trim_start_matches('/'));
-        match fs::read_link(&host) {
-            Ok(target) => {
-                let Some(target) = target.to_str().map(str::to_owned) else { return Ok(None) };
-                let fact = Fact::Link { target: target.clone() };
-                self.facts.push((host.to_string_lossy().into_owned(), fact));
-                Ok(Some(target))
-            }
-            Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::InvalidInput => {
-                Ok(None)
-            }
-            Err(source) => Err(ToolchainError::Io { path: host, source }),
-        }
-    }
-
-    /// Adds the links of alternatives whose choice is in the tree. The host's choice wins where
-    /// the tree has it, else the tree's choice with the highest priority.
-    fn alternatives(
-        &mut self,
-        database: &Database,
-        layout: &mut Layout,
-    ) -> Result<(), ToolchainError> {
-        for group in database.alternatives()? {
-            let in_tree = |choice: &&Vec<String>| choice.first().is_some_and(|t| layout.has(t));
-            let Some(best) = group.choices.iter().find(in_tree).cloned() else { continue };
-            let Some((master, _)) = group.links.first() else { continue };
-            let current = self.link(&format!("/etc/alternatives/{master}"))?;
-            let current = current.filter(|target| layout.has(target));
-            let same = |choice: &&Vec<String>| choice.first() == current.as_ref();
-            let choice = group.choices.iter().find(same).cloned();
-            let choice = match (choice, current) {
-                (Some(choice), _) => choice,
-                (None, Some(target)) => vec![target],
-                (None, None) => best,
-            };
-            for ((name, path), target) in group.links.iter().zip(&choice) {
-                if target.is_empty() || is_excluded(path, &self.declaration.exclude_paths) {
-                    continue;
-                }
-                if layout.has(target) {
-                    layout.alternative(name, target);
-                    layout.add(path, Entry::Link(format!("/etc/alternatives/{name}")));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn content_fact(path: &Path) -> Result<Fact, ToolchainError> {
-    let fail = |source| ToolchainError::Io { path: path.to_owned(), source };
-    let seen_at_ns = now_ns();
-    let signature = match rustix::fs::stat(path) {
-        Ok(stat) => StatSignature::of_stat(&stat),
-        Err(rustix::io::Errno::NOENT) => return Ok(Fact::Absent),
-        Err(error) => return Err(fail(error.into())),
-    };
-    let text = path.to_string_lossy();
-    let digest = hash_file(rustix::fs::CWD, &text, DigestFunction::Blake3).map_err(fail)?;
-    let digest = digest.ok_or_else(|| fail(io::ErrorKind::InvalidData.into()))?;
-    Ok(Fact::Content(Content::new(&signature, seen_at_ns, digest)))
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize)]
