@@ -2,6 +2,7 @@
 
 use super::*;
 use maestro_cas::StoreOptions;
+use maestro_core::DigestFunction;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 /// A machine with merged `/usr`, three packages and a group of alternatives.
@@ -232,6 +233,28 @@ fn a_damaged_list_and_lost_blobs_are_made_again() {
     let mount = toolchains.materialize(&resolved).expect("copied again");
     assert_eq!(fs::read(mount.path.join("usr/bin/tool")).expect("there"), b"usr/bin/tool");
     assert_eq!(mount.root, resolved.root);
+}
+
+#[test]
+fn files_that_nobody_reads_stay_where_they_are() {
+    let (here, elsewhere) = (Machine::new(), Machine::new());
+    let declaration = declaration(&["tool"]);
+    let copied = here.toolchains().resolve(&declaration).expect("installed");
+    let toolchains = elsewhere.toolchains().with_copying(Copying::WhenRead);
+    let hashed = toolchains.resolve(&declaration).expect("installed");
+    assert_eq!(hashed.root, copied.root);
+    let tool = DigestFunction::Blake3.digest(b"usr/bin/tool");
+    assert!(here.store().contains(&tool) && !elsewhere.store().contains(&tool));
+    // A file that changes in between is not taken for what it was.
+    let mount = toolchains.materialize(&hashed).expect("copied now");
+    assert_eq!(fs::read(mount.path.join("usr/bin/tool")).expect("there"), b"usr/bin/tool");
+    assert!(elsewhere.store().contains(&tool));
+    let late = Machine::new();
+    let toolchains = late.toolchains().with_copying(Copying::WhenRead);
+    let hashed = toolchains.resolve(&declaration).expect("installed");
+    late.write("usr/bin/tool", "something else");
+    let error = toolchains.materialize(&hashed).expect_err("it is not there any more");
+    assert!(matches!(error, ToolchainError::Store { .. }), "{error}");
 }
 
 #[test]
