@@ -199,24 +199,38 @@ fn headers(layers: &[&RemoteConfig]) -> Vec<(String, String)> {
 }
 
 fn tls(config: &Config, layers: &[&RemoteConfig]) -> Result<TlsOptions> {
-    let read = |path: PathBuf| read_pem(&config.workspace.join(path));
-    let authority = first(layers, |layer| layer.tls_ca.clone()).map(read).transpose()?;
+    let read = |path: PathBuf, what| read_pem(&config.workspace.join(path), what);
+    let authority = first(layers, |layer| layer.tls_ca.clone());
+    let authority = authority.map(|path| read(path, "CERTIFICATE")).transpose()?;
     let both = first(layers, |layer| Some((layer.tls_cert.clone()?, layer.tls_key.clone()?)));
     let identity = match both {
-        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+        Some((certificate, key)) => {
+            Some((read(certificate, "CERTIFICATE")?, read(key, "PRIVATE KEY")?))
+        }
         None => None,
     };
     Ok(TlsOptions { authority, identity })
 }
 
-fn read_pem(path: &Path) -> Result<Vec<u8>> {
+/// Reads a PEM file that must have such a part.
+fn read_pem(path: &Path, what: &str) -> Result<Vec<u8>> {
     let cannot = || format!("cannot read `{}`", path.display());
     let metadata = std::fs::metadata(path).with_context(cannot)?;
     if metadata.len() > PEM_BYTES_MAX {
         let text = format!("`{}` is larger than any certificate", path.display());
         return Err(Failure::input(text).into());
     }
-    std::fs::read(path).with_context(cannot)
+    let bytes = std::fs::read(path).with_context(cannot)?;
+    let begins = |line: &[u8]| line.starts_with(b"-----BEGIN ") && line.ends_with(b"-----");
+    let named = |line: &[u8]| String::from_utf8_lossy(line).contains(what);
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    match lines.any(|line| begins(line) && named(line)) {
+        true => Ok(bytes),
+        false => {
+            let text = format!("`{}` has no part `{what}`", path.display());
+            Err(Failure::input(text).hint("certificates and keys are PEM files").into())
+        }
+    }
 }
 
 #[cfg(test)]

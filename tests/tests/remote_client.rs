@@ -223,6 +223,58 @@ fn tokens_say_who_may_leave_results() {
     assert!(!run.stderr.contains("s3cret-bb20f4a36b85f"), "{}", run.stderr);
 }
 
+/// An authority, and pairs that it vouches for, made by openssl: `NAME.pem` and `NAME.key`.
+fn certificates(folder: &Path, names: &[&str]) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    let mut script = format!(
+        "openssl req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.pem \\\n\
+         -addext basicConstraints=critical,CA:TRUE\n\
+         echo subjectAltName=IP:127.0.0.1 > names\n"
+    );
+    for name in names {
+        script.push_str(&format!(
+            "openssl req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr\n\
+             openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \\\n\
+             -extfile names -out {name}.pem\n"
+        ));
+    }
+    let made = std::process::Command::new("sh").args(["-ec", &script]).current_dir(folder).output();
+    let made = made.expect("a shell");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "`openssl` of the package `openssl` is needed: {said}");
+}
+
+#[test]
+fn connections_are_encrypted_and_both_sides_say_who_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificates(folder.path(), &["server", "client"]);
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let flags = [
+        format!("--tls-cert={}", path("server.pem")),
+        format!("--tls-key={}", path("server.key")),
+        format!("--tls-client-ca={}", path("ca.pem")),
+    ];
+    let (server, _data) = server(&flags.each_ref().map(String::as_str));
+    let url = format!("--remote-cache=grpcs://{}", server.address());
+    let ca = format!("--remote-tls-ca={}", path("ca.pem"));
+    let cert = format!("--remote-tls-cert={}", path("client.pem"));
+    let key = format!("--remote-tls-key={}", path("client.key"));
+    assert_eq!(build(&home(), &[&url, &ca, &cert, &key]), [3, 0, 0]);
+    assert_eq!(build(&home(), &[&url, &ca, &cert, &key, "--remote-required"]), [0, 0, 3]);
+
+    let refused = |flags: &[&str], code: i32, expect: &str| {
+        let command = [&["build", "//p:c", "--remote-required", &url], flags].concat();
+        let stderr = home().fails(code, &command);
+        assert!(stderr.contains(expect), "{stderr}");
+    };
+    refused(&[&ca], 3, "CertificateRequired");
+    refused(&[], 3, "UnknownIssuer");
+    let no_certificate = format!("--remote-tls-ca={}", path("server.key"));
+    refused(&[&no_certificate], 2, "has no part `CERTIFICATE`");
+    let nothing = format!("--remote-tls-ca={}", path("nothing.pem"));
+    refused(&[&nothing], 3, "cannot read");
+}
+
 #[test]
 fn projects_say_where_and_users_what_is_secret() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -72,8 +72,13 @@ const TEST: &[&str] = &[
 ];
 
 /// More programs of tests, with the packages that bring them where nothing else has.
-const TEST_PROGRAMS: &[(&str, &[&str])] =
-    &[("git", &["git"]), ("npm", &["npm"]), ("pip3", &["python3-pip"]), ("python3", &["python3"])];
+const TEST_PROGRAMS: &[(&str, &[&str])] = &[
+    ("git", &["git"]),
+    ("openssl", &["openssl"]),
+    ("npm", &["npm"]),
+    ("pip3", &["python3-pip"]),
+    ("python3", &["python3"]),
+];
 
 /// The build system that only benchmarks compare with.
 const BENCH: &[&str] = &["ninja-build"];

@@ -219,8 +219,12 @@ pub(super) fn text(status: &Status) -> String {
         }
         source = error.source();
     }
-    texts.retain(|text| !text.is_empty());
-    match texts.is_empty() {
+    // What stands beside this says it better.
+    let says_nothing = |text: &String| text.is_empty() || text == "transport error";
+    if !texts.iter().all(says_nothing) {
+        texts.retain(|text| !says_nothing(text));
+    }
+    match texts.iter().all(String::is_empty) {
         true => format!("{:?}", status.code()),
         false => texts.join(": "),
     }
