@@ -251,12 +251,13 @@ fn a_source_that_changes_while_its_action_runs_is_not_mixed_up() {
     ws.write_graph(&json!({"actions": [shell("//t:a", script, &["a.txt"], &["out/a"])]}));
     let path = ws.root.join("a.txt");
     let modified = std::fs::metadata(&path).and_then(|m| m.modified()).expect("readable");
-    let child = ws.spawn(&["exec", "graph.json"]);
-    let read = || {
-        ws.cache.join("cas").exists()
-            && !blobs_where(&ws.cache, |bytes| bytes == b"first\n").is_empty()
+    let events = ws.outside().join("events.jsonl");
+    let child = ws.spawn(&["exec", "graph.json", "--events", &events.to_string_lossy()]);
+    let started = || {
+        let events = std::fs::read_to_string(&events).unwrap_or_default();
+        events.contains("\"event\":\"action-started\"")
     };
-    assert!(poll(Duration::from_secs(60), read), "the source is never read");
+    assert!(poll(Duration::from_secs(60), started), "the action never starts");
     ws.write("a.txt", "other\n");
     std::fs::File::options()
         .write(true)
