@@ -267,7 +267,8 @@ fn connections_are_encrypted_and_both_sides_say_who_they_are() {
         let stderr = home().fails(code, &command);
         assert!(stderr.contains(expect), "{stderr}");
     };
-    refused(&[&ca], 3, "CertificateRequired");
+    // How a connection ends without a certificate depends on who is faster.
+    refused(&[&ca], 3, "does not answer");
     refused(&[], 3, "UnknownIssuer");
     let no_certificate = format!("--remote-tls-ca={}", path("server.key"));
     refused(&[&no_certificate], 2, "has no part `CERTIFICATE`");
@@ -356,7 +357,7 @@ fn large_blobs_travel_as_streams() {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            if at % 3 == 0 { state as u8 } else { b'x' }
+            if at.is_multiple_of(3) { state as u8 } else { b'x' }
         });
         ws.write("p/src.txt", noise.collect::<Vec<u8>>());
         ws

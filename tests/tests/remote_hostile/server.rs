@@ -131,7 +131,7 @@ impl Service {
         let mischief = self.mischief();
         match mischief {
             Mischief::StandsStill => std::future::pending().await,
-            Mischief::BusyOnce if self.0.calls.fetch_add(1, Ordering::SeqCst) % 2 == 0 => {
+            Mischief::BusyOnce if self.0.calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => {
                 Err(Status::unavailable("busy"))
             }
             _ => Ok(mischief),
@@ -294,11 +294,8 @@ impl ContentAddressableStorage for Service {
         for digest in request.into_inner().digests {
             let mut data = self.sent(&digest.hash);
             let mut compressor = Compressor::Identity;
-            match (mischief, &mut data) {
-                (Mischief::Bomb, Some(data)) => {
-                    (*data, compressor) = (bomb(), Compressor::Zstd);
-                }
-                _ => {}
+            if let (Mischief::Bomb, Some(data)) = (mischief, &mut data) {
+                (*data, compressor) = (bomb(), Compressor::Zstd);
             }
             let code = if data.is_some() { 0 } else { 5 };
             responses.push(reapi::batch_read_blobs_response::Response {
