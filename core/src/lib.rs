@@ -24,6 +24,7 @@ pub mod policy;
 pub mod quantity;
 pub mod record;
 pub mod run;
+pub mod scheduler;
 pub mod tenant;
 pub mod wire;
 

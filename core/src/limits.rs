@@ -191,3 +191,32 @@ pub const DRAIN_MS_MAX: u64 = 30_000;
 pub const TOKENS_MAX: usize = 10_000;
 /// Largest file of bearer tokens, in bytes.
 pub const TOKENS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How often a worker says that it is alive, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// How long a worker, or one of its leases, may not be heard of before it is lost, in milliseconds.
+pub const LEASE_MS: u64 = 5_000;
+/// How long a worker may take to fetch inputs and to store outputs, in milliseconds, beside the
+/// time limit of the action.
+pub const LEASE_TRANSFER_MS_MAX: u64 = 15 * 60 * 1000;
+/// Most times that an action is tried where workers are lost or at fault.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// How long an action waits for a worker that could run it to appear, in milliseconds.
+pub const UNSERVED_MS_MAX: u64 = 30_000;
+/// How long an operation goes on that no client waits for, in milliseconds.
+pub const ABANDONED_MS: u64 = 60_000;
+/// How long an action waits, with others passing it, before a worker is reserved, in milliseconds.
+pub const RESERVE_AFTER_MS: u64 = 5_000;
+/// How long a worker rests after a fault, in milliseconds; twice as long after each further one.
+pub const WORKER_REST_MS: u64 = 1_000;
+/// Longest rest of a worker, in milliseconds.
+pub const WORKER_REST_MS_MAX: u64 = 60_000;
+/// Most workers of a server.
+pub const WORKERS_MAX: usize = 10_000;
+/// Most leases of one worker.
+pub const WORKER_LEASES_MAX: usize = 1_000;
+/// Most operations that wait for workers.
+pub const QUEUED_OPERATIONS_MAX: usize = 1_000_000;
+/// Most operations of one tenant that wait for workers.
+pub const QUEUED_TENANT_OPERATIONS_MAX: usize = 200_000;
+/// Most different requirements of actions that have not ended.
+pub const REQUIREMENT_CLASSES_MAX: usize = 10_000;
