@@ -45,8 +45,8 @@
 //! it gets room. So a task that cannot be placed costs nothing until something changes, however
 //! many are queued.
 //!
-//! A task that is large, or choosy, could wait for ever while small ones take each bit of room. When
-//! it has the best right, is passed over, and has waited for `RESERVE_AFTER_MS`, a worker is
+//! A task that is large, or choosy, could wait for ever while small ones take each bit of room.
+//! When it has the best right, is passed over, and has waited for `RESERVE_AFTER_MS`, a worker is
 //! *reserved* for its class and takes nothing else.
 //!
 //! # Example

@@ -146,6 +146,11 @@ impl Scheduler {
         self.tasks.values().map(|task| &task.action)
     }
 
+    /// Whether a lease is alive: what its worker says of it counts.
+    pub fn has_lease(&self, lease: LeaseId) -> bool {
+        self.leases.contains_key(&lease)
+    }
+
     /// How much there is to do, and with what.
     pub fn load(&self) -> Load {
         Load {

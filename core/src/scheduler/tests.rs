@@ -8,15 +8,15 @@ use std::fmt::Write as _;
 
 const GIB: u64 = 1 << 30;
 
-pub(super) fn action(name: &str) -> Action {
+fn action(name: &str) -> Action {
     Action { instance: "".into(), digest: DigestFunction::Blake3.digest(name.as_bytes()) }
 }
 
-pub(super) fn cores(cpu_milli: u64) -> Requirements {
+fn cores(cpu_milli: u64) -> Requirements {
     Requirements { demand: Demand { cpu_milli, ..Demand::default() }, ..Requirements::default() }
 }
 
-pub(super) fn with_cores(cpu_milli: u64) -> Offer {
+fn with_cores(cpu_milli: u64) -> Offer {
     let properties = BTreeMap::from([("os".to_owned(), BTreeSet::from(["linux".to_owned()]))]);
     Offer { properties, cpu_milli, memory_bytes: 64 * GIB, gpus: Vec::new() }
 }
