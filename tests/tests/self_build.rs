@@ -58,6 +58,7 @@ fn the_core_has_a_library_and_a_test_for_each_file_of_tests() {
         "cargo_library rule //core:core",
         "cargo_test rule //core:graph_test",
         "cargo_test rule //core:key_test",
+        "cargo_test rule //core:scheduler_test",
         "cargo_test rule //core:stored_graph_test",
         "cargo_test rule //core:unit_test",
     ];
@@ -76,7 +77,7 @@ fn the_core_passes_its_tests_and_an_edit_compiles_the_core_alone() {
     let ws = own_core().with_cache(&shared_cache().join("cache"));
     let run = ws.run(&["test", "//core/..."]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(run.stderr.matches("PASSED").count(), 4, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("PASSED").count(), 5, "{}", run.stderr);
     let again = ws.ok(&["test", "//core/..."]);
     assert_eq!(again["actions"]["executed"], 0, "{again}");
 
