@@ -212,11 +212,13 @@ pub const WORKER_REST_MS: u64 = 1_000;
 pub const WORKER_REST_MS_MAX: u64 = 60_000;
 /// Most workers of a server.
 pub const WORKERS_MAX: usize = 10_000;
+/// Most names of platform properties that a server learns from its workers.
+pub const KNOWN_PROPERTIES_MAX: usize = 1_000;
 /// Most leases of one worker.
 pub const WORKER_LEASES_MAX: usize = 1_000;
-/// Most operations that wait for workers.
-pub const QUEUED_OPERATIONS_MAX: usize = 1_000_000;
-/// Most operations of one tenant that wait for workers.
-pub const QUEUED_TENANT_OPERATIONS_MAX: usize = 200_000;
+/// Most operations of a server that have not ended.
+pub const OPERATIONS_MAX: usize = 1_000_000;
+/// Most operations of one tenant that have not ended.
+pub const TENANT_OPERATIONS_MAX: usize = 200_000;
 /// Most different requirements of actions that have not ended.
 pub const REQUIREMENT_CLASSES_MAX: usize = 10_000;

@@ -8,16 +8,16 @@
 //!
 //! ```text
 //! client ── operation ─┐
-//! client ── operation ─┼─ task ── lease ── worker
+//! client ── operation ─┼─ execution ── lease ── worker
 //! client ── operation ─┘
 //! ```
 //!
-//! An **operation** is what one client waits for. A **task** is one action that is to be run;
-//! operations that ask for the same action share it. A **lease** is one attempt of a task on a
-//! worker, and its id is the fencing token: what a worker says of a lease that is no longer alive
+//! An **operation** is what one client waits for. An **execution** is one action that is to be run;
+//! operations that ask for the same action share it. A **lease** is one attempt of an execution on
+//! a worker, and its id is the fencing token: what a worker says of a lease that is no longer alive
 //! counts for nothing, so that two attempts never give two results.
 //!
-//! # A task
+//! # An execution
 //!
 //! | state | goes to | when |
 //! |---|---|---|
@@ -35,27 +35,27 @@
 //! priority goes first, whoever asks, because clients give one priority to a whole build. Then
 //! invocations share like tenants.
 //!
-//! An operation that shares a task stands in the queue in its own right. Whichever operation is
-//! reached first starts the task, for all of them, and the task is charged to it.
+//! An operation that shares an execution stands in the queue in its own right. Whichever operation
+//! is reached first starts the execution, for all of them, and the execution is charged to it.
 //!
 //! # Cost
 //!
-//! Tasks with equal requirements form a **class**. A class is *open* while some worker may have
-//! room for it, and closed once one was sought in vain; it opens again when a worker that could run
-//! it gets room. So a task that cannot be placed costs nothing until something changes, however
-//! many are queued.
+//! Executions with equal requirements form a **class**. A class is *open* while some worker may
+//! have room for it, and closed once one was sought in vain; it opens again when a worker that
+//! could run it gets room. So an execution that cannot be placed costs nothing until something
+//! changes, however many are queued.
 //!
-//! A task that is large, or choosy, could wait for ever while small ones take each bit of room.
-//! When it has the best right, is passed over, and has waited for `RESERVE_AFTER_MS`, a worker is
-//! *reserved* for its class and takes nothing else.
+//! An execution that is large, or choosy, could wait for ever while small ones take each bit of
+//! room. When it has the best right, is passed over, and has waited for `RESERVE_AFTER_MS`, a
+//! worker is *reserved* for its class and takes nothing else.
 //!
 //! # Example
 //!
 //! Two workers with two cores each. Tenant `a` submits three actions of one core: they run on the
 //! first worker (two) and the second (one), because the fullest that has room is taken. Tenant `b`
 //! submits two of one core: one runs, one waits. When one of `a` ends, that of `b` starts, even if
-//! `a` had submitted more before. If the first worker is not heard of for `LEASE_MS`, its tasks are
-//! queued again, at the place that their age gives them.
+//! `a` had submitted more before. If the first worker is not heard of for `LEASE_MS`, its
+//! executions are queued again, at the place that their age gives them.
 //!
 //! # What is not here
 //!
@@ -106,13 +106,13 @@ id! {
 }
 id! {
     /// An action that is to be run, for one operation or several.
-    TaskId
+    ExecutionId
 }
 id! {
     /// A process that runs actions. The caller chooses it, and never twice.
     WorkerId
 }
 id! {
-    /// One attempt of a task on a worker; never used twice, also not after a restart.
+    /// One attempt of an execution on a worker; never used twice, also not after a restart.
     LeaseId
 }

@@ -17,36 +17,39 @@ impl Scheduler {
         self.check_classes()
     }
 
-    /// Each operation has a task that knows it, and waits exactly where the task has no lease.
+    /// Each operation has an execution that knows it, and waits exactly where the execution has no
+    /// lease.
     fn check_operations(&self) -> Result<(), String> {
         for (id, operation) in &self.operations {
-            let task = self.tasks.get(&operation.task);
-            ensure(task.is_some_and(|task| task.operations.contains(id)), || {
-                format!("operation {id} is not one of its task's")
+            let execution = self.executions.get(&operation.execution);
+            ensure(execution.is_some_and(|execution| execution.operations.contains(id)), || {
+                format!("operation {id} is not one of its execution's")
             })?;
         }
-        for (id, task) in &self.tasks {
-            ensure(!task.operations.is_empty(), || format!("nobody waits for task {id}"))?;
-            let class = self.queue.classes.get(&task.class);
+        for (id, execution) in &self.executions {
+            ensure(!execution.operations.is_empty(), || {
+                format!("nobody waits for execution {id}")
+            })?;
+            let class = self.queue.classes.get(&execution.class);
             let queued = class.is_some_and(|class| class.queued.contains(id));
-            ensure(queued != task.lease.is_some(), || {
-                format!("task {id} is queued: {queued}, leased: {:?}", task.lease)
+            ensure(queued != execution.lease.is_some(), || {
+                format!("execution {id} is queued: {queued}, leased: {:?}", execution.lease)
             })?;
         }
-        let queued = self.tasks.values().filter(|task| task.lease.is_none());
-        let waiting: usize = queued.map(|task| task.operations.len()).sum();
+        let queued = self.executions.values().filter(|execution| execution.lease.is_none());
+        let waiting: usize = queued.map(|execution| execution.operations.len()).sum();
         ensure(waiting == self.queue.len(), || {
             format!("{waiting} operations wait, and {} stand in the queue", self.queue.len())
         })
     }
 
-    /// Each lease is that of its task, and of its worker; what is charged is what is taken.
+    /// Each lease is that of its execution, and of its worker; what is charged is what is taken.
     fn check_leases(&self) -> Result<(), String> {
         let mut used = Usage::default();
         for (id, lease) in &self.leases {
-            let task = self.tasks.get(&lease.task);
-            ensure(task.is_some_and(|task| task.lease == Some(*id)), || {
-                format!("lease {id} is not that of task {}", lease.task)
+            let execution = self.executions.get(&lease.execution);
+            ensure(execution.is_some_and(|execution| execution.lease == Some(*id)), || {
+                format!("lease {id} is not that of execution {}", lease.execution)
             })?;
             let worker = self.workers.get(&lease.worker);
             ensure(worker.is_some_and(|worker| worker.leases.contains(id)), || {
@@ -54,8 +57,7 @@ impl Scheduler {
             })?;
             used.add(Usage::of(&lease.taken));
         }
-        let mut charged = Usage::default();
-        self.queue.tenants().for_each(|(_, _, usage)| charged.add(usage));
+        let charged = self.queue.used();
         ensure(used == charged, || format!("{used:?} is used, and {charged:?} charged"))
     }
 
@@ -78,13 +80,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// No task waits for which there is room.
+    /// No execution waits for which there is room.
     fn check_classes(&self) -> Result<(), String> {
         ensure(self.queue.open.is_empty(), || "a class is open after all was placed".to_owned())?;
         for (id, class) in &self.queue.classes {
-            let tasks = self.tasks.values().filter(|task| task.class == *id).count();
-            ensure(tasks == class.tasks && tasks > 0, || {
-                format!("class {id:?} counts {} tasks of {tasks}", class.tasks)
+            let executions =
+                self.executions.values().filter(|execution| execution.class == *id).count();
+            ensure(executions == class.executions && executions > 0, || {
+                format!("class {id:?} counts {} executions of {executions}", class.executions)
             })?;
             let unserved = class.eligible.is_empty();
             ensure(unserved == class.unserved_since_ms.is_some(), || {
@@ -106,7 +109,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// A worker whose rest is over takes tasks from the next tick on.
+    /// A worker whose rest is over takes executions from the next tick on.
     fn woken_late(&self, worker: &super::state::Worker) -> bool {
         worker.rests_until_ms != 0
     }

@@ -2,7 +2,7 @@
 
 use super::command::Action;
 use super::reasons::Rejection;
-use super::{LeaseId, OperationId, TaskId, WorkerId};
+use super::{ExecutionId, LeaseId, OperationId, WorkerId};
 
 /// Something to tell a client or a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +42,15 @@ pub enum Decision {
     },
 }
 
-/// One attempt of a task.
+/// One attempt of an execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// The fencing token of the attempt.
     pub lease: LeaseId,
     /// Who is to run it.
     pub worker: WorkerId,
-    /// The task.
-    pub task: TaskId,
+    /// The execution.
+    pub execution: ExecutionId,
     /// What is to be run.
     pub action: Action,
     /// The devices that it may use, by their places in the worker's offer.

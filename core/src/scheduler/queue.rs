@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use super::requirements::Requirements;
 use super::room::Usage;
-use super::{OperationId, TaskId, WorkerId};
+use super::{ExecutionId, OperationId, WorkerId};
 
-/// Tasks with equal requirements.
+/// Executions with equal requirements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ClassId(pub(super) u64);
 
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) requirements: Arc<Requirements>,
-    /// Tasks that have not ended, also those that have a lease.
-    pub(super) tasks: usize,
-    pub(super) queued: BTreeSet<TaskId>,
+    /// Executions that have not ended, also those that have a lease.
+    pub(super) executions: usize,
+    pub(super) queued: BTreeSet<ExecutionId>,
     /// Workers that could run them, were they idle.
     pub(super) eligible: BTreeSet<WorkerId>,
     /// Since when there is none of those.
@@ -25,7 +25,7 @@ pub(super) struct Class {
     pub(super) reserved: Option<WorkerId>,
 }
 
-/// Who pays for a task, and in which build.
+/// Who pays for an execution, and in which build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Account {
     pub(super) tenant: Arc<str>,
@@ -44,7 +44,6 @@ pub(super) struct Place {
 struct Tenant {
     used: Usage,
     served: u64,
-    queued: usize,
     by_class: BTreeMap<ClassId, usize>,
     invocations: BTreeMap<Arc<str>, Invocation>,
 }
@@ -61,7 +60,7 @@ struct Invocation {
 pub(super) struct Queue {
     pub(super) classes: BTreeMap<ClassId, Class>,
     by_requirements: BTreeMap<Arc<Requirements>, ClassId>,
-    /// Classes with queued tasks that some worker may have room for.
+    /// Classes with queued executions that some worker may have room for.
     pub(super) open: BTreeSet<ClassId>,
     tenants: BTreeMap<Arc<str>, Tenant>,
     queued: usize,
@@ -73,11 +72,6 @@ impl Queue {
     /// Number of operations that wait.
     pub(super) fn len(&self) -> usize {
         self.queued
-    }
-
-    /// Number of operations of a tenant that wait.
-    pub(super) fn len_of(&self, tenant: &str) -> usize {
-        self.tenants.get(tenant).map_or(0, |tenant| tenant.queued)
     }
 
     /// The class of these requirements, if there is one.
@@ -92,7 +86,7 @@ impl Queue {
         self.by_requirements.insert(Arc::clone(&requirements), id);
         let class = Class {
             requirements,
-            tasks: 0,
+            executions: 0,
             queued: BTreeSet::new(),
             eligible: BTreeSet::new(),
             unserved_since_ms: None,
@@ -113,7 +107,6 @@ impl Queue {
         let tenant = self.tenants.entry(Arc::clone(&account.tenant)).or_default();
         let invocation = tenant.invocations.entry(Arc::clone(&account.invocation)).or_default();
         if invocation.lines.entry(class).or_default().insert(place) {
-            tenant.queued += 1;
             *tenant.by_class.entry(class).or_default() += 1;
             self.queued += 1;
         }
@@ -130,7 +123,6 @@ impl Queue {
         if line.is_empty() {
             invocation.lines.remove(&class);
         }
-        tenant.queued -= 1;
         self.queued -= 1;
         if let Some(count) = tenant.by_class.get_mut(&class) {
             *count -= 1;
@@ -141,7 +133,7 @@ impl Queue {
         self.forget_idle(account);
     }
 
-    /// Charges a task that begins.
+    /// Charges an execution that begins.
     pub(super) fn charge(&mut self, account: &Account, usage: Usage) {
         self.turns += 1;
         let tenant = self.tenants.entry(Arc::clone(&account.tenant)).or_default();
@@ -184,9 +176,11 @@ impl Queue {
         Some((class, operation))
     }
 
-    /// What each tenant uses, and how many operations of it wait.
-    pub(super) fn tenants(&self) -> impl Iterator<Item = (&Arc<str>, usize, Usage)> {
-        self.tenants.iter().map(|(name, tenant)| (name, tenant.queued, tenant.used))
+    /// What all tenants together use.
+    pub(super) fn used(&self) -> Usage {
+        let mut used = Usage::default();
+        self.tenants.values().for_each(|tenant| used.add(tenant.used));
+        used
     }
 
     fn forget_idle(&mut self, account: &Account) {

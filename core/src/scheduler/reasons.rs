@@ -19,8 +19,8 @@ pub enum Rejection {
         /// What lacks, and what is offered instead.
         reason: String,
     },
-    /// Too many operations wait.
-    QueueFull {
+    /// Too many operations have not ended.
+    TooManyOperations {
         /// How many may.
         limit: usize,
         /// Whether those of the tenant were counted alone.
@@ -34,7 +34,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Why none of the workers that are there can run a task.
+    /// Why none of the workers that are there can run an execution.
     pub(super) fn unserved<'a>(
         requirements: &Requirements,
         offers: impl Iterator<Item = &'a Offer>,
@@ -118,11 +118,11 @@ impl std::fmt::Display for Rejection {
                 write!(f, "no worker knows the platform property `{name}`; they know {known}")
             }
             Self::Unserved { reason } => f.write_str(reason),
-            Self::QueueFull { limit, of_tenant: true } => {
-                write!(f, "the tenant has {limit} operations in the queue, and may not have more")
+            Self::TooManyOperations { limit, of_tenant: true } => {
+                write!(f, "the tenant waits for {limit} operations, the most that it may")
             }
-            Self::QueueFull { limit, of_tenant: false } => {
-                write!(f, "the queue has {limit} operations, and takes no more")
+            Self::TooManyOperations { limit, of_tenant: false } => {
+                write!(f, "the server has {limit} operations, the most that it takes")
             }
             Self::TooManyRequirements { limit } => {
                 write!(f, "actions with {limit} different requirements wait, the most there may be")

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a task needs of a worker. Tasks with equal requirements form a class.
+/// What an execution needs of a worker. Executions with equal requirements form a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirements {
     /// Names and values that the worker must offer, each of them.
     pub properties: BTreeSet<(String, String)>,
-    /// What the task takes of the worker while it runs.
+    /// What the execution takes of the worker while it runs.
     pub demand: Demand,
-    /// The model that the task asks: a worker that has it loaded is preferred.
+    /// The model that the execution asks: a worker that has it loaded is preferred.
     pub model: Option<String>,
 }
 
-/// What a task takes of a worker while it runs.
+/// What an execution takes of a worker while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Demand {
     /// Thousandths of a core.
@@ -50,7 +50,7 @@ pub struct Offer {
     pub gpus: Vec<Gpu>,
 }
 
-/// What a worker lacks for a task, however idle it is.
+/// What a worker lacks for an execution, however idle it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// A property of this name and value.
@@ -69,7 +69,7 @@ pub enum Lack {
 }
 
 impl Offer {
-    /// What the worker lacks for tasks of these requirements, or `None` where it can run them.
+    /// What the worker lacks for executions of these requirements, or `None` where it can run them.
     pub fn lacks(&self, requirements: &Requirements) -> Option<Lack> {
         let offers = |name: &str, value: &str| {
             self.properties.get(name).is_some_and(|values| values.contains(value))

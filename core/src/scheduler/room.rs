@@ -17,7 +17,7 @@ struct Device {
     users: u32,
 }
 
-/// What a task has taken of a worker.
+/// What an execution has taken of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     cpu_milli: u64,
@@ -43,8 +43,8 @@ impl Room {
         }
     }
 
-    /// What a task would take, where there is room for it. Of the devices, the fullest that have
-    /// room are taken, so that large tasks find empty ones.
+    /// What an execution would take, where there is room for it. Of the devices, the fullest that
+    /// have room are taken, so that large executions find empty ones.
     pub(super) fn fit(&self, demand: &Demand) -> Option<Taken> {
         if demand.cpu_milli > self.cpu_milli || demand.memory_bytes > self.memory_bytes {
             return None;
@@ -87,8 +87,8 @@ impl Room {
         }
     }
 
-    /// How much has to become free before a task fits: millionths of the demand, of the resource
-    /// that lacks most.
+    /// How much has to become free before an execution fits: millionths of the demand, of the
+    /// resource that lacks most.
     pub(super) fn shortfall(&self, demand: &Demand) -> u64 {
         let short = |need: u64, free: u64| share(need.saturating_sub(free), need);
         let idle = self.gpus.iter().filter(|device| device.takes(demand)).count() as u64;

@@ -9,12 +9,12 @@ use super::queue::{Account, ClassId, Place, Queue};
 use super::reasons::Rejection;
 use super::requirements::{Offer, Requirements};
 use super::room::{Room, Taken, Usage};
-use super::{LeaseId, OperationId, TaskId, WorkerId};
+use super::{ExecutionId, LeaseId, OperationId, WorkerId};
 use crate::limits;
 
 #[derive(Debug)]
 pub(super) struct Operation {
-    pub(super) task: TaskId,
+    pub(super) execution: ExecutionId,
     pub(super) account: Account,
     pub(super) place: Place,
     pub(super) since_ms: u64,
@@ -22,7 +22,7 @@ pub(super) struct Operation {
 }
 
 #[derive(Debug)]
-pub(super) struct Task {
+pub(super) struct Execution {
     pub(super) action: Action,
     pub(super) class: ClassId,
     pub(super) operations: BTreeSet<OperationId>,
@@ -36,7 +36,7 @@ pub(super) struct Task {
 
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub(super) task: TaskId,
+    pub(super) execution: ExecutionId,
     pub(super) worker: WorkerId,
     pub(super) taken: Taken,
     pub(super) account: Account,
@@ -63,16 +63,19 @@ pub(super) struct Worker {
 pub struct Scheduler {
     pub(super) now_ms: u64,
     pub(super) operations: BTreeMap<OperationId, Operation>,
-    pub(super) tasks: BTreeMap<TaskId, Task>,
-    pub(super) merging: BTreeMap<Action, TaskId>,
+    pub(super) executions: BTreeMap<ExecutionId, Execution>,
+    pub(super) merging: BTreeMap<Action, ExecutionId>,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) queue: Queue,
     pub(super) offered: Usage,
     pub(super) known_properties: BTreeSet<String>,
+    /// Number of operations of each tenant that have not ended.
+    operations_of: BTreeMap<Arc<str>, usize>,
     pub(super) detached: BTreeSet<(u64, OperationId)>,
+    pub(super) ticked_ms: u64,
     pub(super) decisions: Vec<Decision>,
-    next_task: u64,
+    next_execution: u64,
     pub(super) next_lease: u64,
     next_age: u64,
 }
@@ -99,16 +102,18 @@ impl Scheduler {
         Self {
             now_ms: 0,
             operations: BTreeMap::new(),
-            tasks: BTreeMap::new(),
+            executions: BTreeMap::new(),
             merging: BTreeMap::new(),
             leases: BTreeMap::new(),
             workers: BTreeMap::new(),
             queue: Queue::default(),
             offered: Usage::default(),
             known_properties: BTreeSet::new(),
+            operations_of: BTreeMap::new(),
             detached: BTreeSet::new(),
+            ticked_ms: 0,
             decisions: Vec::new(),
-            next_task: 0,
+            next_execution: 0,
             next_lease: first_lease,
             next_age: 0,
         }
@@ -137,13 +142,13 @@ impl Scheduler {
 
     /// The stage of an operation that has not ended.
     pub fn stage(&self, operation: OperationId) -> Option<Stage> {
-        let task = self.tasks.get(&self.operations.get(&operation)?.task)?;
-        Some(if task.lease.is_some() { Stage::Executing } else { Stage::Queued })
+        let execution = self.executions.get(&self.operations.get(&operation)?.execution)?;
+        Some(if execution.lease.is_some() { Stage::Executing } else { Stage::Queued })
     }
 
     /// The actions that have not ended, whose inputs have to stay.
     pub fn held(&self) -> impl Iterator<Item = &Action> {
-        self.tasks.values().map(|task| &task.action)
+        self.executions.values().map(|execution| &execution.action)
     }
 
     /// Whether a lease is alive: what its worker says of it counts.
@@ -175,17 +180,18 @@ impl Scheduler {
             true => self.merging.get(&submission.action).copied(),
             false => None,
         };
-        let task = running.unwrap_or_else(|| self.add_task(&submission));
-        self.add_operation(submission, task);
+        let execution = running.unwrap_or_else(|| self.add_execution(&submission));
+        self.add_operation(submission, execution);
     }
 
     fn admit(&self, submission: &Submission) -> Result<(), Rejection> {
-        let full = |limit, of_tenant| Err(Rejection::QueueFull { limit, of_tenant });
-        if self.queue.len() >= limits::QUEUED_OPERATIONS_MAX {
-            return full(limits::QUEUED_OPERATIONS_MAX, false);
+        let too_many = |limit, of_tenant| Err(Rejection::TooManyOperations { limit, of_tenant });
+        if self.operations.len() >= limits::OPERATIONS_MAX {
+            return too_many(limits::OPERATIONS_MAX, false);
         }
-        if self.queue.len_of(&submission.tenant) >= limits::QUEUED_TENANT_OPERATIONS_MAX {
-            return full(limits::QUEUED_TENANT_OPERATIONS_MAX, true);
+        let of_tenant = self.operations_of.get(&submission.tenant).copied().unwrap_or(0);
+        if of_tenant >= limits::TENANT_OPERATIONS_MAX {
+            return too_many(limits::TENANT_OPERATIONS_MAX, true);
         }
         if !self.known_properties.is_empty() {
             let mut names = submission.requirements.properties.iter().map(|(name, _)| name);
@@ -202,17 +208,17 @@ impl Scheduler {
         Ok(())
     }
 
-    fn add_task(&mut self, submission: &Submission) -> TaskId {
-        self.next_task += 1;
-        let id = TaskId(self.next_task);
+    fn add_execution(&mut self, submission: &Submission) -> ExecutionId {
+        self.next_execution += 1;
+        let id = ExecutionId(self.next_execution);
         let class = self.class_for(&submission.requirements);
         if let Some(class) = self.queue.classes.get_mut(&class) {
-            class.tasks += 1;
+            class.executions += 1;
         }
         if submission.merge {
             self.merging.insert(submission.action.clone(), id);
         }
-        let task = Task {
+        let execution = Execution {
             action: submission.action.clone(),
             class,
             operations: BTreeSet::new(),
@@ -222,7 +228,7 @@ impl Scheduler {
             merged: submission.merge,
             failed_on: BTreeSet::new(),
         };
-        self.tasks.insert(id, task);
+        self.executions.insert(id, execution);
         id
     }
 
@@ -240,48 +246,55 @@ impl Scheduler {
         id
     }
 
-    fn add_operation(&mut self, submission: Submission, task: TaskId) {
+    fn add_operation(&mut self, submission: Submission, execution: ExecutionId) {
         self.next_age += 1;
         let id = submission.operation;
         let operation = Operation {
-            task,
+            execution,
             account: Account { tenant: submission.tenant, invocation: submission.invocation },
             place: Place { priority: submission.priority, age: self.next_age, operation: id },
             since_ms: self.now_ms,
             detached_since_ms: None,
         };
+        *self.operations_of.entry(Arc::clone(&operation.account.tenant)).or_default() += 1;
         self.operations.insert(id, operation);
-        if let Some(task) = self.tasks.get_mut(&task) {
-            task.operations.insert(id);
+        if let Some(execution) = self.executions.get_mut(&execution) {
+            execution.operations.insert(id);
         }
         let stage = self.stage(id).unwrap_or(Stage::Queued);
         self.decisions.push(Decision::Staged { operation: id, stage });
         if stage == Stage::Queued {
-            self.enqueue(task, Some(id));
+            self.enqueue(execution, Some(id));
         }
     }
 
-    /// Has a task wait: all its operations, or the one that came last.
-    pub(super) fn enqueue(&mut self, id: TaskId, only: Option<OperationId>) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let class = task.class;
-        for operation in task.operations.iter().filter(|id| only.is_none_or(|only| only == **id)) {
+    /// Has an execution wait: all its operations, or the one that came last.
+    pub(super) fn enqueue(&mut self, id: ExecutionId, only: Option<OperationId>) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let class = execution.class;
+        for operation in
+            execution.operations.iter().filter(|id| only.is_none_or(|only| only == **id))
+        {
             if let Some(operation) = self.operations.get(operation) {
                 self.queue.insert(&operation.account, class, operation.place);
             }
         }
         let Some(waiting) = self.queue.classes.get_mut(&class) else { return };
+        if waiting.queued.is_empty() {
+            // Otherwise the class is open already, or closed for this one as for the others.
+            self.queue.open.insert(class);
+            waiting.unserved_since_ms = waiting.eligible.is_empty().then_some(self.now_ms);
+        }
         waiting.queued.insert(id);
-        self.queue.open.insert(class);
     }
 
-    /// Has a task no longer wait.
-    pub(super) fn dequeue(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        for operation in task.operations.iter().filter_map(|id| self.operations.get(id)) {
-            self.queue.remove(&operation.account, task.class, operation.place);
+    /// Has an execution no longer wait.
+    pub(super) fn dequeue(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        for operation in execution.operations.iter().filter_map(|id| self.operations.get(id)) {
+            self.queue.remove(&operation.account, execution.class, operation.place);
         }
-        let class = task.class;
+        let class = execution.class;
         let Some(waiting) = self.queue.classes.get_mut(&class) else { return };
         waiting.queued.remove(&id);
         if waiting.queued.is_empty() {
@@ -305,58 +318,66 @@ impl Scheduler {
         }
     }
 
-    /// Ends one operation. Its task goes on while others want it.
+    /// Ends one operation. Its execution goes on while others want it.
     pub(super) fn end_operation(&mut self, id: OperationId, ending: Ending) {
-        let Some(operation) = self.operations.remove(&id) else { return };
-        if let Some(since_ms) = operation.detached_since_ms {
-            self.detached.remove(&(since_ms, id));
-        }
+        let Some(operation) = self.forget(id) else { return };
         self.decisions.push(Decision::Ended { operation: id, ending });
-        let Some(task) = self.tasks.get_mut(&operation.task) else { return };
-        task.operations.remove(&id);
-        let (class, lease, alone) = (task.class, task.lease, task.operations.is_empty());
+        let Some(execution) = self.executions.get_mut(&operation.execution) else { return };
+        execution.operations.remove(&id);
+        let (class, lease, alone) =
+            (execution.class, execution.lease, execution.operations.is_empty());
         if lease.is_none() {
             self.queue.remove(&operation.account, class, operation.place);
         }
         if alone {
-            self.end_task(operation.task, &Ending::Cancelled);
+            self.end_execution(operation.execution, &Ending::Cancelled);
         } else if let Some(lease) = lease {
             self.pass_charge(lease, &operation.account);
         }
     }
 
-    /// Ends a task, and all that wait for it. A worker that has it is told to stop.
-    pub(super) fn end_task(&mut self, id: TaskId, ending: &Ending) {
-        if let Some(lease) = self.tasks.get(&id).and_then(|task| task.lease) {
+    fn forget(&mut self, id: OperationId) -> Option<Operation> {
+        let operation = self.operations.remove(&id)?;
+        if let Some(since_ms) = operation.detached_since_ms {
+            self.detached.remove(&(since_ms, id));
+        }
+        let tenant = &operation.account.tenant;
+        if let Some(count) = self.operations_of.get_mut(tenant) {
+            *count -= 1;
+            if *count == 0 {
+                self.operations_of.remove(tenant);
+            }
+        }
+        Some(operation)
+    }
+
+    /// Ends an execution, and all that wait for it. A worker that has it is told to stop.
+    pub(super) fn end_execution(&mut self, id: ExecutionId, ending: &Ending) {
+        if let Some(lease) = self.executions.get(&id).and_then(|execution| execution.lease) {
             self.revoke(lease);
         }
         self.dequeue(id);
-        let Some(task) = self.tasks.remove(&id) else { return };
-        if task.merged {
-            self.merging.remove(&task.action);
+        let Some(execution) = self.executions.remove(&id) else { return };
+        if execution.merged {
+            self.merging.remove(&execution.action);
         }
-        for operation in &task.operations {
-            if let Some(operation) = self.operations.remove(operation)
-                && let Some(since_ms) = operation.detached_since_ms
-            {
-                self.detached.remove(&(since_ms, operation.place.operation));
-            }
-            let (operation, ending) = (*operation, ending.clone());
-            self.decisions.push(Decision::Ended { operation, ending });
+        for operation in execution.operations {
+            self.forget(operation);
+            self.decisions.push(Decision::Ended { operation, ending: ending.clone() });
         }
-        if let Some(class) = self.queue.classes.get_mut(&task.class) {
-            class.tasks -= 1;
-            if class.tasks == 0 {
-                self.queue.remove_class(task.class);
+        if let Some(class) = self.queue.classes.get_mut(&execution.class) {
+            class.executions -= 1;
+            if class.executions == 0 {
+                self.queue.remove_class(execution.class);
             }
         }
     }
 
-    /// Has another of a task's operations pay, now that one has left.
+    /// Has another of an execution's operations pay, now that one has left.
     fn pass_charge(&mut self, lease: LeaseId, from: &Account) {
         let Some(lease) = self.leases.get_mut(&lease) else { return };
-        let Some(task) = self.tasks.get(&lease.task) else { return };
-        let payers = || task.operations.iter().filter_map(|id| self.operations.get(id));
+        let Some(execution) = self.executions.get(&lease.execution) else { return };
+        let payers = || execution.operations.iter().filter_map(|id| self.operations.get(id));
         if lease.account != *from || payers().any(|operation| operation.account == *from) {
             return;
         }
@@ -366,13 +387,5 @@ impl Scheduler {
             self.queue.charge(&operation.account, usage);
             lease.account = operation.account.clone();
         }
-    }
-
-    /// The name of a tenant with what it uses, for those who watch.
-    pub fn tenants(&self) -> impl Iterator<Item = (Arc<str>, usize, u64)> {
-        let share = |used: Usage| used.dominant_share(self.offered);
-        self.queue
-            .tenants()
-            .map(move |(name, queued, used)| (Arc::clone(name), queued, share(used)))
     }
 }

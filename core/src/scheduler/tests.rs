@@ -138,6 +138,7 @@ fn a_silent_worker_loses_its_leases_and_what_it_says_later_is_void() {
     let mut w = World::new();
     w.join(7, with_cores(1_000));
     w.submit(1, "a");
+    assert_eq!(w.after(0), "");
     assert_eq!(w.after(limits::LEASE_MS - 1), "");
     assert_eq!(w.after(1), "queued:1");
     assert_eq!(w.join(8, with_cores(1_000)), "assign:2@8 executing:1");
@@ -154,7 +155,7 @@ fn a_lease_that_its_worker_does_not_name_is_lost() {
     w.join(7, with_cores(1_000));
     w.submit(1, "a");
     for _ in 0..4 {
-        w.now_ms += limits::HEARTBEAT_MS;
+        assert_eq!(w.after(limits::HEARTBEAT_MS), "");
         assert_eq!(w.beat(7, &[]), "");
     }
     w.now_ms += limits::HEARTBEAT_MS;
@@ -293,7 +294,7 @@ fn a_warm_model_is_preferred_and_then_the_fullest_worker() {
 }
 
 #[test]
-fn a_large_task_gets_a_worker_in_the_end() {
+fn a_large_action_gets_a_worker_in_the_end() {
     let mut w = World::new();
     w.join(7, with_cores(2_000));
     w.submit(1, "a");
@@ -341,14 +342,36 @@ fn a_worker_that_does_not_stop_an_action_loses_it() {
 }
 
 #[test]
-fn a_tenant_may_not_fill_the_queue() {
+fn a_tenant_may_not_fill_the_server() {
     let mut w = Scheduler::new(1);
-    for operation in 0..=limits::QUEUED_TENANT_OPERATIONS_MAX as u64 {
+    for operation in 0..=limits::TENANT_OPERATIONS_MAX as u64 {
         let full = w.apply(Command::Submit(submission(operation, &operation.to_string())), 0);
         let rejected = matches!(full.as_slice(), [Decision::Ended { .. }]);
-        assert_eq!(rejected, operation == limits::QUEUED_TENANT_OPERATIONS_MAX as u64);
+        assert_eq!(rejected, operation == limits::TENANT_OPERATIONS_MAX as u64);
     }
     let other = Submission { tenant: "other".into(), ..submission(u64::MAX, "x") };
     let other = w.apply(Command::Submit(other), 0);
     assert!(matches!(other.as_slice(), [Decision::Staged { .. }]));
+}
+
+#[test]
+fn a_server_that_slept_loses_nobody() {
+    let mut w = World::new();
+    w.join(7, with_cores(1_000));
+    w.submit(1, "a");
+    assert_eq!(w.after(10 * limits::LEASE_MS), "");
+    assert_eq!(w.beat(7, &[1]), "");
+    assert_eq!(w.finish(7, 1, Outcome::Result), "result:1=1");
+}
+
+#[test]
+fn a_lost_worker_that_drained_is_told_nothing() {
+    let mut w = World::new();
+    w.join(7, with_cores(1_000));
+    w.submit(1, "a");
+    w.act(Command::Drain(WorkerId(7)));
+    w.now_ms += limits::UNSERVED_MS_MAX;
+    assert_eq!(w.act(Command::Leave(WorkerId(7))), "queued:1");
+    assert_eq!(w.after(0), "", "it waits for another worker from now on");
+    assert_eq!(w.join(8, with_cores(1_000)), "assign:2@8 executing:1");
 }

@@ -1,19 +1,31 @@
 //! What time does to the state.
 
-use super::decision::Ending;
+use super::decision::{Decision, Ending};
 use super::reasons::Rejection;
 use super::state::Scheduler;
-use super::{LeaseId, OperationId, TaskId, WorkerId};
+use super::{ExecutionId, LeaseId, OperationId, WorkerId};
 use crate::limits;
 
 impl Scheduler {
     pub(super) fn tick(&mut self) {
+        self.excuse_silence();
         self.lose_silent_workers();
         self.lose_silent_leases();
         self.end_overrun();
         self.end_abandoned();
         self.reject_unserved();
         self.wake_rested();
+    }
+
+    /// Where no tick came for so long that leases would be lost, it is the server that slept: what
+    /// workers have said meanwhile is still to be read.
+    fn excuse_silence(&mut self) {
+        let slept = self.now_ms.saturating_sub(self.ticked_ms) >= limits::LEASE_MS;
+        self.ticked_ms = self.now_ms;
+        if slept {
+            self.workers.values_mut().for_each(|worker| worker.heard_ms = self.now_ms);
+            self.leases.values_mut().for_each(|lease| lease.heard_ms = self.now_ms);
+        }
     }
 
     fn lose_silent_workers(&mut self) {
@@ -31,27 +43,23 @@ impl Scheduler {
         let lost = self.leases.iter().filter(|(_, lease)| silent(lease.heard_ms));
         let lost: Vec<(LeaseId, WorkerId)> = lost.map(|(id, lease)| (*id, lease.worker)).collect();
         for (lease, worker) in lost {
-            let revoked = super::Decision::Revoked { lease, worker };
-            self.decisions.push(revoked);
+            self.decisions.push(Decision::Revoked { lease, worker });
             self.lose_lease(lease);
         }
     }
 
     fn end_overrun(&mut self) {
         let overrun = self.leases.values().filter(|lease| lease.deadline_ms <= self.now_ms);
-        let overrun: Vec<TaskId> = overrun.map(|lease| lease.task).collect();
-        for task in overrun {
-            self.end_task(task, &Ending::Overran);
+        let overrun: Vec<ExecutionId> = overrun.map(|lease| lease.execution).collect();
+        for execution in overrun {
+            self.end_execution(execution, &Ending::Overran);
         }
     }
 
     fn end_abandoned(&mut self) {
-        let before_ms = self.now_ms.saturating_sub(limits::ABANDONED_MS);
+        let Some(before_ms) = self.now_ms.checked_sub(limits::ABANDONED_MS) else { return };
         let past = self.detached.iter().take_while(|(since_ms, _)| *since_ms <= before_ms);
         let past: Vec<OperationId> = past.map(|(_, id)| *id).collect();
-        if self.now_ms < limits::ABANDONED_MS {
-            return;
-        }
         for operation in past {
             self.end_operation(operation, Ending::Cancelled);
         }
@@ -67,19 +75,19 @@ impl Scheduler {
             let workers = self.workers.values().filter(|worker| !worker.draining);
             workers.map(|worker| &worker.offer)
         };
-        let rejected: Vec<(TaskId, Ending)> = unserved
+        let rejected: Vec<(ExecutionId, Ending)> = unserved
             .flat_map(|class| {
                 let rejection = Rejection::unserved(&class.requirements, offers());
                 let ending = Ending::Rejected(rejection);
-                class.queued.iter().map(move |task| (*task, ending.clone()))
+                class.queued.iter().map(move |execution| (*execution, ending.clone()))
             })
             .collect();
-        for (task, ending) in rejected {
-            self.end_task(task, &ending);
+        for (execution, ending) in rejected {
+            self.end_execution(execution, &ending);
         }
     }
 
-    /// Workers that have rested take tasks again.
+    /// Workers that have rested take executions again.
     fn wake_rested(&mut self) {
         let rested = |until_ms: u64| until_ms != 0 && until_ms <= self.now_ms;
         let woken = self.workers.iter().filter(|(_, worker)| rested(worker.rests_until_ms));

@@ -31,7 +31,8 @@ impl Scheduler {
         if self.workers.len() >= limits::WORKERS_MAX {
             return self.decisions.push(Decision::Dismissed { worker: id });
         }
-        self.known_properties.extend(offer.properties.keys().cloned());
+        let room = limits::KNOWN_PROPERTIES_MAX.saturating_sub(self.known_properties.len());
+        self.known_properties.extend(offer.properties.keys().take(room).cloned());
         self.offered.add(Usage::offered(&offer));
         for (class_id, class) in &mut self.queue.classes {
             if offer.lacks(&class.requirements).is_none() {
@@ -97,13 +98,11 @@ impl Scheduler {
 
     /// A worker is gone: what it had is queued again.
     pub(super) fn lose_worker(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        for lease in worker.leases.clone() {
-            self.lose_lease(lease);
-        }
         self.withdraw(id);
-        if let Some(worker) = self.workers.remove(&id) {
-            self.offered.remove(Usage::offered(&worker.offer));
+        let Some(worker) = self.workers.remove(&id) else { return };
+        self.offered.remove(Usage::offered(&worker.offer));
+        for lease in worker.leases {
+            self.lose_lease(lease);
         }
     }
 
@@ -129,14 +128,14 @@ impl Scheduler {
 
     pub(super) fn finished(&mut self, id: WorkerId, lease: LeaseId, outcome: Outcome) {
         let known = self.leases.get(&lease).filter(|known| known.worker == id);
-        let Some(task) = known.map(|lease| lease.task) else { return };
+        let Some(execution) = known.map(|lease| lease.execution) else { return };
         match outcome {
             Outcome::Result => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.faults = 0;
                 }
                 self.release(lease);
-                self.end_task(task, &Ending::Result(lease));
+                self.end_execution(execution, &Ending::Result(lease));
             }
             Outcome::Fault => {
                 self.rest(id);
@@ -146,7 +145,7 @@ impl Scheduler {
     }
 
     /// Has a worker that is at fault rest for a while, twice as long each time, so that it does not
-    /// draw in all tasks to fail them.
+    /// draw in all executions to fail them.
     fn rest(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.faults = worker.faults.saturating_add(1);
@@ -154,20 +153,21 @@ impl Scheduler {
         worker.rests_until_ms = self.now_ms + doubled.min(limits::WORKER_REST_MS_MAX);
     }
 
-    /// An attempt came to nothing: its task is queued again, or ends where it was the last try.
+    /// An attempt came to nothing: its execution is queued again, or ends where it was the last
+    /// try.
     pub(super) fn lose_lease(&mut self, id: LeaseId) {
         let Some(lease) = self.release(id) else { return };
-        let Some(task) = self.tasks.get_mut(&lease.task) else { return };
-        task.failed_on.insert(lease.worker);
-        if task.attempts >= limits::ATTEMPTS_MAX {
-            let ending = Ending::Faulted { attempts: task.attempts };
-            return self.end_task(lease.task, &ending);
+        let Some(execution) = self.executions.get_mut(&lease.execution) else { return };
+        execution.failed_on.insert(lease.worker);
+        if execution.attempts >= limits::ATTEMPTS_MAX {
+            let ending = Ending::Faulted { attempts: execution.attempts };
+            return self.end_execution(lease.execution, &ending);
         }
-        for operation in &task.operations {
+        for operation in &execution.operations {
             let (operation, stage) = (*operation, Stage::Queued);
             self.decisions.push(Decision::Staged { operation, stage });
         }
-        self.enqueue(lease.task, None);
+        self.enqueue(lease.execution, None);
     }
 
     /// Takes a lease from a worker that may still work on it.
@@ -180,8 +180,8 @@ impl Scheduler {
     /// Ends a lease: the worker has its room again, and the payer is charged no longer.
     fn release(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
-        if let Some(task) = self.tasks.get_mut(&lease.task) {
-            task.lease = None;
+        if let Some(execution) = self.executions.get_mut(&lease.execution) {
+            execution.lease = None;
         }
         self.queue.discharge(&lease.account, Usage::of(&lease.taken));
         if let Some(worker) = self.workers.get_mut(&lease.worker) {
@@ -220,7 +220,7 @@ impl Scheduler {
 }
 
 impl Worker {
-    /// Whether tasks of a class may be put on it at all, now.
+    /// Whether executions of a class may be put on it at all, now.
     pub(super) fn takes(&self, class: ClassId, now_ms: u64) -> bool {
         !self.draining
             && self.rests_until_ms <= now_ms
