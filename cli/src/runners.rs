@@ -39,6 +39,7 @@ impl Runners {
                 program,
                 slots: invocation.config.jobs(options.jobs),
                 profile: sandbox(options),
+                host: Vec::new(),
                 workspace: Some(invocation.config.workspace.clone()),
             },
         ));

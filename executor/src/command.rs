@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `slots` | job slots: their spawn servers and folders |
 //! | `scratch` | the folder of a job slot |
+//! | `spawn` | running a command in a job slot |
+//! | `foreign` | commands of REAPI as they stand |
 //! | `inputs` | laying inputs out |
 //! | `outputs` | checking outputs and storing them |
 //! | `diagnose` | what to tell the user about a failure |
@@ -16,17 +18,18 @@
 
 mod diagnose;
 mod failures;
+mod foreign;
 mod inputs;
 mod outputs;
 mod scratch;
 mod slots;
+mod spawn;
 
-use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use maestro_cas::Store;
@@ -35,25 +38,20 @@ use maestro_core::wire::ActionResult;
 use maestro_core::{Digest, How, limits};
 
 use crate::runner::{Job, Outcome, RunError, Runner};
-use crate::sandbox::protocol::{End, Layer, Reply, Request, StepFailure};
-use crate::sandbox::{SandboxError, SpawnOptions, SpawnServer, exit_code, exit_signal};
-use failures::{internal, machine, sandbox_failure, store_failure};
-use inputs::{BoundTree, InputError, Layouter};
+use crate::sandbox::protocol::{End, Reply, StepFailure};
+use crate::sandbox::{SpawnOptions, exit_code, exit_signal};
+pub use foreign::{Ended, ForeignCommand, ForeignOutcome};
+
+use failures::{internal, store_failure};
+use inputs::Layouter;
 use outputs::{Collected, OutputError, Wanted};
-use scratch::SlotFolder;
-use slots::{SlotState, Slots};
+use slots::Slots;
+use spawn::{Spawn, parents};
 
 /// Below this many free bytes a failed action is blamed on the disk.
 const FREE_BYTES_MIN: u64 = 1 << 20;
 /// Most files that are listed to find out what an action made instead of its outputs.
 const MADE_FILES_MAX: usize = 2_000;
-/// Most kinds of actions that are remembered for writing too much for memory.
-const SPILLS_MAX: usize = 10_000;
-/// How often an action is tried when its spawn server dies under it.
-const ATTEMPTS_MAX: usize = 2;
-
-/// Numbers the folders of job slots: several runners may share a store's scratch folder.
-static FOLDERS_MADE: AtomicU64 = AtomicU64::new(0);
 
 /// How to run commands.
 #[derive(Clone, Debug)]
@@ -64,6 +62,8 @@ pub struct CommandOptions {
     pub slots: usize,
     /// How commands are confined.
     pub profile: SandboxProfile,
+    /// Folders of the machine that actions may see which ask for no toolchains.
+    pub host: Vec<PathBuf>,
     /// The workspace, to recognise files that exist but are no inputs.
     pub workspace: Option<PathBuf>,
 }
@@ -110,114 +110,10 @@ impl CommandRunner {
             program: self.options.program.clone(),
             cache: self.store.root().to_owned(),
             scratch: self.store.scratch_dir(),
+            host: self.options.host.clone(),
             slot,
             hermetic: self.is_hermetic(),
         }
-    }
-
-    /// One attempt; starts a server and makes a folder if the slot has none.
-    fn attempt(&self, job: &Job<'_>, slot: &mut SlotState) -> Result<Outcome, Failure> {
-        let SlotState { server, folder } = slot;
-        let running = match server {
-            Some(running) => running,
-            None => server.insert(SpawnServer::start(&self.server_options(job.slot))?),
-        };
-        let folder = match folder {
-            Some(folder) => folder,
-            None => {
-                let scratch = self.store.scratch_dir();
-                let number = FOLDERS_MADE.fetch_add(1, Ordering::Relaxed);
-                let name = format!("s{}-{number}", job.slot);
-                let made = SlotFolder::create(&scratch, name, !self.is_hermetic());
-                let made = made.map_err(|error| machine(&scratch, "make a folder in", &error))?;
-                folder.insert(made)
-            }
-        };
-        let root = folder.inputs();
-        let bound = self
-            .layouter
-            .lay_out(&root, folder.pool(), &job.prepared.tree.entries)
-            .map_err(|error| self.input_failure(error))?;
-        let wanted = wanted(job);
-        if !self.is_hermetic() {
-            make_folders(&root, &parents(&wanted))
-                .map_err(|error| machine(&root, "make the folders of outputs in", &error))?;
-        }
-        let on_memory = running.abilities().memory_layer && !self.is_known_to_spill(job);
-        let layer = if on_memory { Layer::Memory } else { Layer::Disk };
-        let mut request = self.request(job, folder, &bound, &wanted, layer)?;
-        loop {
-            let up = match request.layer {
-                Layer::Disk if self.is_hermetic() => {
-                    Some(folder.make_layer().map_err(|error| {
-                        machine(folder.path(), "make a writable layer in", &error)
-                    })?)
-                }
-                _ => None,
-            };
-            let (reply, written) = running.run(&request, job.cancel)?;
-            if reply.end == End::Spilled {
-                self.remember_spill(job);
-                request.layer = Layer::Disk;
-                continue;
-            }
-            let place = up.unwrap_or_else(|| root.clone());
-            let written = match written {
-                Some(written) => File::from(written),
-                None => File::open(&place).map_err(|error| machine(&place, "open", &error))?,
-            };
-            return Ok(self.conclude(job, &written, &wanted, request.timeout_ms, reply)?);
-        }
-    }
-
-    /// Whether such an action wrote too much for memory before.
-    fn is_known_to_spill(&self, job: &Job<'_>) -> bool {
-        let spilled = self.spilled.lock().unwrap_or_else(PoisonError::into_inner);
-        spilled.contains(&spill_key(job))
-    }
-
-    fn remember_spill(&self, job: &Job<'_>) {
-        let mut spilled = self.spilled.lock().unwrap_or_else(PoisonError::into_inner);
-        if spilled.len() < SPILLS_MAX {
-            spilled.insert(spill_key(job));
-        }
-    }
-
-    fn request(
-        &self,
-        job: &Job<'_>,
-        folder: &SlotFolder,
-        bound: &[BoundTree],
-        wanted: &[Wanted],
-        layer: Layer,
-    ) -> Result<Request, RunError> {
-        let parts = &job.prepared.parts;
-        let toolchains = job.toolchains.iter().map(|mount| self.below_cache(&mount.path));
-        let trees =
-            bound.iter().map(|(path, target)| Ok((self.below_cache(path)?, target.clone())));
-        Ok(Request {
-            argv: parts.arguments.iter().map(|text| text.clone().into_bytes()).collect(),
-            env: parts
-                .environment
-                .iter()
-                .map(|(name, value)| format!("{name}={value}").into_bytes())
-                .collect(),
-            toolchains: toolchains.collect::<Result<_, RunError>>()?,
-            folder: folder.name().to_owned(),
-            layer,
-            folders: parents(wanted),
-            trees: trees.collect::<Result<_, RunError>>()?,
-            fresh_network: job.spec.hints.test,
-            timeout_ms: parts.timeout_ms.unwrap_or(limits::ACTION_TIMEOUT_MS_DEFAULT),
-            probe: false,
-        })
-    }
-
-    fn below_cache(&self, path: &Path) -> Result<String, RunError> {
-        let below = path.strip_prefix(self.store.root()).ok().and_then(Path::to_str);
-        below
-            .map(str::to_owned)
-            .ok_or_else(|| internal(&format!("`{}` does not lie in the cache", path.display())))
     }
 
     /// Turns the end of an action into a result or a failure.
@@ -266,7 +162,7 @@ impl CommandRunner {
             return Err(error);
         }
         let collected = outputs::collect(&self.store, written.as_fd(), wanted);
-        let Collected { files, directories } =
+        let Collected { files, directories, .. } =
             collected.map_err(|error| self.output_failure(written, said, error))?;
         let result = ActionResult {
             output_files: files,
@@ -285,14 +181,6 @@ impl CommandRunner {
             return Ok(None);
         }
         self.store.put_bytes(log).map(Some).map_err(|error| store_failure(&error))
-    }
-
-    fn input_failure(&self, error: InputError) -> RunError {
-        match error {
-            InputError::Missing(digests) => RunError::MissingBlobs(digests),
-            InputError::Store(error) => store_failure(&error),
-            InputError::Io { path, source } => machine(&path, "make", &source),
-        }
     }
 
     fn output_failure(&self, written: &File, said: Said, error: OutputError) -> RunError {
@@ -350,7 +238,12 @@ impl Runner for CommandRunner {
         };
         let mut tried = 1;
         loop {
-            match self.run_once(job) {
+            let spawn = spawn_of(job);
+            let wanted = wanted(job);
+            let conclude = |written: &File, reply| {
+                self.conclude(job, written, &wanted, spawn.timeout_ms, reply)
+            };
+            match self.spawn(&spawn, conclude) {
                 Err(RunError::Failed { .. } | RunError::Timeout { .. })
                     if tried < job.spec.hints.attempts =>
                 {
@@ -366,53 +259,24 @@ impl Runner for CommandRunner {
     }
 }
 
-impl CommandRunner {
-    /// Runs an action once; another spawn server is tried where one dies under it.
-    fn run_once(&self, job: &Job<'_>) -> Result<Outcome, RunError> {
-        let slot = self.slots.get(job.slot);
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = internal("an action was not tried");
-        for _ in 0..ATTEMPTS_MAX {
-            if job.cancel.is_cancelled() {
-                return Err(RunError::Cancelled);
-            }
-            let outcome = self.attempt(job, &mut slot);
-            slot.clear();
-            match outcome {
-                Ok(outcome) => return Ok(outcome),
-                Err(Failure::Run(error)) => return Err(error),
-                Err(Failure::Sandbox(error)) => {
-                    slot.server = None;
-                    let died = matches!(error, SandboxError::Died { .. });
-                    last = sandbox_failure(&error);
-                    if !died {
-                        break;
-                    }
-                    tracing::warn!(slot = job.slot, "a spawn server died and is replaced");
-                }
-            }
-        }
-        Err(last)
-    }
-}
-
-/// Why an attempt gave no result.
-enum Failure {
-    /// The sandbox is at fault; its server is of no more use.
-    Sandbox(SandboxError),
-    /// Anything else; the server is fine.
-    Run(RunError),
-}
-
-impl From<SandboxError> for Failure {
-    fn from(error: SandboxError) -> Self {
-        Self::Sandbox(error)
-    }
-}
-
-impl From<RunError> for Failure {
-    fn from(error: RunError) -> Self {
-        Self::Run(error)
+/// The command of an action of ours.
+fn spawn_of<'a>(job: &'a Job<'_>) -> Spawn<'a> {
+    let parts = &job.prepared.parts;
+    Spawn {
+        arguments: &parts.arguments,
+        environment: &parts.environment,
+        directory: "",
+        inputs: &job.prepared.tree.entries,
+        has_bound_trees: true,
+        folders: parents(job.outputs().iter().map(|(path, ..)| path)),
+        toolchains: job.toolchains,
+        sees_host: false,
+        has_own_network: job.spec.hints.test,
+        timeout_ms: parts.timeout_ms.unwrap_or(limits::ACTION_TIMEOUT_MS_DEFAULT),
+        slot: job.slot,
+        cancel: job.cancel,
+        // What actions of the same kind have in common: the target and the word for people.
+        kind: format!("{} {}", job.graph.target(job.spec.owner).label, job.spec.mnemonic),
     }
 }
 
@@ -431,37 +295,8 @@ impl Said {
 }
 
 fn wanted(job: &Job<'_>) -> Vec<Wanted> {
-    let wanted = |(path, kind, optional)| Wanted { path, kind, optional };
+    let wanted = |(path, kind, optional)| Wanted { path, kind: Some(kind), optional };
     job.outputs().into_iter().map(wanted).collect()
-}
-
-/// What actions of the same kind have in common: the target and the word for people.
-fn spill_key(job: &Job<'_>) -> String {
-    format!("{} {}", job.graph.target(job.spec.owner).label, job.spec.mnemonic)
-}
-
-/// The folders that outputs stand in, each after the one that it is in.
-fn parents(wanted: &[Wanted]) -> Vec<String> {
-    let mut out = BTreeSet::new();
-    for output in wanted {
-        let mut at = output.path.parent();
-        while let Some(path) = at {
-            at = path.parent();
-            out.insert(path.as_str().to_owned());
-        }
-    }
-    // A path sorts after its own beginnings.
-    out.into_iter().collect()
-}
-
-fn make_folders(root: &Path, folders: &[String]) -> io::Result<()> {
-    for folder in folders {
-        match fs::create_dir(root.join(folder)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn made_instead(written: &File, missing: &[maestro_core::RelPath]) -> Vec<String> {

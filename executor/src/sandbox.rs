@@ -215,13 +215,16 @@ fn probe_in(program: &Path, scratch: &Path, folder: String) -> Result<Capabiliti
         program: program.to_owned(),
         cache: scratch.to_owned(),
         scratch: scratch.to_owned(),
+        host: Vec::new(),
         slot: 0,
         hermetic: true,
     })?;
     let request = Request {
         argv: Vec::new(),
         env: Vec::new(),
+        directory: String::new(),
         toolchains: Vec::new(),
+        sees_host: false,
         folder,
         layer: Layer::Disk,
         folders: Vec::new(),

@@ -13,5 +13,6 @@ pub mod compression;
 pub mod conformance;
 pub mod convert;
 pub mod names;
+mod protos;
 pub mod resource;
 pub mod server;

@@ -63,15 +63,17 @@ impl Layouter {
     }
 
     /// Fills the empty folder `root`, with folders from `pool`; returns the trees that are left to
-    /// be bound.
+    /// be bound, where that is allowed.
     pub(super) fn lay_out(
         &self,
         root: &Path,
         pool: &mut Pool,
         entries: &[(RelPath, Node)],
+        binds: bool,
     ) -> Result<Vec<BoundTree>, InputError> {
         let mut work = Work {
             layouter: self,
+            binds: binds && !self.copy,
             folders: Folders::open(root, pool)?,
             bound: Vec::new(),
             missing: Vec::new(),
@@ -105,6 +107,7 @@ impl Layouter {
 
 struct Work<'a> {
     layouter: &'a Layouter,
+    binds: bool,
     folders: Folders<'a>,
     bound: Vec<BoundTree>,
     missing: Vec<Digest>,
@@ -146,7 +149,7 @@ impl Work<'_> {
     fn place_tree(&mut self, path: &str, root: &Digest) -> Result<(), InputError> {
         let layouter = self.layouter;
         self.folders.enter(path)?;
-        let bindable = !layouter.copy && self.bound.len() < BOUND_TREES_MAX;
+        let bindable = self.binds && self.bound.len() < BOUND_TREES_MAX;
         if bindable && layouter.is_large(root)? {
             self.bound.push((layouter.store.tree_dir(root)?, path.to_owned()));
             return Ok(());
@@ -277,7 +280,7 @@ mod tests {
         std::fs::create_dir(&root).expect("a folder");
         let mut pool = Pool::create(&dir.path().join("pool")).expect("a pool");
         let layouter = Layouter::new(store, copy);
-        let bound = layouter.lay_out(&root, &mut pool, &tree.entries).expect("laid out");
+        let bound = layouter.lay_out(&root, &mut pool, &tree.entries, true).expect("laid out");
         assert!(bound.is_empty());
         let mut found = Vec::new();
         list(&root, "", &mut found);
@@ -343,7 +346,7 @@ mod tests {
         std::fs::create_dir(&root).expect("a folder");
         let mut pool = Pool::create(&dir.path().join("pool")).expect("a pool");
         let layouter = Layouter::new(store, false);
-        let error = layouter.lay_out(&root, &mut pool, &entries).expect_err("gone");
+        let error = layouter.lay_out(&root, &mut pool, &entries, true).expect_err("gone");
         let InputError::Missing(digests) = error else { panic!("{error}") };
         let mut expect = vec![gone("a"), gone("b"), gone("c")];
         expect.sort_unstable();

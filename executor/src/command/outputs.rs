@@ -13,30 +13,28 @@
 //! | socket, pipe, device | an error |
 //! | attributes, flags, holes | nothing: a file that has some is copied, not moved |
 
+mod keep;
+
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use maestro_cas::{Store, StoreError};
-use maestro_core::wire::{
-    Directory, DirectoryNode, FileNode, OutputDirectory, OutputFile, SymlinkNode,
-};
-use maestro_core::{ArtifactKind, Digest, RelPath, limits};
+use maestro_core::wire::{OutputDirectory, OutputFile};
+use maestro_core::{ArtifactKind, RelPath, limits};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Inode flags that ext4 sets by itself: huge file, extents, inline data.
-const FILE_SYSTEM_FLAGS: u32 = 0x0004_0000 | 0x0008_0000 | 0x1000_0000;
+use keep::{store_file, store_folder};
 
 /// An output that an action declares.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     /// Its path below the execution root.
     pub(super) path: RelPath,
-    /// What it must be.
-    pub(super) kind: ArtifactKind,
+    /// What it must be; `None` takes whatever there is, links as they stand among it.
+    pub(super) kind: Option<ArtifactKind>,
     /// Whether it may be left out.
     pub(super) optional: bool,
 }
@@ -48,6 +46,8 @@ pub(super) struct Collected {
     pub(super) files: Vec<OutputFile>,
     /// Trees.
     pub(super) directories: Vec<OutputDirectory>,
+    /// Links, by path, with what they point to.
+    pub(super) symlinks: Vec<(String, String)>,
 }
 
 /// What is wrong with the outputs of an action.
@@ -136,7 +136,7 @@ pub(super) fn collect(
     layer: BorrowedFd<'_>,
     wanted: &[Wanted],
 ) -> Result<Collected, OutputError> {
-    let mut scan = Scan { layer, entries: 0 };
+    let mut scan = Scan { layer, entries: 0, takes_links: false };
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for output in wanted {
         match scan.output(output)? {
@@ -166,12 +166,12 @@ pub(super) fn collect(
                 path: text.to_owned(),
                 root_directory_digest: store_folder(store, layer, text, &entries)?,
             }),
-            // Refused by the scan: an output is a file or a folder.
-            Found::Link { .. } => {}
+            Found::Link { target } => out.symlinks.push((text.to_owned(), target)),
         }
     }
     out.files.sort_by(|a, b| a.path.cmp(&b.path));
     out.directories.sort_by(|a, b| a.path.cmp(&b.path));
+    out.symlinks.sort();
     Ok(out)
 }
 
@@ -216,6 +216,8 @@ enum Found {
 struct Scan<'a> {
     layer: BorrowedFd<'a>,
     entries: usize,
+    /// Whether links are taken wherever they lead.
+    takes_links: bool,
 }
 
 impl Scan<'_> {
@@ -241,11 +243,13 @@ impl Scan<'_> {
             Err(errno) => return Err(io_error(path, errno)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let (declared, expected) = match output.kind {
-            ArtifactKind::File => ("a file", FileType::RegularFile),
-            ArtifactKind::Tree => ("a folder", FileType::Directory),
+        self.takes_links = output.kind.is_none();
+        let (declared, is_expected) = match output.kind {
+            Some(ArtifactKind::File) => ("a file", kind == FileType::RegularFile),
+            Some(ArtifactKind::Tree) => ("a folder", kind == FileType::Directory),
+            None => ("an output", !is_whiteout(&stat)),
         };
-        if kind == expected {
+        if is_expected {
             if let Some(file) = self.leaf(folder.as_fd(), path, path, name, 0)? {
                 return Ok(Some(file));
             }
@@ -294,7 +298,9 @@ impl Scan<'_> {
             }
             FileType::Symlink => {
                 let target = read_link(folder, path, OsStr::new(name))?;
-                check_link(tree, path, &target)?;
+                if !self.takes_links {
+                    check_link(tree, path, &target)?;
+                }
                 Ok(Some(Found::Link { target }))
             }
             other => Err(OutputError::Special { path: path.to_owned(), found: describe(other) }),
@@ -386,76 +392,6 @@ fn check_name(folder: &str, name: &OsStr) -> Result<String, OutputError> {
         Some(text) if text.contains(char::is_control) => fail("has a control character"),
         Some(text) => Ok(text.to_owned()),
     }
-}
-
-fn store_folder(
-    store: &Store,
-    layer: BorrowedFd<'_>,
-    path: &str,
-    entries: &[(String, Found)],
-) -> Result<Digest, OutputError> {
-    let mut message = Directory::default();
-    {
-        let folder = open_folder(layer, path)?;
-        for (name, node) in entries {
-            let name = name.clone();
-            match node {
-                Found::File { executable } => message.files.push(FileNode {
-                    digest: store_file(store, folder.as_fd(), &join(path, &name), name.as_ref())?,
-                    is_executable: *executable,
-                    name,
-                }),
-                Found::Link { target } => {
-                    message.symlinks.push(SymlinkNode { name, target: target.clone() });
-                }
-                Found::Folder(_) => {}
-            }
-        }
-    }
-    for (name, node) in entries {
-        if let Found::Folder(below) = node {
-            let digest = store_folder(store, layer, &join(path, name), below)?;
-            message.directories.push(DirectoryNode { name: name.clone(), digest });
-        }
-    }
-    message.files.sort_by(|a, b| a.name.cmp(&b.name));
-    message.directories.sort_by(|a, b| a.name.cmp(&b.name));
-    message.symlinks.sort_by(|a, b| a.name.cmp(&b.name));
-    let bytes = message.encode();
-    let digest = store.function().digest(&bytes);
-    store.put_known(&digest, &bytes)?;
-    Ok(digest)
-}
-
-fn store_file(
-    store: &Store,
-    folder: BorrowedFd<'_>,
-    path: &str,
-    name: &OsStr,
-) -> Result<Digest, OutputError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(folder, name, flags, Mode::empty())
-        .map_err(|errno| io_error(path, errno))?;
-    let file = File::from(file);
-    if is_plain(&file) {
-        return Ok(store.adopt_file(folder, name, &file)?);
-    }
-    Ok(store.put_file(&file)?)
-}
-
-/// Whether nothing but content and mode comes with the inode, so that the store may have it.
-///
-/// Whatever else the action can set on an inode would be seen by all who get a link to it, and is
-/// in no digest. What cannot be asked for counts as set, unless the file system has no such thing.
-fn is_plain(file: &File) -> bool {
-    // With an empty buffer, `flistxattr` answers 0 whatever there is; only this one asks.
-    let no_attributes = matches!(rustix::fs::flistxattr_query(file), Ok(0) | Err(Errno::NOTSUP));
-    let no_flags = match rustix::fs::ioctl_getflags(file) {
-        Ok(flags) => flags.bits() & !FILE_SYSTEM_FLAGS == 0,
-        Err(errno) => matches!(errno, Errno::NOTTY | Errno::NOTSUP),
-    };
-    let no_holes = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_blocks * 512 >= stat.st_size);
-    no_attributes && no_flags && no_holes
 }
 
 /// Opens a folder of the layer, following no link on the way.

@@ -10,6 +10,8 @@
 //! | `/proc` | the host's: a normal user may mount a new one only where one is visible | |
 //! | `/dev/*` | five devices | |
 //! | `/layer` | where an action's first process attaches a writable layer in memory | |
+//! | `/host/N` | folders of the host that actions may see which ask for it | read-only |
+//! | `/host-skeleton` | the folders that those are mounted on | |
 //! | `/skeleton`, `/links` | the folders and files of a root file system that are ours | |
 //! | `/roots/N` | one per list of toolchains: overlay of skeleton, toolchains, links | read-only |
 //!
@@ -56,9 +58,17 @@ pub(super) struct Base {
     user: Option<u32>,
     idmapped: bool,
     memory_layer: bool,
-    roots: VecDeque<(Vec<String>, PathBuf)>,
+    roots: VecDeque<(RootKey, PathBuf)>,
+    /// The folders of the host that actions may see, each with the place of its copy.
+    host: Vec<(PathBuf, PathBuf)>,
     roots_made: u64,
     network: Network,
+}
+
+/// What two actions have in common that share a root.
+struct RootKey {
+    toolchains: Vec<String>,
+    sees_host: bool,
 }
 
 /// The network namespace that actions get, and whether one has used it.
@@ -90,8 +100,9 @@ impl Base {
         let network = Network::set_up()?;
         let idmapped = Self::build_tree(boot, user)?;
         let memory_layer = layer::works(user);
+        let host = host_folders(boot);
         let roots = VecDeque::new();
-        Ok(Self { user, idmapped, memory_layer, roots, roots_made: 0, network })
+        Ok(Self { user, idmapped, memory_layer, roots, host, roots_made: 0, network })
     }
 
     /// What this server can do.
@@ -118,9 +129,15 @@ impl Base {
         Ok(())
     }
 
-    /// The prepared root for a list of toolchains, each a folder below the cache folder.
-    pub(super) fn root(&mut self, toolchains: &[String]) -> Result<PathBuf, StepFailure> {
-        if let Some((_, root)) = self.roots.iter().find(|(key, _)| key == toolchains) {
+    /// The prepared root for a list of toolchains, each a folder below the cache folder; with the
+    /// folders of the host or without.
+    pub(super) fn root(
+        &mut self,
+        toolchains: &[String],
+        sees_host: bool,
+    ) -> Result<PathBuf, StepFailure> {
+        let is_it = |key: &RootKey| key.toolchains == toolchains && key.sees_host == sees_host;
+        if let Some((_, root)) = self.roots.iter().find(|(key, _)| is_it(key)) {
             return Ok(root.clone());
         }
         while self.roots.len() >= ROOTS_MAX {
@@ -132,8 +149,10 @@ impl Base {
         let root = PathBuf::from(format!("/roots/{}", self.roots_made));
         self.roots_made += 1;
         fs::create_dir(&root).at("make the folder of a root")?;
-        mount_root(&root, toolchains)?;
-        self.roots.push_back((toolchains.to_vec(), root.clone()));
+        let host = if sees_host { self.host.as_slice() } else { &[] };
+        mount_root(&root, toolchains, host)?;
+        let key = RootKey { toolchains: toolchains.to_vec(), sees_host };
+        self.roots.push_back((key, root.clone()));
         Ok(root)
     }
 
@@ -149,6 +168,10 @@ impl Base {
         let (cache_tree, cache_mapped) = share(&cache, true, idmap.as_ref())?;
         let (lower_tree, lower_mapped) = share(&scratch, true, idmap.as_ref())?;
         let (scratch_tree, _) = share(&scratch, false, None)?;
+        let mut host_trees = Vec::new();
+        for (folder, copy) in host_folders(boot) {
+            host_trees.push((folder.clone(), copy, share(&folder, true, None)?.0));
+        }
         let proc_tree = clone_tree(Path::new("/proc"), true).at("take `/proc` along")?;
         let mut devices = Vec::new();
         for name in DEVICES {
@@ -174,6 +197,14 @@ impl Base {
             let path = Path::new("dev").join(name);
             File::create(&path).at("make a mount point")?;
             attach(tree, &path).at("attach a device")?;
+        }
+        for (folder, copy, tree) in &host_trees {
+            let below =
+                |path: &Path| PathBuf::from(".").join(path.strip_prefix("/").unwrap_or(path));
+            let place = Path::new(HOST_SKELETON).join(below(folder));
+            fs::create_dir_all(below(&place)).at("make a mount point")?;
+            fs::create_dir_all(below(copy)).at("make a mount point")?;
+            attach(tree, &below(copy)).at("attach a folder of the host")?;
         }
         fs::create_dir("roots").at("make a mount point")?;
         fs::create_dir("layer").at("make a mount point")?;
@@ -302,8 +333,23 @@ pub(super) fn attach(tree: impl AsFd, path: &Path) -> io::Result<()> {
     Ok(rustix::mount::move_mount(tree, "", CWD, path, flags)?)
 }
 
-fn mount_root(root: &Path, toolchains: &[String]) -> Result<(), StepFailure> {
+/// The folders of the host that actions may see, each with the place of its copy.
+fn host_folders(boot: &Boot) -> Vec<(PathBuf, PathBuf)> {
+    let folders = boot.host.iter().map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path)));
+    let copy = |(number, folder)| (folder, PathBuf::from(format!("/host/{number}")));
+    folders.enumerate().map(copy).collect()
+}
+
+fn mount_root(
+    root: &Path,
+    toolchains: &[String],
+    host: &[(PathBuf, PathBuf)],
+) -> Result<(), StepFailure> {
     let mut lower = String::from("/skeleton");
+    if !host.is_empty() {
+        lower.push(':');
+        lower.push_str(HOST_SKELETON);
+    }
     for toolchain in toolchains {
         lower.push_str(":/cache/");
         lower.push_str(toolchain);
@@ -314,12 +360,19 @@ fn mount_root(root: &Path, toolchains: &[String]) -> Result<(), StepFailure> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     rustix::mount::mount("maestro", root, "overlay", flags, options.as_c_str())
         .at("mount the toolchains")?;
+    for (folder, copy) in host {
+        let place = root.join(folder.strip_prefix("/").unwrap_or(folder));
+        rustix::mount::mount_bind(copy, &place).at("mount a folder of the host")?;
+    }
     for name in DEVICES {
         let (from, to) = (Path::new("/dev").join(name), root.join("dev").join(name));
         rustix::mount::mount_bind(&from, &to).at("mount a device")?;
     }
     Ok(())
 }
+
+/// Where the folders stand that those of the host are mounted on.
+const HOST_SKELETON: &str = "/host-skeleton";
 
 /// The part of every root that wins over toolchains: mount points, devices, our `/etc`.
 fn skeleton(at: &Path, user: Option<u32>) -> io::Result<()> {

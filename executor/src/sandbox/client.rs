@@ -34,6 +34,8 @@ pub struct SpawnOptions {
     pub cache: PathBuf,
     /// The folder below which the folders of actions are made; on the cache's file system.
     pub scratch: PathBuf,
+    /// Folders of the host that actions may see which ask for it, read-only.
+    pub host: Vec<PathBuf>,
     /// The job slot: servers of different slots use different dedicated users.
     pub slot: u32,
     /// Whether actions are sandboxed; otherwise they run on the host as they are.
@@ -68,6 +70,7 @@ impl SpawnServer {
             hermetic: options.hermetic,
             cache: path_bytes(&options.cache)?,
             scratch: path_bytes(&options.scratch)?,
+            host: options.host.iter().map(|path| path_bytes(path)).collect::<Result<_, _>>()?,
             slot: options.slot,
         };
         let died = |source| SandboxError::Died { doing: "setting itself up", source };

@@ -66,7 +66,8 @@ pub(super) fn run(root: &Path, user: Option<u32>, request: &Request, wires: &Wir
 
 /// The life of an unconfined action's first process, in the folder that it shall run in.
 pub(super) fn run_unconfined(folder: &Path, request: &Request, wires: &Wires<'_>) -> i32 {
-    let entered = rustix::process::chdir(folder).at("enter the folder of the action");
+    let folder = folder.join(&request.directory);
+    let entered = rustix::process::chdir(&folder).at("enter the folder of the action");
     let started = entered
         .and_then(|()| rustix::process::set_child_subreaper(Some(Pid::INIT)).at("adopt orphans"))
         .and_then(|()| plug_streams(wires))
@@ -123,7 +124,8 @@ fn set_up(
     walls::drop_privileges().at("drop privileges")?;
     walls::filter_calls().at("install the system call filter")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::process::chdir("/build").at("enter the execution root")
+    rustix::process::chdir(Path::new("/build").join(&request.directory))
+        .at("enter the working directory")
 }
 
 /// Replaces the server's standard streams, so that no descriptor of it stays here.
@@ -294,7 +296,9 @@ mod tests {
             let request = Request {
                 argv: vec![program.into()],
                 env: env.iter().map(|entry| (*entry).into()).collect(),
+                directory: String::new(),
                 toolchains: Vec::new(),
+                sees_host: false,
                 folder: String::new(),
                 layer: Layer::Memory,
                 folders: Vec::new(),

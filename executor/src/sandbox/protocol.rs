@@ -34,6 +34,8 @@ pub(crate) struct Boot {
     pub(crate) cache: Vec<u8>,
     /// The folder that holds the folders of actions.
     pub(crate) scratch: Vec<u8>,
+    /// Folders of the host that actions may see which ask for it.
+    pub(crate) host: Vec<Vec<u8>>,
     /// Which of the dedicated users to become, where the server is privileged.
     pub(crate) slot: u32,
 }
@@ -74,8 +76,12 @@ pub(crate) struct Request {
     pub(crate) argv: Vec<Vec<u8>>,
     /// The whole environment, as `NAME=value`.
     pub(crate) env: Vec<Vec<u8>>,
+    /// Where it starts, below the execution root; empty for the root itself.
+    pub(crate) directory: String,
     /// Root folders of toolchains below the cache folder, most important first.
     pub(crate) toolchains: Vec<String>,
+    /// Whether it sees the folders of [`Boot::host`].
+    pub(crate) sees_host: bool,
     /// The action's folder below the scratch folder, with its inputs in `in`.
     pub(crate) folder: String,
     /// Where what the action writes goes.

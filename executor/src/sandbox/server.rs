@@ -160,7 +160,7 @@ fn run(
     let first = match ground {
         Ground::Hermetic(base) => {
             base.prepare_network(request.fresh_network)?;
-            let root = base.root(&request.toolchains)?;
+            let root = base.root(&request.toolchains, request.sees_host)?;
             let user = base.user();
             own_streams(user, &[&stdout_out, &stderr_out]).at("hand the streams over")?;
             sys::fork(sys::CloneFlags::ACTION, || init::run(&root, user, request, &wires))

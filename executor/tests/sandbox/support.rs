@@ -125,6 +125,7 @@ impl World {
             program: server_program(),
             slots: 2,
             profile,
+            host: Vec::new(),
             workspace: None,
         };
         let runner = CommandRunner::new(&store, options(SandboxProfile::Hermetic));

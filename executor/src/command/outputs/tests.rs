@@ -36,7 +36,7 @@ impl Fixture {
                     Some(path) => (path, true),
                     None => (*path, false),
                 };
-                Wanted { path: RelPath::new(path).expect("valid"), kind: *kind, optional }
+                Wanted { path: RelPath::new(path).expect("valid"), kind: Some(*kind), optional }
             })
             .collect();
         let layer = fs::File::open(self.layer()).expect("a folder");
