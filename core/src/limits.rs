@@ -37,6 +37,8 @@ pub const BASELINE_ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const BASELINE_PACK_ACTIONS: usize = 512;
 /// Default time limit of a command action, in milliseconds.
 pub const ACTION_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
+/// Longest time limit that clients can ask of a server for an action, in milliseconds.
+pub const ACTION_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Largest text that stands in `maestro.lock.d/`, in bytes.
 pub const LOCK_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Largest build file, in bytes.
@@ -166,6 +168,8 @@ pub const STREAM_CHUNK_BYTES: usize = 512 * 1024;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Most blobs that one action result names, those in its trees included.
 pub const RESULT_NAMES_MAX: usize = 1_000_000;
+/// Most missing blobs that a refused action is told of at once.
+pub const MISSING_NAMED_MAX: usize = 10_000;
 /// Largest action result that a server takes, in bytes.
 pub const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Directories of one page of a tree.

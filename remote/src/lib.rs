@@ -13,6 +13,8 @@ pub mod compression;
 pub mod conformance;
 pub mod convert;
 pub mod names;
+pub mod platform;
+pub mod precondition;
 mod protos;
 pub mod resource;
 pub mod server;

@@ -1,6 +1,8 @@
-//! The server of a remote cache: its services on one port, from binding to draining.
+//! The server of a remote cache and of remote execution: its services on one port, from binding to
+//! draining.
 //!
-//! What it serves: Capabilities, ContentAddressableStorage, ByteStream, ActionCache and health.
+//! What it serves: Capabilities, ContentAddressableStorage, ByteStream, ActionCache, Execution,
+//! health, and Workers, by which its own workers get actions.
 //! Every call names an instance, and is checked against what the caller's token allows; see
 //! [`access`]. Memory is bounded: a stream holds a few pieces of `STREAM_CHUNK_BYTES`, whoever
 //! reads slowly is not read ahead for, and whoever is silent is let go.
@@ -12,7 +14,11 @@ mod capabilities;
 mod chunks;
 mod contents;
 mod context;
+mod dispatch;
+mod execution;
+mod request;
 mod tree;
+mod workers;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,6 +32,7 @@ use maestro_core::limits;
 use reapi::action_cache_server::ActionCacheServer;
 use reapi::capabilities_server::CapabilitiesServer;
 use reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use reapi::execution_server::ExecutionServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::interceptor::InterceptedService;
@@ -33,6 +40,9 @@ use tonic::transport::{Certificate, Identity, Server as Transport, ServerTlsConf
 
 use access::{Gate, Tokens};
 use context::Context;
+use dispatch::Dispatch;
+
+use crate::protos::worker::workers_server::WorkersServer;
 
 /// How often the kernel and HTTP/2 ask a silent peer whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -114,12 +124,14 @@ impl Server {
     /// `DRAIN_MS_MAX`, and has the disk hold everything.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { listener, mut transport, depot, tokens, .. } = self;
-        let router = routes(&mut transport, &depot, tokens).await;
+        let dispatch = Dispatch::new();
+        let router = routes(&mut transport, &depot, &dispatch, tokens).await;
         let stop = tokio_util::sync::CancellationToken::new();
         let drained = stop.clone();
         let incoming = TcpListenerStream::new(listener);
         let serving = router.serve_with_incoming_shutdown(incoming, drained.cancelled_owned());
         let upkeep = tokio::spawn(keep_up(Arc::clone(&depot), stop.clone()));
+        let ticking = tokio::spawn(dispatch.tick(stop.clone()));
         tokio::pin!(serving);
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -136,7 +148,7 @@ impl Server {
                 }
             }
         }
-        let _ = upkeep.await;
+        let _ = tokio::join!(upkeep, ticking);
         depot.maintain()?;
         Ok(())
     }
@@ -172,6 +184,7 @@ fn transport(tls: Option<TlsOptions>) -> Result<Transport, tonic::transport::Err
 async fn routes(
     transport: &mut Transport,
     depot: &Arc<Depot>,
+    dispatch: &Arc<Dispatch>,
     tokens: Option<Tokens>,
 ) -> tonic::transport::server::Router {
     let gate = Gate::new(tokens);
@@ -182,16 +195,27 @@ async fn routes(
         .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
     let streams = ByteStreamServer::new(byte_stream::Streams::new(context.clone()))
         .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
+    let (executions, pool) = {
+        let (context, dispatch) = (context.clone(), Arc::clone(dispatch));
+        let pool = workers::Pool { context: context.clone(), dispatch: Arc::clone(&dispatch) };
+        (execution::Executions { context, dispatch }, pool)
+    };
+    let executions =
+        ExecutionServer::new(executions).max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
+    let pool = WorkersServer::new(pool).max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
     let capabilities = CapabilitiesServer::new(capabilities::Announced(context));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ContentAddressableStorageServer<contents::Contents>>().await;
     health.set_serving::<ActionCacheServer<action_cache::Results>>().await;
     health.set_serving::<ByteStreamServer<byte_stream::Streams>>().await;
+    health.set_serving::<ExecutionServer<execution::Executions>>().await;
     transport
         .add_service(health_service)
         .add_service(InterceptedService::new(contents, gate.clone()))
         .add_service(InterceptedService::new(results, gate.clone()))
         .add_service(InterceptedService::new(streams, gate.clone()))
+        .add_service(InterceptedService::new(executions, gate.clone()))
+        .add_service(InterceptedService::new(pool, gate.clone()))
         .add_service(InterceptedService::new(capabilities, gate))
 }
 

@@ -156,6 +156,11 @@ impl Scheduler {
         self.leases.contains_key(&lease)
     }
 
+    /// Whether a worker is known: it has joined, and was neither lost nor has it left.
+    pub fn has_worker(&self, worker: WorkerId) -> bool {
+        self.workers.contains_key(&worker)
+    }
+
     /// How much there is to do, and with what.
     pub fn load(&self) -> Load {
         Load {

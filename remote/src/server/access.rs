@@ -6,6 +6,7 @@
 //! # token            instances   access
 //! c2VjcmV0LW9uZQ     team-a      read-write
 //! c2VjcmV0LXR3bw     team-a/ci   read-only
+//! c2VjcmV0LXRocmVl   *           worker
 //! ```
 //!
 //! `team-a` stands for that instance and those below it, `*` for all. Tokens are compared in
@@ -25,12 +26,14 @@ use crate::resource::check_instance;
 const TOKEN_BYTES_MIN: usize = 16;
 
 /// What a call wants to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// Look and read.
     Read,
-    /// Store.
+    /// Store, and have actions run.
     Write,
+    /// Run actions.
+    Work,
 }
 
 /// What a caller may do.
@@ -38,7 +41,8 @@ pub enum Need {
 pub struct Grant {
     /// The instance that it is for, with those below it; `None` for all.
     instance: Option<String>,
-    write: bool,
+    /// The most that it allows.
+    most: Need,
 }
 
 /// The tokens of a file.
@@ -49,7 +53,7 @@ pub struct Tokens(Vec<(Vec<u8>, Grant)>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokensError {
     /// A line has not three words.
-    #[error("line {line} is not `TOKEN INSTANCE read-only|read-write`")]
+    #[error("line {line} is not `TOKEN INSTANCE read-only|read-write` or `TOKEN * worker`")]
     Shape {
         /// The line, from 1 on.
         line: usize,
@@ -82,7 +86,7 @@ pub enum TokensError {
 impl Grant {
     /// Everything.
     fn all() -> Self {
-        Self { instance: None, write: true }
+        Self { instance: None, most: Need::Work }
     }
 
     /// Checks what a call wants to do with an instance.
@@ -96,10 +100,11 @@ impl Grant {
                 "the token is not for the instance `{instance}`"
             )));
         }
-        if need == Need::Write && !self.write {
-            return Err(Status::permission_denied("the token is for reading only"));
+        match need {
+            _ if need <= self.most => Ok(()),
+            Need::Work => Err(Status::permission_denied("the token is not that of a worker")),
+            _ => Err(Status::permission_denied("the token is for reading only")),
         }
-        Ok(())
     }
 }
 
@@ -116,9 +121,11 @@ impl Tokens {
             let [token, instance, access] = words[..] else {
                 return Err(TokensError::Shape { line });
             };
-            let write = match access {
-                "read-write" => true,
-                "read-only" => false,
+            let most = match access {
+                "read-only" => Need::Read,
+                "read-write" => Need::Write,
+                // It runs the actions of all instances, and writes their results.
+                "worker" if instance == "*" => Need::Work,
                 _ => return Err(TokensError::Shape { line }),
             };
             if check_instance(instance).is_err() {
@@ -131,7 +138,7 @@ impl Tokens {
                 return Err(TokensError::Twice { line });
             }
             let instance = (instance != "*").then(|| instance.to_owned());
-            tokens.push((token.as_bytes().to_vec(), Grant { instance, write }));
+            tokens.push((token.as_bytes().to_vec(), Grant { instance, most }));
             let limit = limits::TOKENS_MAX;
             if tokens.len() > limit {
                 return Err(TokensError::TooMany { limit });
@@ -230,7 +237,8 @@ mod tests {
             let why = enter(Some(&format!("bearer {token}"))).expect_err("nobody knows it");
             assert_eq!(why, "the token is not known");
         }
-        assert_eq!(enter(Some("bearer AAAAAAAAAAAAAAAAAA")).map(|grant| grant.write), Ok(false));
+        let most = enter(Some("bearer AAAAAAAAAAAAAAAAAA")).map(|grant| grant.most);
+        assert_eq!(most, Ok(Need::Read));
     }
 
     #[test]

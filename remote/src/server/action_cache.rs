@@ -39,7 +39,12 @@ impl ActionCache for Results {
         let action = convert::required(function, "action_digest", action)?;
         let unknown = || Status::not_found(format!("there is no result of `{action}`"));
         let space = space.ok_or_else(unknown)?;
-        let found = self.0.blocking(move |depot| find(depot, space, &action, &request)).await?;
+        let inlined = Inlined {
+            stdout: request.inline_stdout,
+            stderr: request.inline_stderr,
+            files: request.inline_output_files,
+        };
+        let found = self.0.blocking(move |depot| find(depot, space, &action, &inlined)).await?;
         Ok(Response::new(found.ok_or_else(unknown)?))
     }
 
@@ -59,11 +64,23 @@ impl ActionCache for Results {
     }
 }
 
-fn find(
+/// What a client wants to have in the message, as far as there is room.
+#[derive(Clone)]
+pub(super) struct Inlined {
+    /// Standard output.
+    pub(super) stdout: bool,
+    /// Standard error.
+    pub(super) stderr: bool,
+    /// Output files, by path.
+    pub(super) files: Vec<String>,
+}
+
+/// The result of an action, if there is one.
+pub(super) fn find(
     depot: &Depot,
     space: Space,
     action: &Digest,
-    request: &reapi::GetActionResultRequest,
+    inlined: &Inlined,
 ) -> Result<Option<reapi::ActionResult>, Status> {
     let bytes = depot.result(space, action).map_err(|error| status(&error))?;
     let Some(bytes) = bytes else { return Ok(None) };
@@ -71,10 +88,22 @@ fn find(
         tracing::error!(%error, %action, "a stored result is damaged");
         Status::unavailable("the store failed; the server's log says why")
     })?;
-    let used = bytes.len() as u64 + MESSAGE_MARGIN_BYTES;
+    inline(depot, space, action.function, &mut result, inlined);
+    Ok(Some(result))
+}
+
+/// Puts contents into a result.
+pub(super) fn inline(
+    depot: &Depot,
+    space: Space,
+    function: DigestFunction,
+    result: &mut reapi::ActionResult,
+    inlined: &Inlined,
+) {
+    let used = result.encoded_len() as u64 + MESSAGE_MARGIN_BYTES;
     let mut room = (limits::BATCH_BYTES_MAX as u64).saturating_sub(used);
-    let mut inline = |digest: Option<&reapi::Digest>, wanted: bool| -> Vec<u8> {
-        let digest = digest.and_then(|digest| convert::digest(action.function, digest).ok());
+    let mut read = |digest: Option<&reapi::Digest>, wanted: bool| -> Vec<u8> {
+        let digest = digest.and_then(|digest| convert::digest(function, digest).ok());
         let fits = |digest: &Digest| wanted && digest.size <= room;
         let Some(digest) = digest.filter(fits) else { return Vec::new() };
         // What cannot be read is not inlined; the client asks for it by its digest.
@@ -82,16 +111,16 @@ fn find(
         room = room.saturating_sub(content.len() as u64);
         content
     };
-    result.stdout_raw = inline(result.stdout_digest.as_ref(), request.inline_stdout);
-    result.stderr_raw = inline(result.stderr_digest.as_ref(), request.inline_stderr);
+    result.stdout_raw = read(result.stdout_digest.as_ref(), inlined.stdout);
+    result.stderr_raw = read(result.stderr_digest.as_ref(), inlined.stderr);
     for file in &mut result.output_files {
-        let wanted = request.inline_output_files.contains(&file.path);
-        file.contents = inline(file.digest.as_ref(), wanted);
+        let wanted = inlined.files.contains(&file.path);
+        file.contents = read(file.digest.as_ref(), wanted);
     }
-    Ok(Some(result))
 }
 
-fn store(
+/// Stores a result with what is inlined in it, where all that it names is there.
+pub(super) fn store(
     depot: &Depot,
     space: Space,
     action: &Digest,

@@ -57,9 +57,28 @@ fn capabilities(writable: bool) -> reapi::ServerCapabilities {
     };
     reapi::ServerCapabilities {
         cache_capabilities: Some(cache),
-        execution_capabilities: None,
+        execution_capabilities: Some(execution(writable)),
         deprecated_api_version: None,
         low_api_version: Some(LOW),
         high_api_version: Some(HIGH),
+    }
+}
+
+fn execution(is_allowed: bool) -> reapi::ExecutionCapabilities {
+    let priorities = reapi::priority_capabilities::PriorityRange {
+        min_priority: i32::MIN,
+        max_priority: i32::MAX,
+    };
+    reapi::ExecutionCapabilities {
+        digest_function: digest_function::Value::Sha256 as i32,
+        digest_functions: vec![
+            digest_function::Value::Sha256 as i32,
+            digest_function::Value::Blake3 as i32,
+        ],
+        exec_enabled: is_allowed,
+        execution_priority_capabilities: Some(reapi::PriorityCapabilities {
+            priorities: vec![priorities],
+        }),
+        supported_node_properties: Vec::new(),
     }
 }

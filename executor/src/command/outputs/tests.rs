@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use maestro_cas::StoreOptions;
-use maestro_core::{DigestFunction, Node};
+use maestro_core::{Digest, DigestFunction, Node};
 use rustix::fs::IFlags;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use bazel_remote_apis::google::{protobuf, rpc};
-use prost::Message;
+use prost::Message as _;
 use reapi::symlink_absolute_path_strategy::Value as AbsolutePaths;
 use tonic::{Code, Status};
 
@@ -10,21 +10,7 @@ use super::super::content::{Blob, unique};
 use super::super::peer::Peer;
 use super::super::verdict::{Outcome, Verdict, ensure, failed, name, policy, same};
 use super::{Job, execute, finished, offers, stdout};
-
-/// The error detail that says what is missing.
-#[derive(Clone, PartialEq, Message)]
-struct PreconditionFailure {
-    #[prost(message, repeated, tag = "1")]
-    violations: Vec<Violation>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Violation {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(string, tag = "2")]
-    subject: String,
-}
+use crate::precondition::PreconditionFailure;
 
 /// How an execution was refused: while it began, or in its response.
 struct Refusal {
