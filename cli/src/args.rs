@@ -15,6 +15,7 @@ pub mod runs;
 mod serve;
 mod template;
 mod testing;
+mod worker;
 
 use std::path::PathBuf;
 
@@ -37,6 +38,7 @@ pub use self::template::{
     TemplateCommand, TemplateImportArgs, TemplateLintArgs, TemplateNewArgs, TemplateShowArgs,
 };
 pub use self::testing::{TestArgs, TestFlags, TestOutput};
+pub use self::worker::WorkerArgs;
 
 /// Builds what can be described: code, images, answers of models, releases.
 #[derive(Parser, Debug)]
@@ -145,8 +147,10 @@ pub enum Command {
     /// Looks after the cache.
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Serves a remote cache to Maestro, Bazel and other clients, until SIGTERM.
+    /// Serves a remote cache and remote execution to Maestro, Bazel and other clients, until SIGTERM.
     Serve(ServeArgs),
+    /// Runs the actions that a server gives it, until SIGTERM.
+    Worker(WorkerArgs),
     /// Checks how a server of REAPI does on each line of the protocol; exits with 1 where it fails.
     Conformance(ConformanceArgs),
     /// Looks after policies: what may run, what may leave, who may approve.

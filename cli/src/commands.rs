@@ -24,3 +24,4 @@ pub mod runs;
 pub mod serve;
 pub mod template;
 pub mod vendor;
+pub mod worker;

@@ -142,6 +142,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => commands::daemon::daemon(global, args),
         Command::Cache(command) => commands::cache::cache(global, command),
         Command::Serve(args) => commands::serve::serve(args),
+        Command::Worker(args) => commands::worker::worker(args),
         Command::Conformance(args) => commands::conformance::conformance(args),
         Command::Policy(command) => commands::policy::policy(global, command),
         Command::Doctor(args) => commands::doctor::doctor(global, args),

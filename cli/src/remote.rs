@@ -117,7 +117,8 @@ pub fn client(
     Ok(Some(Client::new(options, store).map_err(|error| failure(&error))?))
 }
 
-fn failure(error: &OptionsError) -> Failure {
+/// Options that cannot be used.
+pub fn failure(error: &OptionsError) -> Failure {
     let text = chain(error);
     match error {
         OptionsError::Url { .. } => {

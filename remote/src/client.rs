@@ -22,11 +22,11 @@ mod abilities;
 mod backoff;
 mod fetch;
 mod leaving;
-mod link;
+pub(crate) mod link;
 mod lookup;
 mod results;
-mod send;
-mod trees;
+pub(crate) mod send;
+pub(crate) mod trees;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -154,7 +154,7 @@ pub struct Client {
 }
 
 /// What all calls have in common.
-struct Shared {
+pub(crate) struct Shared {
     options: ClientOptions,
     store: Store,
     link: Link,
@@ -178,7 +178,7 @@ struct Shared {
 }
 
 /// Why something was not done.
-enum Trouble {
+pub(crate) enum Trouble {
     /// The server.
     Call(CallError),
     /// The server does not do what we need.
@@ -209,26 +209,9 @@ impl Client {
             .enable_all()
             .build()
             .map_err(OptionsError::Threads)?;
-        let link = {
+        let shared = {
             let _entered = runtime.enter();
-            Link::new(&options)?
-        };
-        let shared = Shared {
-            options,
-            store: store.clone(),
-            link,
-            abilities: OnceCell::new(),
-            off: AtomicBool::new(false),
-            news: Mutex::default(),
-            present: Mutex::default(),
-            gone: Mutex::default(),
-            found: Mutex::default(),
-            leaving: TaskTracker::new(),
-            lanes: Semaphore::new(LANES),
-            fetched_bytes: AtomicU64::new(0),
-            sent_bytes: AtomicU64::new(0),
-            left_results: AtomicU64::new(0),
-            lost_results: AtomicU64::new(0),
+            Shared::new(options, store)?
         };
         Ok(Self { shared: Arc::new(shared), runtime: Some(runtime) })
     }
@@ -324,6 +307,28 @@ impl RemoteCache for Client {
 }
 
 impl Shared {
+    /// Must be called in a runtime.
+    pub(crate) fn new(options: ClientOptions, store: &Store) -> Result<Self, OptionsError> {
+        let link = Link::new(&options)?;
+        Ok(Self {
+            options,
+            store: store.clone(),
+            link,
+            abilities: OnceCell::new(),
+            off: AtomicBool::new(false),
+            news: Mutex::default(),
+            present: Mutex::default(),
+            gone: Mutex::default(),
+            found: Mutex::default(),
+            leaving: TaskTracker::new(),
+            lanes: Semaphore::new(LANES),
+            fetched_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            left_results: AtomicU64::new(0),
+            lost_results: AtomicU64::new(0),
+        })
+    }
+
     fn is_off(&self) -> bool {
         self.off.load(Ordering::Relaxed)
     }
@@ -375,6 +380,11 @@ impl Shared {
             return Err(CallError::Off.into());
         }
         self.abilities.get_or_try_init(|| self.ask_abilities()).await
+    }
+
+    /// Asks the server anew what it has: it may have let go of something since.
+    pub(crate) fn forget_present(&self) {
+        lock(&self.present).clear();
     }
 
     fn note_present(&self, digests: impl IntoIterator<Item = Digest>) {

@@ -18,3 +18,4 @@ pub mod precondition;
 mod protos;
 pub mod resource;
 pub mod server;
+pub mod worker;

@@ -17,7 +17,8 @@ pub struct ServeArgs {
     /// Above this size, what was not used for longest goes: `512M`, `20G`.
     #[arg(long, value_name = "SIZE", default_value = "20G")]
     pub max_bytes: String,
-    /// Who may do what: lines of `TOKEN INSTANCE read-only|read-write`; `*` is every instance.
+    /// Who may do what: lines of `TOKEN INSTANCE read-only|read-write`; `*` is every instance, and
+    /// `TOKEN * worker` is for workers.
     #[arg(long, value_name = "FILE")]
     pub tokens: Option<PathBuf>,
     /// The certificate of this server, in PEM, with those that lead to its authority.

@@ -1,4 +1,5 @@
-//! `maestro serve`: a remote cache for Maestro, Bazel and every other client of REAPI.
+//! `maestro serve`: a remote cache and remote execution for Maestro, Bazel and every other client of
+//! REAPI.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -84,6 +85,15 @@ fn refuse_strangers(args: &ServeArgs) -> Result<()> {
 }
 
 fn read_tokens(path: &Path) -> Result<Tokens> {
+    let text = read_secret(path)?;
+    Ok(Tokens::parse(&text).map_err(|error| {
+        Failure::input(format!("`{}`: {error}", path.display()))
+            .hint("a line is, for example, `TOKEN team-a read-write`")
+    })?)
+}
+
+/// Reads a file that nobody else may read.
+pub(super) fn read_secret(path: &Path) -> Result<String> {
     let cannot = || format!("cannot read `{}`", path.display());
     let file = File::open(path).with_context(cannot)?;
     let mode = file.metadata().with_context(cannot)?.mode();
@@ -94,12 +104,8 @@ fn read_tokens(path: &Path) -> Result<Tokens> {
         return Err(Failure::input(text).hint(hint).into());
     }
     let bytes = bounded(file, path, limits::TOKENS_FILE_BYTES_MAX)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::input(format!("`{}` is not UTF-8", path.display())))?;
-    Ok(Tokens::parse(&text).map_err(|error| {
-        Failure::input(format!("`{}`: {error}", path.display()))
-            .hint("a line is, for example, `TOKEN team-a read-write`")
-    })?)
+    let text = String::from_utf8(bytes);
+    Ok(text.map_err(|_| Failure::input(format!("`{}` is not UTF-8", path.display())))?)
 }
 
 fn read_tls(args: &ServeArgs) -> Result<Option<TlsOptions>> {

@@ -27,7 +27,7 @@ const DIGEST_BYTES: u64 = 128;
 
 impl Shared {
     /// Brings blobs into the store; says which are not to be had.
-    pub(super) async fn fetch(&self, digests: &[Digest]) -> Result<Vec<Digest>, Trouble> {
+    pub(crate) async fn fetch(&self, digests: &[Digest]) -> Result<Vec<Digest>, Trouble> {
         if digests.is_empty() {
             return Ok(Vec::new());
         }

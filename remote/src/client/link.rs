@@ -31,11 +31,11 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: (u32, u32) = (4 << 20, 16 << 20);
 
 /// What calls are made with.
-pub(super) type Wire = InterceptedService<Channel, Stamp>;
+pub(crate) type Wire = InterceptedService<Channel, Stamp>;
 
 /// Puts on each request what the server may want to know.
 #[derive(Clone)]
-pub(super) struct Stamp(MetadataMap);
+pub(crate) struct Stamp(MetadataMap);
 
 impl Interceptor for Stamp {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -55,7 +55,7 @@ impl Interceptor for Stamp {
 
 /// Why a call has no answer.
 #[derive(Debug)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     /// Nothing was asked: the server was lost before.
     Off,
     /// The server cannot be reached. `is_news` where the last call before was answered.
@@ -70,7 +70,7 @@ pub(super) enum CallError {
 }
 
 /// The connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     wire: Wire,
     /// How long a server may be silent.
     pub(super) silence: Duration,
@@ -78,14 +78,14 @@ pub(super) struct Link {
 }
 
 /// The attempts at one call.
-pub(super) struct Attempts<'l> {
+pub(crate) struct Attempts<'l> {
     link: &'l Link,
     made: u32,
 }
 
 impl Link {
     /// Prepares a connection; it is made by the first call. Must be called in a runtime.
-    pub(super) fn new(options: &ClientOptions) -> Result<Self, OptionsError> {
+    pub(crate) fn new(options: &ClientOptions) -> Result<Self, OptionsError> {
         let channel = endpoint(options)?.connect_lazy();
         let wire = InterceptedService::new(channel, stamp(options)?);
         Ok(Self { wire, silence: options.silence, health: Mutex::default() })
@@ -114,12 +114,12 @@ impl Link {
     }
 
     /// What calls are made with.
-    pub(super) fn wire(&self) -> Wire {
+    pub(crate) fn wire(&self) -> Wire {
         self.wire.clone()
     }
 
     /// Waits for something of the server as long as it may be silent.
-    pub(super) async fn in_time<T>(
+    pub(crate) async fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
@@ -209,7 +209,7 @@ fn jitter() -> f64 {
 }
 
 /// What a status says, for people.
-pub(super) fn text(status: &Status) -> String {
+pub(crate) fn text(status: &Status) -> String {
     let mut texts = vec![status.message().to_owned()];
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {

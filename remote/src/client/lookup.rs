@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// Those that the store lacks.
-    pub(super) fn absent(&self, digests: Vec<Digest>) -> Vec<Digest> {
+    pub(crate) fn absent(&self, digests: Vec<Digest>) -> Vec<Digest> {
         let mut absent = digests;
         absent.retain(|digest| !self.store.contains(digest));
         absent

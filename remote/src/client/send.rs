@@ -32,11 +32,11 @@ const ASKED_DIGESTS_MAX: usize = 10_000;
 const PIECES_AHEAD: usize = 2;
 
 /// Blobs that are in memory, by digest; all others are in the store.
-pub(super) type InMemory = HashMap<Digest, Vec<u8>>;
+pub(crate) type InMemory = HashMap<Digest, Vec<u8>>;
 
 impl Shared {
     /// Has the server hold blobs.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         digests: HashSet<Digest>,
         in_memory: &InMemory,

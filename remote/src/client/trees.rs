@@ -17,18 +17,18 @@ use super::{Shared, Trouble};
 
 /// All that a tree is made of, each blob once.
 #[derive(Debug, Default)]
-pub(super) struct Closure {
+pub(crate) struct Closure {
     /// Its directories, the root first.
-    pub(super) directories: Vec<Digest>,
+    pub(crate) directories: Vec<Digest>,
     /// The content of its files.
-    pub(super) files: Vec<Digest>,
+    pub(crate) files: Vec<Digest>,
     /// Directories that the store lacks; what is below them is not known.
-    pub(super) absent: Vec<Digest>,
+    pub(crate) absent: Vec<Digest>,
 }
 
 impl Shared {
     /// Brings the directories of a tree, and gives its root; `None` where it cannot be had whole.
-    pub(super) async fn bring_tree(
+    pub(crate) async fn bring_tree(
         &self,
         root: Option<Digest>,
         message: Option<Digest>,
@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// Walks a tree as far as its directories are in the store.
-    pub(super) fn closure(&self, root: &Digest) -> Result<Closure, Trouble> {
+    pub(crate) fn closure(&self, root: &Digest) -> Result<Closure, Trouble> {
         let (mut closure, mut seen) = (Closure::default(), HashSet::from([*root]));
         let mut pending = vec![*root];
         while let Some(digest) = pending.pop() {
@@ -124,7 +124,7 @@ impl Shared {
     }
 
     /// The `Tree` message of a tree whose directories are in the store.
-    pub(super) fn message(&self, closure: &Closure) -> Result<Vec<u8>, Trouble> {
+    pub(crate) fn message(&self, closure: &Closure) -> Result<Vec<u8>, Trouble> {
         let directories = closure.directories.iter().map(|digest| self.store.read(digest));
         let directories = directories.collect::<Result<Vec<_>, _>>()?;
         let Some((root, children)) = directories.split_first() else { return Ok(Vec::new()) };
