@@ -6,6 +6,7 @@ pub mod cache_server;
 pub mod file_server;
 pub mod guide;
 pub mod scene;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

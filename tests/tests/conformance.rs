@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use maestro_tests::cache_server::Server;
+use maestro_tests::worker::Worker;
 use maestro_tests::{maestro_bin, poll};
 use serde_json::Value;
 
@@ -80,7 +81,9 @@ fn table() -> String {
 #[test]
 fn servers_are_judged_as_they_were() {
     let data = tempfile::tempdir().expect("a folder");
-    let server = Server::start(data.path(), &[]);
+    let server = Server::start(&data.path().join("server"), &[]);
+    let worker = data.path().join("worker");
+    let _worker = Worker::start(server.address(), &worker, "worker", &[]);
     let endpoint = format!("grpc://{}", server.address());
     let (code, ours) = report(&[&endpoint]);
     golden("maestro.txt", &ours);

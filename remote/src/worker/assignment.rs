@@ -151,6 +151,11 @@ impl Assignment {
         asked: &Asked,
         root: Digest,
     ) -> Result<ForeignCommand, Failure> {
+        if !block_in_place(|| self.has_folder(&root, &asked.directory))? {
+            let directory = &asked.directory;
+            let text = format!("the working directory `{directory}` is not among the inputs");
+            return Err(malformed(text));
+        }
         let mut toolchains = Vec::new();
         for root in block_in_place(|| self.toolchains(&root))? {
             self.bring_tree(root).await?;
@@ -189,6 +194,19 @@ impl Assignment {
         }
         inputs.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(inputs)
+    }
+
+    /// Whether a folder is among the inputs.
+    fn has_folder(&self, root: &Digest, path: &str) -> Result<bool, Failure> {
+        let mut at = *root;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let directory = self.store.directory(&at)?;
+            match directory.directories.iter().find(|node| node.name == name) {
+                Some(node) => at = node.digest,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// The toolchains that an action of Maestro names in its inputs.
