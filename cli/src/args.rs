@@ -147,7 +147,7 @@ pub enum Command {
     /// Looks after the cache.
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Serves a remote cache and remote execution to Maestro, Bazel and other clients, until SIGTERM.
+    /// Serves a remote cache and remote execution to Bazel and other clients, until SIGTERM.
     Serve(ServeArgs),
     /// Runs the actions that a server gives it, until SIGTERM.
     Worker(WorkerArgs),

@@ -1,5 +1,4 @@
-//! `maestro serve`: a remote cache and remote execution for Maestro, Bazel and every other client of
-//! REAPI.
+//! `maestro serve`: a remote cache and remote execution for Maestro, Bazel and other REAPI clients.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -113,7 +113,7 @@ fn options(args: &WorkerArgs) -> Result<WorkerOptions> {
         Some(text) => parse_size(text)?,
         None => {
             let info = rustix::system::sysinfo();
-            u64::from(info.totalram).saturating_mul(info.mem_unit.into())
+            info.totalram.saturating_mul(info.mem_unit.into())
         }
     };
     let data = std::path::absolute(&args.data).context("cannot tell the current folder")?;

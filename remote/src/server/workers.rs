@@ -37,6 +37,8 @@ pub(super) struct Pool {
     pub(super) dispatch: Arc<Dispatch>,
 }
 
+/// Why the server ends the stream of a worker.
+const REPLACED: &str = "the worker has another stream, or reads too slowly";
 /// Messages to a worker that wait to be sent.
 const MESSAGES_AHEAD: usize = 16;
 
@@ -89,33 +91,32 @@ impl Pool {
         mut stream: Streaming<FromWorker>,
         sender: mpsc::Sender<Result<ToWorker, Status>>,
     ) {
-        let mut for_good = false;
         let end = loop {
             tokio::select! {
-                message = connection.messages.recv() => match message {
-                    Some(message) => {
-                        if sender.send(Ok(message)).await.is_err() {
-                            break None;
+                message = connection.messages.recv() => {
+                    let Some(message) = message else { break Err(Status::aborted(REPLACED)) };
+                    if sender.send(Ok(message)).await.is_err() {
+                        break Ok(false);
+                    }
+                }
+                message = stream.message() => match message {
+                    Ok(Some(FromWorker { message })) => {
+                        if let Err(status) = self.take(&connection, message).await {
+                            break Err(status);
                         }
                     }
-                    None => break Some(Status::aborted("the worker has another stream, or reads too slowly")),
-                },
-                message = stream.message() => match message {
-                    Ok(Some(FromWorker { message })) => match self.take(&connection, message).await {
-                        Ok(()) => {}
-                        Err(status) => break Some(status),
-                    },
-                    Ok(None) => {
-                        for_good = true;
-                        break None;
-                    }
-                    Err(_) => break None,
+                    Ok(None) => break Ok(true),
+                    Err(_) => break Ok(false),
                 },
             }
         };
-        if let Some(status) = end {
-            let _ = sender.send(Err(status)).await;
-        }
+        let for_good = match end {
+            Ok(for_good) => for_good,
+            Err(status) => {
+                let _ = sender.send(Err(status)).await;
+                false
+            }
+        };
         self.dispatch.disconnected(&connection, for_good);
     }
 
