@@ -210,3 +210,6 @@ fn leases(leases: Vec<u64>) -> Result<BTreeSet<LeaseId>, Status> {
     }
     Ok(leases.into_iter().map(LeaseId).collect())
 }
+
+#[cfg(test)]
+mod tests;
