@@ -29,6 +29,8 @@ const PEM_BYTES_MAX: u64 = 1024 * 1024;
 pub struct RemoteConfig {
     /// Where the cache is: `grpc://HOST:PORT` or `grpcs://HOST:PORT`; `none` for none.
     pub cache: Option<String>,
+    /// Whether actions run on the workers of that server.
+    pub execute: Option<bool>,
     /// The instance of the server.
     pub instance: Option<String>,
     /// What each call carries besides.
@@ -103,6 +105,7 @@ pub fn client(
         silence: Duration::from_secs(
             first(&trusted, |layer| layer.timeout).unwrap_or(TIMEOUT_S).into(),
         ),
+        execute: first(&trusted, |layer| layer.execute).unwrap_or(false),
         upload: first(&trusted, |layer| layer.upload).unwrap_or(true),
         download: match first(&trusted, |layer| layer.download) {
             Some(RemoteDownload::All) => Download::All,
@@ -147,6 +150,7 @@ fn layers(config: &Config, options: &BuildOptions) -> Result<Vec<(Origin, Remote
 fn of_flags(flags: &RemoteFlags) -> RemoteConfig {
     let RemoteFlags {
         remote_cache,
+        remote_executor,
         remote_instance,
         remote_header,
         remote_download,
@@ -159,7 +163,13 @@ fn of_flags(flags: &RemoteFlags) -> RemoteConfig {
     } = flags.clone();
     let headers = remote_header.into_iter().map(|header| (header.name, header.value));
     RemoteConfig {
-        cache: remote_cache,
+        // Whoever names a cache alone wants nothing run there.
+        execute: match (&remote_executor, &remote_cache) {
+            (Some(url), _) => Some(url != "none"),
+            (None, Some(_)) => Some(false),
+            (None, None) => None,
+        },
+        cache: remote_executor.or(remote_cache),
         instance: remote_instance,
         headers: Headers(headers.collect()),
         download: remote_download,

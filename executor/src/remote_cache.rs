@@ -10,6 +10,8 @@ use maestro_core::key::Prepared;
 use maestro_core::wire::ActionResult;
 use maestro_core::{ActionKey, Digest};
 
+use crate::runner::Cancel;
+
 /// A cache on another machine. Its methods block.
 pub trait RemoteCache: Send + Sync {
     /// The result of a key, if there is one that can be used. What it wrote to standard output and
@@ -24,11 +26,59 @@ pub trait RemoteCache: Send + Sync {
     /// store. Returns at once; what cannot be left is no failure of the build.
     fn leave(&self, prepared: &Prepared, result: &ActionResult);
 
+    /// Has an action run on another machine, and waits for it; `None` where that is not to be, so
+    /// that it has to run here.
+    fn execute(&self, errand: &Errand<'_>) -> Result<Option<Executed>, RemoteError> {
+        let _ = errand;
+        Ok(None)
+    }
+
     /// What the user should know since this was last asked, a sentence each.
     fn news(&self) -> Vec<String>;
 
     /// How many threads can profitably ask at once.
     fn callers(&self) -> usize;
+}
+
+/// An action that is to be run on another machine.
+pub struct Errand<'a> {
+    /// Its key and input tree.
+    pub prepared: &'a Prepared,
+    /// Trees that it sees beside its inputs.
+    pub toolchains: &'a [Digest],
+    /// Whether a result that is known already will not do.
+    pub anew: bool,
+    /// Becomes true when nobody wants the result any more.
+    pub cancel: &'a Cancel,
+}
+
+/// How an action ended on another machine. Logs are in the store.
+#[derive(Debug)]
+pub enum Executed {
+    /// With a result, as [`RemoteCache::find`] gives one.
+    Result(ActionResult),
+    /// With an exit code that is none of success.
+    Failed {
+        /// The exit code.
+        code: i32,
+        /// Standard output, if any.
+        stdout: Option<Digest>,
+        /// Standard error, if any.
+        stderr: Option<Digest>,
+    },
+    /// With a sentence that says what is wrong with it.
+    Refused(String),
+    /// Its time was up.
+    TimedOut {
+        /// See `Failed`.
+        stdout: Option<Digest>,
+        /// See `Failed`.
+        stderr: Option<Digest>,
+    },
+    /// Blobs that it needs are nowhere; their producers must run again.
+    MissingBlobs(Vec<Digest>),
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 /// Why a remote cache stops a build.

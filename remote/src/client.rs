@@ -7,6 +7,7 @@
 //! | `backoff` | when to try again, and when to leave a server alone; pure |
 //! | `abilities` | what the server says that it can do |
 //! | `lookup` | finding results |
+//! | `execute` | actions that the server's workers run |
 //! | `fetch` | blobs that come |
 //! | `send` | blobs that go |
 //! | `leaving` | results that go, in the background |
@@ -20,6 +21,7 @@
 
 mod abilities;
 mod backoff;
+mod execute;
 mod fetch;
 mod leaving;
 pub(crate) mod link;
@@ -38,7 +40,7 @@ use maestro_cas::{Store, StoreError};
 use maestro_core::key::Prepared;
 use maestro_core::wire::ActionResult;
 use maestro_core::{ActionKey, Digest, limits};
-use maestro_executor::remote_cache::{RemoteCache, RemoteError};
+use maestro_executor::remote_cache::{Errand, Executed, RemoteCache, RemoteError};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -62,6 +64,8 @@ pub struct ClientOptions {
     pub silence: Duration,
     /// Whether what is run here is left for others.
     pub upload: bool,
+    /// Whether actions are run there, where they may be.
+    pub execute: bool,
     /// Which blobs of results are brought here.
     pub download: Download,
     /// Whether blobs travel compressed where the server can.
@@ -164,6 +168,10 @@ pub(crate) struct Shared {
     news: Mutex<Vec<String>>,
     /// What the server is known to have.
     present: Mutex<HashSet<Digest>>,
+    /// Trees of which it is known to have everything, by their roots.
+    whole: Mutex<HashSet<Digest>>,
+    /// Held while trees go: of many actions with one toolchain, one sends it.
+    tree_lane: tokio::sync::Mutex<()>,
     /// What it was found not to have although a result of it says so.
     gone: Mutex<HashSet<Digest>>,
     /// Results that were found, to be kept once their blobs are here.
@@ -297,12 +305,20 @@ impl RemoteCache for Client {
         }
     }
 
+    fn execute(&self, errand: &Errand<'_>) -> Result<Option<Executed>, RemoteError> {
+        if !self.shared.options.execute {
+            return Ok(None);
+        }
+        let executed = self.block_on(self.shared.execute(errand));
+        self.shared.judge(executed)
+    }
+
     fn news(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.shared.news))
     }
 
     fn callers(&self) -> usize {
-        CALLERS
+        if self.shared.options.execute { EXECUTORS } else { CALLERS }
     }
 }
 
@@ -318,6 +334,8 @@ impl Shared {
             off: AtomicBool::new(false),
             news: Mutex::default(),
             present: Mutex::default(),
+            whole: Mutex::default(),
+            tree_lane: tokio::sync::Mutex::default(),
             gone: Mutex::default(),
             found: Mutex::default(),
             leaving: TaskTracker::new(),
@@ -385,6 +403,7 @@ impl Shared {
     /// Asks the server anew what it has: it may have let go of something since.
     pub(crate) fn forget_present(&self) {
         lock(&self.present).clear();
+        lock(&self.whole).clear();
     }
 
     fn note_present(&self, digests: impl IntoIterator<Item = Digest>) {
@@ -402,6 +421,8 @@ const RUNTIME_THREADS: usize = 2;
 const LANES: usize = 8;
 /// How many threads look results up beside those that run actions.
 const CALLERS: usize = 16;
+/// As above, where they also wait for actions that run there.
+const EXECUTORS: usize = 64;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -16,6 +16,10 @@ pub struct RemoteFlags {
     /// `none` where there is to be none.
     #[arg(long, value_name = "URL")]
     pub remote_cache: Option<String>,
+    /// Runs actions on the workers of this server, and shares results through it: as
+    /// `--remote-cache`.
+    #[arg(long, value_name = "URL", conflicts_with = "remote_cache")]
+    pub remote_executor: Option<String>,
     /// The instance of the server.
     #[arg(long, value_name = "NAME")]
     pub remote_instance: Option<String>,

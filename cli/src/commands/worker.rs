@@ -152,6 +152,7 @@ fn server(args: &WorkerArgs) -> Result<ClientOptions> {
         tls: TlsOptions { authority, identity: certificate.zip(key) },
         silence: SILENCE,
         upload: true,
+        execute: false,
         download: Download::All,
         compress: true,
         required: true,

@@ -298,9 +298,10 @@ impl Worker<'_, '_, '_> {
         let (result, outcome) = match self.known_result(spec, &files.outputs, &prepared.key)? {
             Some((result, source)) => (result, source.outcome()),
             None => {
-                let task = Task { number, spec, files: &files.outputs, prepared: &prepared };
+                let files = &files.outputs;
+                let task = Task { number, spec, files, prepared: &prepared, anew: false };
                 let (ran, taken) = self.run(&task)?;
-                (cpu_ms, memory_bytes, slot) = (ran.cpu_ms, ran.memory_bytes, Some(taken));
+                (cpu_ms, memory_bytes, slot) = (ran.cpu_ms, ran.memory_bytes, taken);
                 (ran.result, Outcome::Executed)
             }
         };

@@ -3,14 +3,16 @@
 
 use maestro_cas::StoreError;
 use maestro_core::event::{Event, Severity};
-use maestro_core::key::{Prepared, SandboxProfile};
+use maestro_core::key::{Prepared, Resolved as _, SandboxProfile};
 use maestro_core::wire::ActionResult;
-use maestro_core::{ActionKey, ActionSpec, ArtifactKind, Digest, Node, RelPath};
+use maestro_core::{
+    ActionClass, ActionKey, ActionSpec, ArtifactKind, Digest, How, Node, RelPath, limits,
+};
 
 use super::Engine;
-use super::work::{Source, WorkError, Worker};
-use crate::remote_cache::{RemoteCache, RemoteError};
-use crate::runner::RunError;
+use super::work::{Source, Task, WorkError, Worker};
+use crate::remote_cache::{Errand, Executed, RemoteCache, RemoteError};
+use crate::runner::{Outcome, RunError};
 
 impl<'e> Engine<'e> {
     /// The remote cache, where results may be shared: those of other sandboxes are not.
@@ -73,6 +75,50 @@ impl Worker<'_, '_, '_> {
             }
         });
         declared && files.iter().all(|path| has_file(path.as_str()))
+    }
+
+    /// Has an action run on another machine, where that is wanted and it may be; `None` where it has
+    /// to run here.
+    pub(super) fn run_elsewhere(&self, task: &Task<'_>) -> Result<Option<Outcome>, WorkError> {
+        let Task { number: _, spec, files: _, prepared, anew } = *task;
+        let is_plain = !spec.hints.exclusive && spec.hints.attempts <= 1;
+        let is_command = matches!(spec.how, How::Command { .. });
+        let fits = is_plain && is_command && spec.class == ActionClass::Pure;
+        let Some(remote) = self.engine.shared_cache().filter(|_| fits) else { return Ok(None) };
+        let roots = spec.toolchains.iter().filter_map(|id| match self.resolver.node(*id) {
+            Some(Node::Tree { root }) => Some(root),
+            _ => None,
+        });
+        let toolchains: Vec<Digest> = roots.collect();
+        let errand = Errand { prepared, toolchains: &toolchains, anew, cancel: self.engine.cancel };
+        let executed = remote.execute(&errand);
+        self.engine.pass_on(remote);
+        let command = |error| Err(WorkError::Command { error, prepared: prepared.clone().into() });
+        let result = match executed? {
+            None => return Ok(None),
+            Some(Executed::Result(result)) => result,
+            Some(Executed::Failed { code, stdout, stderr }) => {
+                let (message, hints) = (format!("exited with code {code}"), Vec::new());
+                return command(RunError::Failed {
+                    message,
+                    hints,
+                    stdout,
+                    stderr,
+                    kept: Vec::new(),
+                });
+            }
+            Some(Executed::Refused(message)) => {
+                return command(RunError::Refused { message, hints: Vec::new() });
+            }
+            Some(Executed::TimedOut { stdout, stderr }) => {
+                let limit_ms = prepared.parts.timeout_ms;
+                let limit_ms = limit_ms.unwrap_or(limits::ACTION_TIMEOUT_MS_DEFAULT);
+                return command(RunError::Timeout { limit_ms, stdout, stderr });
+            }
+            Some(Executed::MissingBlobs(lost)) => return Err(RunError::MissingBlobs(lost).into()),
+            Some(Executed::Cancelled) => return Err(RunError::Cancelled.into()),
+        };
+        Ok(Some(Outcome { result, cpu_ms: 0, memory_bytes: 0, cost_usd_micros: 0 }))
     }
 
     /// Has all that an action reads in the store before it runs.

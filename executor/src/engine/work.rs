@@ -47,6 +47,8 @@ pub(super) struct Task<'a> {
     pub(super) files: &'a [RelPath],
     /// Its key and what that was made of.
     pub(super) prepared: &'a Prepared,
+    /// Whether a result that somebody else has will not do.
+    pub(super) anew: bool,
 }
 
 /// An action whose key is known.
@@ -157,9 +159,9 @@ impl Worker<'_, '_, '_> {
             }
             None => {
                 let number = action.index() as u32;
-                let task = Task { number, spec, files: &[], prepared: &prepared };
+                let task = Task { number, spec, files: &[], prepared: &prepared, anew: skip_cache };
                 let (outcome, taken) = self.run(&task)?;
-                slot = Some(taken);
+                slot = taken;
                 finished.outcome = event::Outcome::Executed;
                 finished.cpu_ms = outcome.cpu_ms;
                 finished.memory_bytes = outcome.memory_bytes;
@@ -259,12 +261,18 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Runs an action or a part in a free slot, and stores its result.
-    pub(super) fn run(&self, task: &Task<'_>) -> Result<(Outcome, u32), WorkError> {
-        let Task { number, spec, files, prepared } = *task;
+    /// Runs an action or a part, on another machine or in a free slot, and stores its result.
+    pub(super) fn run(&self, task: &Task<'_>) -> Result<(Outcome, Option<u32>), WorkError> {
+        let Task { number, spec, files, prepared, anew: _ } = *task;
         let engine = self.engine;
         for (digest, bytes) in &prepared.blobs {
             engine.store.put_known(digest, bytes)?;
+        }
+        if let Some(outcome) = self.run_elsewhere(task)? {
+            self.outputs(spec, &outcome.result)?;
+            made_files(files, &outcome.result)?;
+            self.show_log(number, spec, &outcome.result);
+            return Ok((outcome, None));
         }
         self.bring_inputs(prepared)?;
         let slot = self.slots.take();
@@ -320,12 +328,12 @@ impl Worker<'_, '_, '_> {
             self.share(prepared, &outcome.result);
         }
         self.show_log(number, spec, &outcome.result);
-        Ok((outcome, slot.number))
+        Ok((outcome, Some(slot.number)))
     }
 
     /// Leaves what an action was made of. A build does not fail for want of an explanation.
     fn note_baseline(&self, task: &Task<'_>, result: &ActionResult) {
-        let Task { number: _, spec, files, prepared } = task;
+        let Task { number: _, spec, files, prepared, anew: _ } = task;
         let (Some(baselines), Some(first)) = (self.engine.baselines, spec.outputs.first()) else {
             return;
         };

@@ -61,7 +61,7 @@ impl Shared {
     }
 
     /// Has all in the store that must be there before a result is used.
-    async fn complete(&self, came: Came) -> Result<Option<ActionResult>, Trouble> {
+    pub(super) async fn complete(&self, came: Came) -> Result<Option<ActionResult>, Trouble> {
         let Came { mut result, trees, blobs } = came;
         block_in_place(|| {
             blobs.iter().try_for_each(|(digest, bytes)| self.store.put_known(digest, bytes))
