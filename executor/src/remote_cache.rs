@@ -7,7 +7,7 @@
 
 use maestro_cas::StoreError;
 use maestro_core::key::Prepared;
-use maestro_core::wire::ActionResult;
+use maestro_core::wire::{ActionResult, OutputFile};
 use maestro_core::{ActionKey, Digest};
 
 use crate::runner::Cancel;
@@ -65,6 +65,8 @@ pub enum Executed {
         stdout: Option<Digest>,
         /// Standard error, if any.
         stderr: Option<Digest>,
+        /// Files that it made all the same, such as the report of a test; in the store.
+        kept: Vec<OutputFile>,
     },
     /// With a sentence that says what is wrong with it.
     Refused(String),

@@ -165,6 +165,8 @@ pub(crate) struct Shared {
     abilities: OnceCell<Abilities>,
     /// Nothing is asked any more: the server is not one for us.
     off: AtomicBool,
+    /// It has nobody who runs actions.
+    no_workers: AtomicBool,
     news: Mutex<Vec<String>>,
     /// What the server is known to have.
     present: Mutex<HashSet<Digest>>,
@@ -306,11 +308,18 @@ impl RemoteCache for Client {
     }
 
     fn execute(&self, errand: &Errand<'_>) -> Result<Option<Executed>, RemoteError> {
-        if !self.shared.options.execute {
+        let shared = &self.shared;
+        if !shared.options.execute || shared.no_workers.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let executed = self.block_on(self.shared.execute(errand));
-        self.shared.judge(executed)
+        match self.block_on(shared.execute(errand)) {
+            Err(Trouble::Call(CallError::Refused(status)))
+                if status.code() == Code::FailedPrecondition =>
+            {
+                shared.without_workers(&status)
+            }
+            executed => shared.judge(executed),
+        }
     }
 
     fn news(&self) -> Vec<String> {
@@ -332,6 +341,7 @@ impl Shared {
             link,
             abilities: OnceCell::new(),
             off: AtomicBool::new(false),
+            no_workers: AtomicBool::new(false),
             news: Mutex::default(),
             present: Mutex::default(),
             whole: Mutex::default(),
@@ -376,6 +386,20 @@ impl Shared {
         }
         if is_news {
             lock(&self.news).push(format!("{message}; the build goes on without it"));
+        }
+        Ok(None)
+    }
+
+    /// The server has nobody to run actions: the rest of the build runs here.
+    fn without_workers<T>(&self, status: &Status) -> Result<Option<T>, RemoteError> {
+        let url = &self.options.url;
+        let message = format!("actions cannot run at `{url}`: {}", link::text(status));
+        if self.options.required {
+            let hint = "without `--remote-required` they run here".to_owned();
+            return Err(RemoteError::Lost { message, hints: vec![hint] });
+        }
+        if !self.no_workers.swap(true, Ordering::Relaxed) {
+            lock(&self.news).push(format!("{message}; they run here"));
         }
         Ok(None)
     }

@@ -158,3 +158,15 @@ fn a_build_outlives_workers_and_the_server() {
         assert_eq!(ws.read(&format!("maestro-out/shared/p/slow{n}.out")), PART);
     }
 }
+
+#[test]
+fn a_server_without_workers_is_told_of_once() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = Server::start(data.path(), &[]);
+    let (ws, flag) = (home(), url(server.address()));
+    let run = ws.run(&["build", "//p:c", &flag]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let told = "no worker is connected; they run here";
+    assert_eq!(run.stderr.matches(told).count(), 1, "{}", run.stderr);
+    assert_eq!(ws.read("maestro-out/shared/p/c.out"), PART);
+}

@@ -77,8 +77,8 @@ impl Worker<'_, '_, '_> {
         declared && files.iter().all(|path| has_file(path.as_str()))
     }
 
-    /// Has an action run on another machine, where that is wanted and it may be; `None` where it has
-    /// to run here.
+    /// Has an action run on another machine, where that is wanted and it may be; `None` where it
+    /// has to run here.
     pub(super) fn run_elsewhere(&self, task: &Task<'_>) -> Result<Option<Outcome>, WorkError> {
         let Task { number: _, spec, files: _, prepared, anew } = *task;
         let is_plain = !spec.hints.exclusive && spec.hints.attempts <= 1;
@@ -97,15 +97,10 @@ impl Worker<'_, '_, '_> {
         let result = match executed? {
             None => return Ok(None),
             Some(Executed::Result(result)) => result,
-            Some(Executed::Failed { code, stdout, stderr }) => {
+            Some(Executed::Failed { code, stdout, stderr, kept }) => {
                 let (message, hints) = (format!("exited with code {code}"), Vec::new());
-                return command(RunError::Failed {
-                    message,
-                    hints,
-                    stdout,
-                    stderr,
-                    kept: Vec::new(),
-                });
+                let kept = if spec.hints.test { kept } else { Vec::new() };
+                return command(RunError::Failed { message, hints, stdout, stderr, kept });
             }
             Some(Executed::Refused(message)) => {
                 return command(RunError::Refused { message, hints: Vec::new() });

@@ -66,6 +66,11 @@ impl Shared {
                     self.forget_present();
                     continue;
                 }
+                Err(Trouble::Call(CallError::Refused(status)))
+                    if status.code() == Code::InvalidArgument =>
+                {
+                    return Ok(Executed::Refused(status.message().to_owned()));
+                }
                 Err(trouble) => return Err(trouble),
             };
             let status = response.status.unwrap_or_default();
@@ -197,39 +202,48 @@ impl Shared {
             }
             (Code::Ok, Some(wire)) => {
                 let code = wire.exit_code;
-                let ActionResult { stdout_digest, stderr_digest, .. } =
-                    self.logs(function, wire).await?;
-                Ok(Executed::Failed { code, stdout: stdout_digest, stderr: stderr_digest })
+                let ActionResult { stdout_digest, stderr_digest, output_files, .. } =
+                    self.remains(function, wire).await?;
+                Ok(Executed::Failed {
+                    code,
+                    stdout: stdout_digest,
+                    stderr: stderr_digest,
+                    kept: output_files,
+                })
             }
             (Code::DeadlineExceeded, result) => {
                 let ActionResult { stdout_digest, stderr_digest, .. } =
-                    self.logs(function, result.unwrap_or_default()).await?;
+                    self.remains(function, result.unwrap_or_default()).await?;
                 Ok(Executed::TimedOut { stdout: stdout_digest, stderr: stderr_digest })
             }
-            (Code::InvalidArgument | Code::FailedPrecondition, _) => {
-                Ok(Executed::Refused(status.message.clone()))
-            }
+            (Code::InvalidArgument, _) => Ok(Executed::Refused(status.message.clone())),
             _ => Err(refused()),
         }
     }
 
-    /// What a command that gave no result wrote.
-    async fn logs(
+    /// What a command left that gave no result: files and logs.
+    async fn remains(
         &self,
         function: maestro_core::DigestFunction,
         wire: reapi::ActionResult,
     ) -> Result<ActionResult, Trouble> {
-        let logs = reapi::ActionResult {
+        let remains = reapi::ActionResult {
+            output_files: wire.output_files,
             stdout_digest: wire.stdout_digest,
             stdout_raw: wire.stdout_raw,
             stderr_digest: wire.stderr_digest,
             stderr_raw: wire.stderr_raw,
             ..Default::default()
         };
-        let came = results::of_wire(function, logs);
+        let came = results::of_wire(function, remains);
         let came = came.map_err(|error| Trouble::Unfit(error.to_string()))?;
         let Some(came) = came else { return Ok(ActionResult::default()) };
-        Ok(self.complete(came).await?.unwrap_or_default())
+        let mut left = self.complete(came).await?.unwrap_or_default();
+        let files: Vec<Digest> = left.output_files.iter().map(|file| file.digest).collect();
+        let absent = block_in_place(|| self.absent(files));
+        let lost = self.fetch(&absent).await?;
+        left.output_files.retain(|file| !lost.contains(&file.digest));
+        Ok(left)
     }
 }
 

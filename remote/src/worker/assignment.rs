@@ -71,12 +71,9 @@ fn missing(digests: &[Digest]) -> Failure {
     Failure::Refused(precondition::missing(digests))
 }
 
-fn refused(code: Code, message: impl Into<String>) -> Failure {
-    Failure::Refused(rpc::Status { code: code as i32, message: message.into(), details: vec![] })
-}
-
 fn malformed(error: impl std::fmt::Display) -> Failure {
-    refused(Code::InvalidArgument, error.to_string())
+    let (code, message) = (Code::InvalidArgument as i32, error.to_string());
+    Failure::Refused(rpc::Status { code, message, details: Vec::new() })
 }
 
 impl Assignment {
@@ -229,8 +226,9 @@ impl Assignment {
         match error {
             RunError::MissingBlobs(digests) => missing(&digests),
             RunError::Cancelled => Failure::Cancelled,
-            RunError::Failed { message, .. } => refused(Code::FailedPrecondition, message),
-            RunError::Refused { message, .. } => malformed(message),
+            RunError::Failed { message, .. } | RunError::Refused { message, .. } => {
+                malformed(message)
+            }
             error => Failure::Fault(error.to_string()),
         }
     }
