@@ -153,7 +153,7 @@ async fn capabilities_name_what_is_there() {
         assert!(cache.digest_functions.contains(&number(function)), "{cache:?}");
     }
     assert!(cache.supported_compressors.contains(&(Compressor::Zstd as i32)));
-    assert!(answer.execution_capabilities.is_none_or(|execution| !execution.exec_enabled));
+    assert!(answer.execution_capabilities.is_some_and(|execution| execution.exec_enabled));
     let low = answer.low_api_version.expect("a version");
     assert_eq!((low.major, low.minor), (2, 0), "K02: old clients are served");
 }

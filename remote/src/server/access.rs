@@ -247,13 +247,14 @@ mod tests {
             let error = Tokens::parse(text).expect_err(text);
             assert_eq!(error.to_string(), expect, "{text}");
         };
-        let shape = "line 1 is not `TOKEN INSTANCE read-only|read-write`";
+        let shape = "line 1 is not `TOKEN INSTANCE read-only|read-write` or `TOKEN * worker`";
         check("", "there is no token");
         check("# nothing", "there is no token");
         check("0123456789abcdef", shape);
         check("0123456789abcdef a/b write", shape);
         check("0123456789abcdef a//b read-only", shape);
         check("0123456789abcdef a read-only more", shape);
+        check("0123456789abcdef a worker", shape);
         check("short a read-only", "the token of line 1 has fewer than 16 bytes");
         let twice = "0123456789abcdef a read-only\n0123456789abcdef b read-only";
         check(twice, "line 2 has the token of an earlier line");
