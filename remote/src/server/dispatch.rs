@@ -117,12 +117,16 @@ impl Dispatch {
         })
     }
 
-    /// Tells the scheduler the time, until `stop`.
+    /// Tells the scheduler the time, until `stop`; then lets everybody go, who will come back to
+    /// the next server.
     pub(super) async fn tick(self: Arc<Self>, stop: tokio_util::sync::CancellationToken) {
         while tokio::time::timeout(TICK, stop.cancelled()).await.is_err() {
             self.apply(&mut self.lock(), Command::Tick, None);
             self.lock().forget();
         }
+        let mut state = self.lock();
+        state.workers.clear();
+        state.operations.clear();
     }
 
     /// Submits an action; the operation is attached. Says why where it is refused at once.

@@ -142,7 +142,7 @@ impl Follower {
     async fn next(&mut self) -> Result<WireOperation, Status> {
         if self.has_begun {
             let changed = self.operation.progress.changed().await;
-            changed.map_err(|_| Status::unavailable("the server forgot the operation"))?;
+            changed.map_err(|_| Status::unavailable("the server ends: ask the next one"))?;
         }
         self.has_begun = true;
         let progress = self.operation.progress.borrow_and_update().clone();

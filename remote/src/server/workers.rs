@@ -37,8 +37,8 @@ pub(super) struct Pool {
     pub(super) dispatch: Arc<Dispatch>,
 }
 
-/// Why the server ends the stream of a worker.
-const REPLACED: &str = "the worker has another stream, or reads too slowly";
+/// Why the stream of a worker ends.
+const REPLACED: &str = "the server stops, or the worker has another stream, or reads too slowly";
 /// Messages to a worker that wait to be sent.
 const MESSAGES_AHEAD: usize = 16;
 
