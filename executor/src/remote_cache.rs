@@ -19,6 +19,9 @@ pub trait RemoteCache: Send + Sync {
     /// digests are known.
     fn find(&self, key: &ActionKey) -> Result<Option<ActionResult>, RemoteError>;
 
+    /// The build uses a result that came from here: it may be kept once its blobs are in the store.
+    fn used(&self, key: &ActionKey, result: &ActionResult);
+
     /// Brings blobs into the store, and says which of them are not to be had.
     fn fetch(&self, digests: &[Digest]) -> Result<Vec<Digest>, RemoteError>;
 

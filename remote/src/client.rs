@@ -289,6 +289,10 @@ impl RemoteCache for Client {
         Ok(self.shared.judge(found)?.flatten())
     }
 
+    fn used(&self, key: &ActionKey, result: &ActionResult) {
+        lock(&self.shared.found).push((*key, result.clone()));
+    }
+
     fn fetch(&self, digests: &[Digest]) -> Result<Vec<Digest>, RemoteError> {
         let lost = self.block_on(self.shared.fetch(digests));
         let Some(lost) = self.shared.judge(lost)? else { return Ok(digests.to_vec()) };

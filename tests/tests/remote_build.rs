@@ -59,6 +59,7 @@ step = rule(
 const BUILD: &str = r#"load("//:rules.star", "step")
 
 step(name = "c", src = "src.txt")
+step(name = "forgets", src = "src.txt", first = "echo forgot >&2; exit 0")
 step(name = "bad", src = "src.txt", first = "echo said so >&2; exit 7")
 [step(name = "slow%d" % n, src = "src.txt", first = "sleep 2; : %d" % n) for n in range(6)]
 "#;
@@ -116,6 +117,15 @@ fn actions_run_on_workers_and_only_what_is_asked_for_comes_back() {
     let stderr = first.fails(1, &["build", "//p:bad", &flag]);
     assert!(stderr.contains("exited with code 7"), "{stderr}");
     assert!(stderr.contains("said so"), "{stderr}");
+
+    // Twice, since the server has the result by then: it is none that this action can have.
+    for _ in 0..2 {
+        let stderr = first.fails(1, &["build", "//p:forgets", &flag]);
+        assert!(stderr.contains("declared outputs were not made"), "{stderr}");
+        assert!(stderr.contains("forgot"), "{stderr}");
+    }
+    let stderr = first.fails(1, &["build", "//p:forgets"]);
+    assert!(stderr.contains("declared outputs were not made"), "{stderr}");
 
     // What others say goes without a cache of theirs.
     server.kill();

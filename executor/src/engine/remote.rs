@@ -59,6 +59,7 @@ impl Worker<'_, '_, '_> {
         let found = remote.find(key);
         self.engine.pass_on(remote);
         let found = found?.filter(|found| self.is_whole(spec, files, found));
+        found.iter().for_each(|found| remote.used(key, found));
         Ok(found.map(|found| (found, Source::Remote)))
     }
 
@@ -80,7 +81,7 @@ impl Worker<'_, '_, '_> {
     /// Has an action run on another machine, where that is wanted and it may be; `None` where it
     /// has to run here.
     pub(super) fn run_elsewhere(&self, task: &Task<'_>) -> Result<Option<Outcome>, WorkError> {
-        let Task { number: _, spec, files: _, prepared, anew } = *task;
+        let Task { number: _, spec, files, prepared, anew } = *task;
         let is_plain = !spec.hints.exclusive && spec.hints.attempts <= 1;
         let is_command = matches!(spec.how, How::Command { .. });
         let fits = is_plain && is_command && spec.class == ActionClass::Pure;
@@ -96,9 +97,22 @@ impl Worker<'_, '_, '_> {
         let command = |error| Err(WorkError::Command { error, prepared: prepared.clone().into() });
         let result = match executed? {
             None => return Ok(None),
-            Some(Executed::Result(result)) => result,
+            Some(Executed::Result(result)) if self.is_whole(spec, files, &result) => result,
+            Some(Executed::Result(ActionResult { stdout_digest, stderr_digest, .. })) => {
+                return command(RunError::Failed {
+                    message: "declared outputs were not made, or not as declared".to_owned(),
+                    hints: vec![
+                        "run it here to see what it made instead: without \
+                                 `--remote-executor`"
+                            .to_owned(),
+                    ],
+                    stdout: stdout_digest,
+                    stderr: stderr_digest,
+                    kept: Vec::new(),
+                });
+            }
             Some(Executed::Failed { code, stdout, stderr, kept }) => {
-                let (message, hints) = (format!("exited with code {code}"), Vec::new());
+                let (message, hints) = (format!("the command exited with code {code}"), Vec::new());
                 let kept = if spec.hints.test { kept } else { Vec::new() };
                 return command(RunError::Failed { message, hints, stdout, stderr, kept });
             }
@@ -113,6 +127,7 @@ impl Worker<'_, '_, '_> {
             Some(Executed::MissingBlobs(lost)) => return Err(RunError::MissingBlobs(lost).into()),
             Some(Executed::Cancelled) => return Err(RunError::Cancelled.into()),
         };
+        remote.used(&prepared.key, &result);
         Ok(Some(Outcome { result, cpu_ms: 0, memory_bytes: 0, cost_usd_micros: 0 }))
     }
 

@@ -78,7 +78,7 @@ impl Shared {
                 self.forget_present();
                 continue;
             }
-            return self.executed(function, &status, response.result, errand).await;
+            return self.executed(function, &status, response.result).await;
         }
         let text = "the server loses blobs while an action that needs them waits";
         Err(Trouble::Call(CallError::Refused(Status::failed_precondition(text))))
@@ -181,7 +181,6 @@ impl Shared {
         function: maestro_core::DigestFunction,
         status: &rpc::Status,
         result: Option<reapi::ActionResult>,
-        errand: &Errand<'_>,
     ) -> Result<Executed, Trouble> {
         let code = Code::from(status.code);
         let refused = || Trouble::Call(CallError::Refused(Status::new(code, &status.message)));
@@ -197,7 +196,6 @@ impl Shared {
                 let Some(result) = self.complete(came).await? else {
                     return Err(unfit("it names what is not there".to_owned()));
                 };
-                lock(&self.found).push((errand.prepared.key, result.clone()));
                 Ok(Executed::Result(result))
             }
             (Code::Ok, Some(wire)) => {
